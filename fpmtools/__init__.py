@@ -1,0 +1,61 @@
+"""fpmtools: Fourier ptychographic microscopy with interchangeable solvers, compared honestly.
+
+``load`` or ``simulate`` a data set, ``reconstruct`` it, ``compare`` solvers, and keep the ``Reconstruction``. The other
+names are for authors of solvers. Names are imported on first use, so that ``import fpmtools`` is cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "load": "fpmtools.formats",
+    "simulate": "fpmtools.simulation",
+    "reconstruct": "fpmtools.engine",
+    "compare": "fpmtools.comparison",
+    "Reconstruction": "fpmtools.reconstruction",
+    "Dataset": "fpmtools.dataset",
+    "ForwardModel": "fpmtools.forward",
+    "FpmError": "fpmtools.errors",
+    "Grid": "fpmtools.reconstruction",
+    "Optics": "fpmtools.optics",
+    "PlaneStack": "fpmtools.reconstruction",
+    "Problem": "fpmtools.solver",
+    "Progress": "fpmtools.solver",
+    "Solver": "fpmtools.solver",
+    "SolverError": "fpmtools.errors",
+    "SolverRecord": "fpmtools.registry",
+    "Truth": "fpmtools.dataset",
+    "hookimpl": "fpmtools.registry",
+    "option": "fpmtools.solver",
+}
+
+__all__ = sorted([*_HOME, "__version__"])
+
+if TYPE_CHECKING:
+    from fpmtools.comparison import compare
+    from fpmtools.dataset import Dataset, Truth
+    from fpmtools.engine import reconstruct
+    from fpmtools.errors import FpmError, SolverError
+    from fpmtools.formats import load
+    from fpmtools.forward import ForwardModel
+    from fpmtools.optics import Optics
+    from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
+    from fpmtools.registry import SolverRecord, hookimpl
+    from fpmtools.simulation import simulate
+    from fpmtools.solver import Problem, Progress, Solver, option
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        module = importlib.import_module(_HOME[name])
+        value = globals()[name] = getattr(module, name)
+        return value
+    raise AttributeError(f"module 'fpmtools' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,186 @@
+"""Measurements: one low-resolution image per LED, where each LED stood, and the microscope that took them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpmtools.errors import DataError
+from fpmtools.optics import Optics, Shape, frequency_axes, interpolate_spectrum
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What was simulated, so that a reconstruction can be scored.
+
+    ``field`` [y, x] complex64 is the sample's transmission in focus, over the same field of view as the images and at
+    any sampling. ``depth_um`` [y, x] float32 is the defocus z of each of its pixels: a reconstruction is right when
+    its ``field(z)`` equals ``field`` wherever ``depth_um == z``.
+    """
+
+    field: NDArray[np.complex64]
+    depth_um: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.field.ndim != 2 or self.field.shape != self.depth_um.shape:
+            raise DataError(f"truth: field {self.field.shape} and depth_um {self.depth_um.shape} must be one [y, x] shape")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Low-resolution intensities and everything that is known about how they were taken.
+
+    Parameters
+    ----------
+    intensities
+        [led, y, x], real, linear in light, non-negative up to noise; any array that slices like NumPy's (a memory map
+        too), in the order in which the LEDs were recorded.
+    na
+        [led, (x, y)] float64, illumination direction sines: LED i's image is the object spectrum cropped around
+        **+na[i] / λ**.
+    optics
+        The microscope.
+    pupil
+        Optional calibrated complex pupil [y, x] on the images' centred frequency grid.
+    defocus_um
+        Where the sample is known to be, if it is: the z to reconstruct at.
+    truth
+        Known sample, for simulations.
+    provenance
+        Where the data came from; JSON-ready.
+
+    Raises
+    ------
+    DataError
+        From :meth:`validate`, which every reader calls.
+    """
+
+    intensities: NDArray[Any]
+    na: NDArray[np.float64]
+    optics: Optics
+    name: str = "data"
+    pupil: NDArray[np.complex64] | None = None
+    defocus_um: float | None = None
+    truth: Truth | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_leds(self) -> int:
+        """Number of images."""
+        return int(self.intensities.shape[0])
+
+    @property
+    def image_shape(self) -> Shape:
+        """Shape (y, x) of one low-resolution image."""
+        h, w = self.intensities.shape[1:]
+        return int(h), int(w)
+
+    @property
+    def order(self) -> NDArray[np.intp]:
+        """LED indices by ascending |NA|: the order in which classical solvers visit them."""
+        return np.argsort(np.linalg.norm(self.na, axis=1), kind="stable")
+
+    @property
+    def bright_field(self) -> NDArray[np.bool_]:
+        """[led] bool, True where the LED's direct light enters the objective."""
+        return np.linalg.norm(self.na, axis=1) <= self.optics.na
+
+    @property
+    def planes_um(self) -> tuple[float, ...]:
+        """The z to reconstruct at unless told otherwise, µm.
+
+        The known defocus; for a simulated sample that has depth, planes through all of it, at most half a recovered
+        depth of field apart; 0 where nothing is known.
+        """
+        if self.defocus_um is not None:
+            return (float(self.defocus_um),)
+        if self.truth is None:
+            return (0.0,)
+        low, high = float(self.truth.depth_um.min()), float(self.truth.depth_um.max())
+        gaps = math.ceil((high - low) / (0.5 * self.optics.recovered_depth_of_field_um(self.na)) - 1e-9)
+        return tuple(low + (high - low) * i / gaps for i in range(gaps + 1)) if gaps else (low,)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over intensities, LED positions and optics: names these exact measurements."""
+        sha = hashlib.sha256(repr(sorted(self.optics.to_dict().items())).encode())
+        sha.update(np.ascontiguousarray(self.na).tobytes())
+        for image in self.intensities:
+            sha.update(np.ascontiguousarray(image, dtype=np.float32).tobytes())
+        return sha.hexdigest()
+
+    def validate(self) -> Dataset:
+        """Check that the measurements can be used and return them; raise :class:`DataError` with one line if not."""
+        data = self.intensities
+        if data.ndim != 3 or 0 in data.shape:
+            raise DataError(f"{self.name}: images must be [led, y, x] and not empty, got shape {tuple(data.shape)}")
+        if self.na.shape != (len(data), 2):
+            raise DataError(f"{self.name}: {len(data)} images but {len(self.na)} LED positions; there must be one each")
+        if not np.isfinite(self.na).all():
+            raise DataError(f"{self.name}: LED {int(np.flatnonzero(~np.isfinite(self.na).all(1))[0])} has no finite NA")
+        steepest = np.linalg.norm(self.na, axis=1)
+        if steepest.max() >= self.optics.medium_index:
+            raise DataError(
+                f"{self.name}: LED {int(steepest.argmax())} has |NA| {steepest.max():.3g}, at or beyond "
+                f"{self.optics.medium_index:g}; are the LED positions in direction sines?"
+            )
+        brightest = 0.0
+        for i, image in enumerate(data):
+            if np.iscomplexobj(image):
+                raise DataError(f"{self.name}: image {i} is complex; intensities are real")
+            if not np.isfinite(image).all():
+                raise DataError(f"{self.name}: image {i} has values that are not finite")
+            brightest = max(brightest, float(image.max()))
+        if brightest <= 0:
+            raise DataError(f"{self.name}: all images are zero")
+        if min(self.image_shape) < 8:
+            raise DataError(f"{self.name}: images of {self.image_shape} pixels are too small (8 × 8 at least)")
+        if self.optics.pixel_um * self.optics.cutoff > 0.5 * (1 + 1e-9):
+            raise DataError(f"{self.name}: {self.optics.check(self.na, self.image_shape)[0]}")
+        if self.pupil is not None and self.pupil.shape != self.image_shape:
+            raise DataError(f"{self.name}: pupil {self.pupil.shape} must have the images' shape {self.image_shape}")
+        return self
+
+    def crop(self, y: int, x: int, height: int, width: int) -> Dataset:
+        """The region of interest of ``height`` × ``width`` camera pixels whose first pixel is (y, x)."""
+        h, w = self.image_shape
+        if min(y, x) < 0 or min(height, width) < 8 or y + height > h or x + width > w:
+            raise DataError(
+                f"{self.name}: region y={y} x={x} {height}×{width} does not fit in images of {h}×{w} (8 × 8 at least)"
+            )
+        pupil = self.pupil
+        if pupil is not None:
+            fy_roi, fx_roi = frequency_axes((height, width), self.optics.pixel_um)
+            axes = frequency_axes((h, w), self.optics.pixel_um)
+            pupil = interpolate_spectrum(pupil, axes, fy_roi[:, None], fx_roi[None, :]).astype(np.complex64)
+        truth = self.truth
+        if truth is not None:
+            (th, tw), fy, fx = truth.field.shape, truth.field.shape[0] / h, truth.field.shape[1] / w
+            if fy % 1 or fx % 1:
+                raise DataError(f"{self.name}: truth of {th}×{tw} is no multiple of the {h}×{w} images; crop is not exact")
+            box = np.s_[int(y * fy) : int((y + height) * fy), int(x * fx) : int((x + width) * fx)]
+            truth = Truth(truth.field[box], truth.depth_um[box])
+        return replace(
+            self,
+            intensities=self.intensities[:, y : y + height, x : x + width],
+            pupil=pupil,
+            truth=truth,
+            provenance={**self.provenance, "roi_yxhw": [y, x, height, width]},
+        )
+
+    def select(self, leds: Sequence[int] | NDArray[np.integer[Any]]) -> Dataset:
+        """Only the LEDs with these indices, in the order given."""
+        index = np.asarray(leds, dtype=np.intp)
+        if index.size == 0 or index.min() < 0 or index.max() >= self.n_leds:
+            raise DataError(f"{self.name}: LED indices must lie in 0 … {self.n_leds - 1}, and there must be at least one")
+        return replace(self, intensities=self.intensities[index], na=self.na[index])
+
+    def with_optics(self, **changes: float) -> Dataset:
+        """A copy with some numbers of the optics replaced, for example ``with_optics(wavelength_um=0.523)``."""
+        return replace(self, optics=replace(self.optics, **changes))

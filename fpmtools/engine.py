@@ -1,0 +1,333 @@
+"""The one loop that runs any solver: set-up, clock, progress, budget, Ctrl-C, checkpoints, NaN watch."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from fpmtools import registry, storage
+from fpmtools.dataset import Dataset
+from fpmtools.errors import DataError, FpmError, OptionError, SolverError
+from fpmtools.forward import ForwardModel, SamplingPlan, intensity_scale
+from fpmtools.reconstruction import Reconstruction
+from fpmtools.solver import Problem, Solver, make_options
+
+Status = Literal["done", "stopped", "interrupted"]
+OnProgress = Callable[[int, int, float, float], None]
+
+REPORT_EVERY_S = 0.25
+CHECKPOINT_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave.
+
+    ``status``: "done", "stopped" (the budget was used up) or "interrupted" (Ctrl-C); the reconstruction is what had
+    been reached. ``seconds`` is the time of the steps, ``setup_seconds`` that of :meth:`Solver.start`; both with the
+    device synchronised. ``history`` holds (step, seconds, loss), at most a few per second.
+    """
+
+    reconstruction: Reconstruction
+    status: Status
+    seconds: float
+    setup_seconds: float
+    steps: int
+    total_steps: int
+    history: list[tuple[int, float, float]] = field(default_factory=list)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``auto`` (CUDA if there is any, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "cpu" and name.split(":")[0] != "cuda":
+        raise OptionError(f"unknown device {name!r}: use auto, cpu or cuda")
+    if name != "cpu" and not torch.cuda.is_available():
+        raise OptionError(f"device {name}: PyTorch finds no CUDA device here; use --device cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise OptionError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"device {name}: there are only {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+DTYPES = {"complex64": torch.complex64, "complex128": torch.complex128}
+
+
+def prepare(
+    dataset: Dataset,
+    solver: Solver[Any] | None = None,
+    *,
+    z_um: Sequence[float] | float | None = None,
+    device: str = "auto",
+    dtype: str = "complex64",
+    seed: int = 0,
+    upsample: float | None = None,
+    critical_grid: bool | None = None,
+    subpixel: bool | None = None,
+) -> Problem:
+    """Put a data set on a device and on its sampling plan's grids.
+
+    Parameters
+    ----------
+    z_um
+        Planes to reconstruct at, µm, ascending; default: ``dataset.planes_um``.
+    device, dtype
+        See :func:`choose_device`; "complex64" or "complex128".
+    upsample, critical_grid
+        See :meth:`SamplingPlan.choose`.
+    subpixel
+        Keep each LED's exact shift (True) or round it to the Fourier grid.
+    solver
+        Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
+    """
+    if z_um is None:
+        z_um = dataset.planes_um
+    planes = tuple(float(z) for z in np.atleast_1d(np.asarray(z_um, dtype=np.float64)))
+    if not planes or not all(map(math.isfinite, planes)) or any(a >= b for a, b in zip(planes, planes[1:], strict=False)):
+        raise OptionError("z must be one or more finite values in ascending order")
+    if dtype not in DTYPES:
+        raise OptionError(f"unknown dtype {dtype!r}: use complex64 or complex128")
+    where = choose_device(device)
+    dataset.validate()
+    wish = {"critical_grid": True, "subpixel": True, **(solver.grid() if solver else {})}
+    critical_grid = wish["critical_grid"] if critical_grid is None else critical_grid
+    subpixel = wish["subpixel"] if subpixel is None else subpixel
+    plan = SamplingPlan.choose(dataset, upsample=upsample, critical=critical_grid)
+    scale = intensity_scale(dataset)
+    forward = ForwardModel(
+        dataset.optics,
+        dataset.na,
+        plan.image_shape,
+        plan.object_shape,
+        pixel_um=plan.pixel_um,
+        pupil=dataset.pupil,
+        subpixel=subpixel,
+        device=where,
+        dtype=DTYPES[dtype],
+    )
+    amplitudes = plan.amplitudes(dataset, scale, forward.real_dtype).to(where)
+    return Problem(dataset, forward, amplitudes, planes, plan.output_shape, scale, seed)
+
+
+def solve(
+    problem: Problem,
+    solver: Solver[Any],
+    *,
+    budget_s: float | None = None,
+    on_progress: OnProgress | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+) -> Outcome:
+    """Run a solver to its end, its budget, or Ctrl-C, whichever comes first.
+
+    Parameters
+    ----------
+    budget_s
+        Stop after the first step that ends later than this many seconds.
+    on_progress
+        Called as ``on_progress(step, total, loss, seconds)``, at most four times a second and at the end.
+    checkpoint
+        File to keep the state in, rewritten every minute and when stopped early, removed when done.
+    resume
+        Continue from ``checkpoint`` if that file exists.
+
+    Raises
+    ------
+    SolverError
+        The loss is no longer finite, the device is out of memory, or the solver itself failed.
+    """
+    if budget_s is not None and not budget_s > 0:
+        raise OptionError(f"the budget must be a positive number of seconds, got {budget_s:g}")
+    if checkpoint is not None and not solver.resumable():
+        checkpoint = None
+    begun = time.perf_counter()
+    with _guarded(solver), _interruptible() as interrupted:
+        state, earlier = _start(problem, solver, Path(checkpoint) if checkpoint and resume else None)
+        _synchronise(problem.device)
+        clock = _Clock(time.perf_counter(), earlier)
+        status, progress, history = _loop(problem, solver, state, clock, budget_s, on_progress, checkpoint, interrupted)
+        seconds = clock.seconds()
+        if checkpoint is not None:
+            if status == "done":
+                Path(checkpoint).unlink(missing_ok=True)
+            else:
+                _save_checkpoint(checkpoint, solver, state, problem, seconds)
+        with torch.no_grad():
+            reconstruction = solver.result(state)
+    reconstruction.metadata.setdefault("intensity_scale", problem.intensity_scale)
+    return Outcome(
+        reconstruction, status, seconds, clock.begun - begun, progress[0], progress[1], history
+    )
+
+
+class _Clock:
+    def __init__(self, begun: float, earlier: float) -> None:
+        self.begun, self.earlier = begun, earlier
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.begun + self.earlier
+
+
+def _start(problem: Problem, solver: Solver[Any], resume_from: Path | None) -> tuple[Any, float]:
+    if resume_from is None or not resume_from.is_file():
+        return solver.start(problem), 0.0
+    tensors, header = storage.read_tensors(resume_from, "checkpoint")
+    if header["run"] != _fingerprint(problem, solver):
+        raise DataError(f"{resume_from}: this checkpoint is from other data, options, z or seed; start afresh without --resume")
+    device = problem.device
+    moved = {name: torch.from_numpy(array).to(device) for name, array in tensors.items()}
+    return solver.restore(problem, moved), float(header["seconds"])
+
+
+def _save_checkpoint(path: str | Path, solver: Solver[Any], state: Any, problem: Problem, seconds: float) -> None:
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in solver.dump(state).items()}
+    storage.write_tensors(path, arrays, "checkpoint", {"run": _fingerprint(problem, solver), "seconds": seconds})
+
+
+def _fingerprint(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
+    forward = problem.forward
+    run = {
+        "solver": f"{type(solver).__module__}:{type(solver).__qualname__}",
+        "options": repr(solver.options),
+        "z_um": list(problem.z_um),
+        "grids": [list(forward.image_shape), list(forward.object_shape), list(problem.output_shape)],
+        "subpixel": forward.subpixel,
+        "dtype": str(forward.dtype),
+        "seed": problem.seed,
+        "data": problem.dataset.digest,
+    }
+    return storage.finite(run)  # type: ignore[no-any-return]
+
+
+def _loop(
+    problem: Problem,
+    solver: Solver[Any],
+    state: Any,
+    clock: _Clock,
+    budget_s: float | None,
+    on_progress: OnProgress | None,
+    checkpoint: str | Path | None,
+    interrupted: threading.Event,
+) -> tuple[Status, tuple[int, int], list[tuple[int, float, float]]]:
+    history: list[tuple[int, float, float]] = []
+    reported = saved = clock.seconds()
+    while True:
+        progress = solver.step(state)
+        now = clock.seconds()
+        status: Status | None = "done" if progress.done else None
+        if status is None and interrupted.is_set():
+            status = "interrupted"
+        elif status is None and budget_s is not None:
+            # Only a run that has a budget waits for the device here; others keep it busy.
+            _synchronise(problem.device)
+            if clock.seconds() >= budget_s:
+                status = "stopped"
+        if status or now - reported >= REPORT_EVERY_S:
+            loss = float(progress.loss)
+            if not math.isfinite(loss):
+                raise SolverError(f"diverged: the loss is {loss} after step {progress.step} of {progress.total}")
+            reported = clock.seconds()
+            history.append((progress.step, reported, loss))
+            if on_progress is not None:
+                on_progress(progress.step, progress.total, loss, reported)
+        if status:
+            _synchronise(problem.device)
+            return status, (progress.step, progress.total), history
+        if checkpoint is not None and now - saved >= CHECKPOINT_EVERY_S:
+            _save_checkpoint(checkpoint, solver, state, problem, clock.seconds())
+            saved = clock.seconds()
+
+
+@contextmanager
+def _guarded(solver: Solver[Any]) -> Iterator[None]:
+    """Turn whatever goes wrong inside a solver into one clear line."""
+    name = type(solver).__name__
+    try:
+        yield
+    except FpmError:
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise SolverError(f"{name} ran out of memory; use a smaller --roi, fewer planes, or smaller batches") from error
+    except Exception as error:
+        if "not enough memory" in str(error) or "out of memory" in str(error).lower():
+            raise SolverError(f"{name} ran out of memory; use a smaller --roi, fewer planes, or smaller batches") from error
+        text = " ".join(str(error).split()) or "no message"
+        raise SolverError(f"{name} failed: {type(error).__name__}: {text}") from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C sets an event instead of unwinding the step that is under way; a second one unwinds after all."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def remember(number: int, frame: Any) -> None:
+        event.set()
+        signal.signal(number, previous)
+
+    previous = signal.signal(signal.SIGINT, remember)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def reconstruct(
+    dataset: Dataset,
+    solver: str | Solver[Any] = "inr",
+    *,
+    options: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    z_um: Sequence[float] | float | None = None,
+    device: str = "auto",
+    dtype: str = "complex64",
+    seed: int = 0,
+    upsample: float | None = None,
+    critical_grid: bool | None = None,
+    subpixel: bool | None = None,
+    budget_s: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> Reconstruction:
+    """Reconstruct a data set with a solver, by name or as an instance.
+
+    ``options`` are the solver's (``fpmtools solvers NAME`` lists them), ``preset`` one of its presets; the other
+    arguments are those of :func:`prepare` and :func:`solve`. Ctrl-C returns what had been reached.
+    """
+    if isinstance(solver, str):
+        cls = registry.solver_class(solver)
+        solver = cls(make_options(cls, options or {}, preset))
+    elif options or preset:
+        raise OptionError("options and preset go with a solver's name; an instance has its own")
+    problem = prepare(
+        dataset,
+        solver,
+        z_um=z_um,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        upsample=upsample,
+        critical_grid=critical_grid,
+        subpixel=subpixel,
+    )
+    return solve(problem, solver, budget_s=budget_s, on_progress=on_progress).reconstruction

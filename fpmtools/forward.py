@@ -1,0 +1,357 @@
+"""The physical forward model: object field → low-resolution amplitudes, its adjoint, and the loss with its gradient.
+
+Image i at defocus z is | F⁻¹{ O(f + na_i/λ) · P(f) · exp(+i k_z(f) z) } |, O the spectrum of the object
+(Zheng et al., Nat. Photonics 7, 739, 2013; Zhou et al., Optica 10, 1679, 2023, eq. 1-2). With a *sub-pixel* shift,
+the spectrum is cropped at the nearest grid frequency and P and k_z are evaluated at the remaining offset; this is
+exact, because a shifted low-resolution spectrum is the same image times a plane wave, and amplitudes ignore that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from fpmtools.dataset import Dataset
+from fpmtools.errors import DataError, OpticsError, OptionError
+from fpmtools.optics import Optics, Shape, fast_length, frequency_axes, interpolate_spectrum, resample
+
+Leds = Sequence[int] | None
+Planes = Sequence[float] | torch.Tensor | float
+
+
+class ForwardModel:
+    """Low-resolution images of a complex object under every LED, at any defocus.
+
+    Parameters
+    ----------
+    optics
+        The microscope.
+    na
+        Illumination direction sines, [led, (x, y)].
+    image_shape
+        (h, w) of a low-resolution image.
+    object_shape
+        (H, W) of the object over the same field of view; large enough to hold every LED's pupil.
+    pixel_um
+        Pixel (y, x) of the low-resolution grid, µm; the camera's by default.
+    pupil
+        Complex pupil [h', w'] on a centred frequency grid of the same field of view, used instead of the ideal disc.
+    subpixel
+        True: each LED's shift is exact. False: it is rounded to the Fourier grid.
+    gains
+        Amplitude factor of each LED, [led].
+    device, dtype
+        Torch device; complex64 or complex128.
+
+    Notes
+    -----
+    All batches are [z, led, y, x]. Object *spectra* are centred (DC at n // 2) and not normalised: a constant field c
+    has c · H W at DC and gives the amplitude c in every bright-field image.
+
+    Raises
+    ------
+    OpticsError
+        The camera under-samples the pupil.
+    DataError
+        An LED's pupil does not fit into the object grid.
+    """
+
+    def __init__(
+        self,
+        optics: Optics,
+        na: ArrayLike,
+        image_shape: Shape,
+        object_shape: Shape,
+        *,
+        pixel_um: tuple[float, float] | None = None,
+        pupil: NDArray[np.complexfloating] | None = None,
+        subpixel: bool = True,
+        gains: ArrayLike | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.complex64,
+    ) -> None:
+        self.optics = optics
+        self.na = np.asarray(na, dtype=np.float64).reshape(-1, 2)
+        self.image_shape = (int(image_shape[0]), int(image_shape[1]))
+        self.object_shape = (int(object_shape[0]), int(object_shape[1]))
+        self.subpixel = subpixel
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.real_dtype = torch.empty(0, dtype=dtype).real.dtype
+        pixel = (optics.pixel_um, optics.pixel_um) if pixel_um is None else pixel_um
+        self.extent_um = (self.image_shape[0] * pixel[0], self.image_shape[1] * pixel[1])
+
+        shift = led_shifts(optics, self.na, self.extent_um)
+        whole = np.rint(shift).astype(int)
+        offset = shift - whole if subpixel else np.zeros_like(shift)
+        (self._ky, self._kx) = _pupil_box(optics, self.extent_um, self.image_shape, subpixel)
+        self.box_shape: Shape = (len(self._ky), len(self._kx))
+        self.corners = self._place(whole)
+        self._make_pupil(offset if subpixel else offset[:1], pupil)
+        self.gains = None if gains is None else torch.as_tensor(np.asarray(gains), dtype=self.real_dtype).to(self.device)
+
+    def _place(self, whole: NDArray[np.int_]) -> list[tuple[int, int]]:
+        """First (row, column) of each LED's pupil box in the centred object spectrum."""
+        corners = []
+        for i, (sy, sx) in enumerate(whole):
+            y0 = self.object_shape[0] // 2 + int(self._ky[0]) + int(sy)
+            x0 = self.object_shape[1] // 2 + int(self._kx[0]) + int(sx)
+            if min(y0, x0) < 0 or y0 + self.box_shape[0] > self.object_shape[0] or x0 + self.box_shape[1] > self.object_shape[1]:
+                raise DataError(
+                    f"LED {i} at NA ({self.na[i, 0]:.3f}, {self.na[i, 1]:.3f}) lies outside the reconstruction grid of "
+                    f"{self.object_shape[0]}×{self.object_shape[1]}: use a larger upsample, or leave the LED out"
+                )
+            corners.append((y0, x0))
+        return corners
+
+    def _make_pupil(self, offset: NDArray[np.float64], pupil: NDArray[np.complexfloating] | None) -> None:
+        """Pupil and axial wavenumber on the box, [led or 1, y, x], at each LED's remaining offset."""
+        fy = ((self._ky[None, :] - offset[:, :1]) / self.extent_um[0])[:, :, None]
+        fx = ((self._kx[None, :] - offset[:, 1:]) / self.extent_um[1])[:, None, :]
+        if pupil is None:
+            values: NDArray[np.generic] = np.hypot(fy, fx) <= self.optics.cutoff * (1 + 1e-12)
+        else:
+            pixel = (self.extent_um[0] / pupil.shape[0], self.extent_um[1] / pupil.shape[1])
+            axes = (frequency_axes(pupil.shape, pixel[0])[0], frequency_axes(pupil.shape, pixel[1])[1])
+            values = interpolate_spectrum(pupil, axes, *np.broadcast_arrays(fy, fx))
+            # Outside the objective's aperture no light passes, whatever a calibration file holds there.
+            values = values * (np.hypot(fy, fx) <= self.optics.cutoff * (1 + 1e-12))
+        self.pupil = torch.from_numpy(values.astype(np.complex128)).to(self.dtype).to(self.device)
+        # Without the piston 2π n/λ, which no amplitude sees, the phase k_z z stays small enough for float32.
+        self._piston = 2 * math.pi * self.optics.medium_index / self.optics.wavelength_um
+        self.axial = torch.from_numpy(self.optics.axial_wavenumber(fy, fx) - self._piston).to(self.real_dtype).to(self.device)
+        (h, w), (height, width) = self.image_shape, self.object_shape
+        self._scale = h * w / (height * width)
+
+    # ---------------------------------------------------------------- pieces on the pupil box
+
+    def kernel(self, z_um: Planes, leds: Leds = None) -> torch.Tensor:
+        """Pupil · exp(+i (k_z − 2π n/λ) z), [z, led or 1, box y, box x]: what multiplies the cropped spectrum."""
+        z = self._planes(z_um)[:, None, None, None]
+        pick = slice(None) if leds is None or len(self.pupil) == 1 else list(leds)
+        phase = self.axial[pick] * z
+        kernel = torch.polar(torch.ones_like(phase), phase) * (self.pupil[pick] * self._scale)
+        if self.gains is not None:
+            kernel = kernel * self.gains[slice(None) if leds is None else list(leds)][:, None, None]
+        return kernel
+
+    def crop(self, spectrum: torch.Tensor, leds: Leds = None) -> torch.Tensor:
+        """The pupil-sized pieces [z, led, box y, box x] of centred spectra [z, H, W] around +na/λ."""
+        bh, bw = self.box_shape
+        corners = self.corners if leds is None else [self.corners[i] for i in leds]
+        return torch.stack([spectrum[:, y : y + bh, x : x + bw] for y, x in corners], dim=1)
+
+    def add(self, spectrum: torch.Tensor, pieces: torch.Tensor, leds: Leds = None) -> torch.Tensor:
+        """Add pieces [z, led, box y, box x] into spectra [z, H, W] in place: the adjoint of :meth:`crop`."""
+        bh, bw = self.box_shape
+        corners = self.corners if leds is None else [self.corners[i] for i in leds]
+        for i, (y, x) in enumerate(corners):
+            spectrum[:, y : y + bh, x : x + bw] += pieces[:, i]
+        return spectrum
+
+    def to_image(self, pieces: torch.Tensor) -> torch.Tensor:
+        """Inverse FFT of pupil pieces to [z, led, h, w]: the low-resolution field up to a plane wave.
+
+        The piece sits in the corner of the image's spectrum instead of around DC, which saves every shift and leaves
+        the amplitude as it is.
+        """
+        return torch.fft.ifft2(pieces, s=self.image_shape, dim=(-2, -1))
+
+    def to_piece(self, image: torch.Tensor) -> torch.Tensor:
+        """Forward FFT of fields made by :meth:`to_image`, back on the pupil box; its exact inverse there."""
+        bh, bw = self.box_shape
+        return torch.fft.fft2(image, dim=(-2, -1))[..., :bh, :bw]
+
+    @staticmethod
+    def amplitude_error(psi: torch.Tensor, amplitudes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """1/|ψ| (finite where ψ = 0) and |ψ| − A; several times faster on a CPU than ``abs`` of a complex tensor."""
+        real, imag = psi.real, psi.imag
+        power = (real * real).addcmul_(imag, imag)
+        inverse = power.clamp_min(1e-30).rsqrt_()
+        return inverse, torch.addcmul(-amplitudes.expand_as(power), power, inverse)
+
+    # ---------------------------------------------------------------- the whole model
+
+    def spectrum(self, field: torch.Tensor) -> torch.Tensor:
+        """Centred spectrum of object fields [..., H, W]."""
+        return torch.fft.fftshift(torch.fft.fft2(field, dim=(-2, -1)), dim=(-2, -1))
+
+    def field(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Inverse of :meth:`spectrum`."""
+        return torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=(-2, -1)), dim=(-2, -1))
+
+    def amplitude(self, field: torch.Tensor, z_um: Planes = 0.0, leds: Leds = None) -> torch.Tensor:
+        """Amplitudes [z, led, h, w] of object fields [z, H, W] (or one [H, W] at every z). Differentiable."""
+        pieces = self.crop(self.spectrum(self._batch(field)), leds) * self.kernel(z_um, leds)
+        return self.to_image(pieces).abs()
+
+    def low_field(self, field: torch.Tensor, z_um: Planes = 0.0, leds: Leds = None) -> torch.Tensor:
+        """Complex low-resolution fields [z, led, h, w], with the exact phase of the cropped spectrum. Linear in field."""
+        pieces = self.crop(self.spectrum(self._batch(field)), leds) * (self.kernel(z_um, leds) * self._pistons(z_um))
+        (h, w), (bh, bw) = self.image_shape, self.box_shape
+        y, x = h // 2 + int(self._ky[0]), w // 2 + int(self._kx[0])
+        placed = torch.nn.functional.pad(pieces, (x, w - bw - x, y, h - bh - y))
+        return torch.fft.ifft2(torch.fft.ifftshift(placed, dim=(-2, -1)), dim=(-2, -1))
+
+    def adjoint(self, low: torch.Tensor, z_um: Planes = 0.0, leds: Leds = None) -> torch.Tensor:
+        """Adjoint of :meth:`low_field`: low-resolution fields [z, led, h, w] → object fields [z, H, W]."""
+        (h, w), (bh, bw), (height, width) = self.image_shape, self.box_shape, self.object_shape
+        y, x = h // 2 + int(self._ky[0]), w // 2 + int(self._kx[0])
+        placed = torch.fft.fftshift(torch.fft.fft2(low, dim=(-2, -1)), dim=(-2, -1)) / (h * w)
+        kernel = self.kernel(z_um, leds) * self._pistons(z_um)
+        pieces = placed[..., y : y + bh, x : x + bw] * kernel.conj()
+        spectrum = torch.zeros(len(low), height, width, dtype=self.dtype, device=self.device)
+        return self.field(self.add(spectrum, pieces, leds)) * (height * width)
+
+    def loss_and_gradient(
+        self,
+        spectrum: torch.Tensor,
+        amplitudes: torch.Tensor,
+        z_um: Planes = 0.0,
+        leds: Leds = None,
+        *,
+        weights: torch.Tensor | None = None,
+        kernel: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean smooth-L1 amplitude error, and its gradient, without autograd.
+
+        Parameters
+        ----------
+        spectrum
+            Centred object spectra [z, H, W].
+        amplitudes
+            Measured amplitudes of the LEDs ``leds``, [led, h, w]; compared with every z.
+        weights
+            Weight of each LED's squared error, [led].
+        kernel
+            ``self.kernel(z_um, leds)`` if it is at hand.
+
+        Returns
+        -------
+        loss
+            0-d tensor: mean over z, LEDs and pixels of w · smooth-L1(|ψ| − A), which is ½ e² for |e| ≤ 1 and
+            |e| − ½ beyond: half the mean squared error, but for outliers.
+        gradient
+            [z, H, W] in PyTorch's convention ∂loss/∂Re + i ∂loss/∂Im, so that ``spectrum - step * gradient`` descends.
+        """
+        kernel = self.kernel(z_um, leds) if kernel is None else kernel
+        psi = self.to_image(self.crop(spectrum, leds) * kernel)
+        inverse, error = self.amplitude_error(psi, amplitudes)
+        count = error.numel()
+        slope = error.clamp(-1, 1)
+        error.sub_(slope, alpha=0.5)
+        if weights is not None:
+            slope *= weights[:, None, None]
+        loss = torch.vdot(slope.reshape(-1), error.reshape(-1)) / count
+        psi *= inverse.mul_(slope)
+        pieces = self.to_piece(psi) * (kernel.conj() / (count * self.image_shape[0] * self.image_shape[1]))
+        return loss, self.add(torch.zeros_like(spectrum), pieces, leds)
+
+    def synthetic_support(self) -> NDArray[np.bool_]:
+        """Where the LEDs' pupils cover the centred object spectrum [H, W]: the recoverable band."""
+        cover = torch.zeros(1, *self.object_shape, dtype=self.real_dtype)
+        size = self.pupil.abs().cpu().expand(len(self.corners), -1, -1)
+        return (self.add(cover, size[None])[0] > 0).numpy()
+
+    def _planes(self, z_um: Planes) -> torch.Tensor:
+        return torch.as_tensor(z_um, dtype=self.real_dtype, device=self.device).reshape(-1)
+
+    def _pistons(self, z_um: Planes) -> torch.Tensor:
+        phase = torch.as_tensor(z_um, dtype=torch.float64).reshape(-1, 1, 1, 1).cpu() * self._piston
+        return torch.polar(torch.ones_like(phase), phase).to(self.dtype).to(self.device)
+
+    def _batch(self, field: torch.Tensor) -> torch.Tensor:
+        if field.shape[-2:] != torch.Size(self.object_shape):
+            raise OptionError(f"the object is {tuple(field.shape[-2:])}, and this forward model needs {self.object_shape}")
+        return field if field.ndim == 3 else field.unsqueeze(0)
+
+
+def led_shifts(optics: Optics, na: NDArray[np.float64], extent_um: tuple[float, float]) -> NDArray[np.float64]:
+    """Shift (y, x) of each LED in samples of the spectrum of a field of view ``extent_um``, [led, (y, x)]."""
+    return np.asarray(na[:, ::-1] / optics.wavelength_um * np.asarray(extent_um), dtype=np.float64)
+
+
+def _pupil_box(
+    optics: Optics, extent_um: tuple[float, float], image_shape: Shape, subpixel: bool
+) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+    """Frequency indices (rows, columns) of the smallest box that holds the pupil, wherever its centre is in a pixel."""
+    axes = []
+    for n, extent, axis in zip(image_shape, extent_um, "yx", strict=True):
+        radius = optics.cutoff * extent
+        if radius > n / 2 * (1 + 1e-9):
+            raise OpticsError(
+                f"the camera is under-sampled along {axis}: {n} pixels over {extent:.4g} µm, and NA {optics.na:g} at "
+                f"{optics.wavelength_um:g} µm needs at least {math.ceil(2 * radius)}"
+            )
+        reach = math.floor(radius + (0.5 if subpixel else 0.0) + 1e-9)
+        axes.append(np.arange(max(-reach, -(n // 2)), min(reach, (n - 1) // 2) + 1))
+    return axes[0], axes[1]
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """The grids a reconstruction is computed on: as small as the optics allow, over the same field of view.
+
+    ``image_shape`` holds the 2 NA/λ band of the measured *intensities*, ``object_shape`` the synthetic aperture,
+    ``output_shape`` is what is shown: the field zero-padded so that its intensity, too, is sampled at Nyquist.
+    """
+
+    image_shape: Shape
+    object_shape: Shape
+    output_shape: Shape
+    extent_um: tuple[float, float]
+
+    @classmethod
+    def choose(cls, dataset: Dataset, *, upsample: float | None = None, critical: bool = True) -> SamplingPlan:
+        """Plan for a data set.
+
+        ``upsample``: output pixels per camera pixel (default: the smallest whole number that samples the intensity of
+        the result at Nyquist). ``critical=False`` keeps the camera's pixels and solves on the output grid, as
+        published scripts do. Raises :class:`DataError` when an LED then falls off that grid.
+        """
+        optics, (h, w) = dataset.optics, dataset.image_shape
+        extent = (h * optics.pixel_um, w * optics.pixel_um)
+        if upsample is None:
+            upsample = max(1, math.ceil(4 * optics.synthetic_na(dataset.na) * optics.pixel_um / optics.wavelength_um))
+        if not 0 < upsample <= 64:
+            raise OptionError(f"upsample must lie in (0, 64], got {upsample:g}")
+        output = (max(8, round(h * upsample)), max(8, round(w * upsample)))
+        if not critical:
+            return cls((h, w), output, output, extent)
+        band = [2 * math.floor(2 * optics.cutoff * e) + 1 for e in extent]
+        image = (min(h, fast_length(band[0])), min(w, fast_length(band[1])))
+        box = _pupil_box(optics, extent, image, subpixel=True)
+        shift = np.rint(led_shifts(optics, dataset.na, extent)).astype(int)
+        reach = [int(max(shift[:, a].max() + box[a][-1], -shift[:, a].min() - box[a][0])) for a in (0, 1)]
+        return cls(image, (fast_length(2 * reach[0] + 2), fast_length(2 * reach[1] + 2)), output, extent)
+
+    @property
+    def pixel_um(self) -> tuple[float, float]:
+        """Pixel (y, x) of the planned images, µm."""
+        return self.extent_um[0] / self.image_shape[0], self.extent_um[1] / self.image_shape[1]
+
+    def amplitudes(self, dataset: Dataset, scale: float, dtype: torch.dtype) -> torch.Tensor:
+        """Measured amplitudes [led, y, x] on ``image_shape``: √(intensity / scale), one image at a time.
+
+        The intensity is resampled inside its band, which also removes noise that no light can have caused; what noise
+        then leaves below zero counts as zero.
+        """
+        out = torch.empty(dataset.n_leds, *self.image_shape, dtype=dtype)
+        for i, image in enumerate(dataset.intensities):
+            small = resample(np.asarray(image, dtype=np.float64 if dtype == torch.float64 else np.float32), self.image_shape)
+            out[i] = torch.from_numpy(np.sqrt(np.maximum(small / scale, 0)))
+        return out
+
+
+def intensity_scale(dataset: Dataset) -> float:
+    """The intensity that counts as 1: the mean of the bright-field images (of the brightest, if all are dark field)."""
+    means = np.array([float(np.mean(image, dtype=np.float64)) for image in dataset.intensities])
+    bright = dataset.bright_field
+    return float(means[bright].mean() if bright.any() else means.max())
+
+

@@ -1,0 +1,167 @@
+"""What a solver returns: a complex field at any z in range, with a size in bytes, that can be saved and loaded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpmtools import storage
+from fpmtools.errors import DataError, OptionError
+from fpmtools.optics import Shape, resample, resize_spectrum, to_field, to_spectrum
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a reconstruction lives.
+
+    ``shape`` (y, x) is the size :meth:`Reconstruction.field` returns unless told otherwise, over a field of view of
+    ``extent_um`` (y, x); ``z_range`` is (lowest, highest) z in µm.
+    """
+
+    shape: Shape
+    extent_um: tuple[float, float]
+    z_range: tuple[float, float]
+
+    @property
+    def pixel_um(self) -> tuple[float, float]:
+        """Pixel (y, x) of the default output, µm."""
+        return self.extent_um[0] / self.shape[0], self.extent_um[1] / self.shape[1]
+
+
+class Reconstruction(ABC):
+    """A complex sample field over a range of z.
+
+    The amplitude is in units in which the mean bright-field image has intensity 1 (the data set's factor is kept as
+    ``metadata["intensity_scale"]``); the phase is in radians, its global offset arbitrary.
+    Subclasses give :meth:`native_field`, :meth:`dump` and :meth:`restore`, and set ``kind``, under which a solver
+    record announces the class, so that saved results find it again.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, grid: Grid, metadata: Mapping[str, Any] | None = None) -> None:
+        self.grid = grid
+        self.metadata: dict[str, Any] = dict(metadata or {})
+
+    @abstractmethod
+    def native_field(self, z_um: float) -> NDArray[np.complex64]:
+        """Field [y, x] complex64 at ``z_um`` (inside ``grid.z_range``), on the solver's own grid over the same extent."""
+
+    @abstractmethod
+    def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Everything needed to rebuild the object: named real arrays, and JSON-ready values. No larger than needed."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, grid: Grid, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> Reconstruction:
+        """Inverse of :meth:`dump`."""
+
+    def field(self, z_um: float = 0.0, shape: Shape | None = None) -> NDArray[np.complex64]:
+        """The complex field [y, x], complex64, at any ``z_um`` in range, at ``shape`` (default ``grid.shape``).
+
+        Other sizes are band-limited resamplings over the same field of view. Raises :class:`OptionError` when z is
+        out of range.
+        """
+        low, high = self.grid.z_range
+        slack = 1e-6 * max(1.0, abs(low), abs(high))
+        if not low - slack <= z_um <= high + slack:
+            raise OptionError(f"z = {z_um:g} µm is outside the reconstructed range {low:g} … {high:g} µm")
+        native = self.native_field(min(max(float(z_um), low), high))
+        return resample(native, self.grid.shape if shape is None else shape).astype(np.complex64, copy=False)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the arrays that :meth:`save` writes (the file adds a header of about a kilobyte)."""
+        return sum(array.nbytes for array in self.dump()[0].values())
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file, atomically, with a SHA-256 of its tensors in the header."""
+        tensors, config = self.dump()
+        grid = {"shape": self.grid.shape, "extent_um": self.grid.extent_um, "z_range": self.grid.z_range}
+        header = {"kind": self.kind, "grid": grid, "config": config, "metadata": self.metadata}
+        return storage.write_tensors(path, tensors, "reconstruction", header)
+
+    @staticmethod
+    def load(path: str | Path) -> Reconstruction:
+        """Read a file that :meth:`save` wrote, or the ``reconstruction.safetensors`` of a run's folder.
+
+        Raises :class:`DataError` when the file is damaged or its solver package is not installed.
+        """
+        # The one look upward: which installed solver announced this kind of result.
+        from fpmtools import registry
+
+        path = Path(path)
+        if path.is_dir():
+            path = path / RESULT_FILE
+        tensors, header = storage.read_tensors(path, "reconstruction")
+        try:
+            kind, grid = header["kind"], header["grid"]
+            where = Grid(tuple(grid["shape"]), tuple(grid["extent_um"]), tuple(grid["z_range"]))
+            cls = PlaneStack if kind == PlaneStack.kind else registry.reconstruction_class(kind)
+            result = cls.restore(where, tensors, header["config"])
+            result.metadata.update(header["metadata"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: not a complete reconstruction ({error!r})") from error
+        return result
+
+
+RESULT_FILE = "reconstruction.safetensors"
+
+
+class PlaneStack(Reconstruction):
+    """A complex plane per z, stored on the solver's own grid.
+
+    Between planes the field is interpolated linearly, so :meth:`from_spectra` first removes the arbitrary phase that
+    each independently solved plane has. Propagating one plane to another z would be wrong: an FPM solution at the
+    wrong focus is no defocused copy (Opt. Eng. 61, 073102, 2022).
+    """
+
+    kind = "planes"
+
+    def __init__(
+        self,
+        planes: NDArray[np.complex64],
+        z_um: tuple[float, ...],
+        grid: Grid,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        if planes.ndim != 3 or len(planes) != len(z_um):
+            raise DataError(f"a plane stack needs one [y, x] plane per z, got {planes.shape} for {len(z_um)} z")
+        super().__init__(grid, metadata)
+        self.planes = planes
+        self.z_um = z_um
+
+    @classmethod
+    def from_spectra(cls, spectra: NDArray[Any], z_um: tuple[float, ...], output_shape: Shape, extent_um: tuple[float, float]) -> PlaneStack:
+        """Planes from centred spectra [z, y, x] that keep the amplitude of a constant field c as c · y x at DC."""
+        planes = to_field(spectra).astype(np.complex64)
+        for previous, plane in zip(planes[:-1], planes[1:], strict=True):
+            overlap = complex(np.vdot(plane, previous))
+            plane *= np.complex64(overlap / abs(overlap) if overlap else 1)
+        return cls(planes, tuple(z_um), Grid(tuple(output_shape), extent_um, (z_um[0], z_um[-1])))
+
+    def native_field(self, z_um: float) -> NDArray[np.complex64]:
+        """Linear interpolation between the two neighbouring planes; exact on a plane."""
+        upper = int(np.searchsorted(self.z_um, z_um))
+        if upper < len(self.z_um) and self.z_um[upper] == z_um:
+            return self.planes[upper]
+        upper = min(max(upper, 1), len(self.z_um) - 1)
+        low, high = self.z_um[upper - 1], self.z_um[upper]
+        weight = np.float32((z_um - low) / (high - low))
+        return np.asarray((1 - weight) * self.planes[upper - 1] + weight * self.planes[upper], dtype=np.complex64)
+
+    def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The planes as float32 [z, y, x, (re, im)]."""
+        return {"planes": self.planes.view(np.float32).reshape(*self.planes.shape, 2)}, {"z_um": list(self.z_um)}
+
+    @classmethod
+    def restore(cls, grid: Grid, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> PlaneStack:
+        """Inverse of :meth:`dump`."""
+        planes = np.ascontiguousarray(tensors["planes"], dtype=np.float32).view(np.complex64)[..., 0]
+        return cls(planes, tuple(float(z) for z in config["z_um"]), grid)

@@ -1,0 +1,96 @@
+"""Which depth, which LEDs and which step size each step of the fit takes."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+
+from fpmtools import Problem
+
+WARM_UP = 0.2  # share of the steps in which a one-cycle rate rises
+
+
+class Schedule(ABC):
+    """Steps are numbered from 0 to ``total`` − 1, and step i is the same however often a run was interrupted."""
+
+    total: int
+
+    def __init__(self, options: Any, problem: Problem) -> None:
+        self.options = options
+        self.problem = problem
+
+    @staticmethod
+    def choose(options: Any, problem: Problem) -> Schedule:
+        """The schedule that ``options.schedule`` names."""
+        return Epochs(options, problem) if options.schedule == "epochs" else OneCycle(options, problem)
+
+    @abstractmethod
+    def at(self, step: int) -> tuple[list[float], list[int], float]:
+        """Depths in µm, LED indices, and Adam's step size."""
+
+    def coarseness(self, step: int) -> int:
+        """By how much the object grid is coarsened: 4, 2, 1, for a third of the steps each."""
+        return (4, 2, 1)[min(3 * step // self.total, 2)]
+
+
+class OneCycle(Schedule):
+    """Random LED batches at random depths; the step size rises along a cosine, then falls to zero along one."""
+
+    def __init__(self, options: Any, problem: Problem) -> None:
+        super().__init__(options, problem)
+        self.total = options.steps
+
+    def at(self, step: int) -> tuple[list[float], list[int], float]:
+        """One random depth, uniform in the range."""
+        low, high = self.problem.z_range
+        z = low + (high - low) * float(torch.rand((), generator=self.problem.generator(step)))
+        rise = max(1.0, WARM_UP * self.total)
+        turn = (step + 1) / rise - 1 if step < rise else (step - rise) / (self.total - rise)
+        lr = self.options.lr * (1 + math.cos(math.pi * turn)) / 2
+        return [z], self.problem.led_batch(step, self.options.led_batch), lr
+
+
+class Epochs(Schedule):
+    """The published schedule.
+
+    Even epochs go through uniform planes, odd epochs through half as many random ones; at each plane all LEDs are
+    visited in order of NA; the step size falls by ``lr_decay`` every ``lr_decay_epochs`` epochs. The number of planes
+    is ⌈range / (0.8 · 0.5 µm / NA²)⌉; one in 2-D.
+    """
+
+    def __init__(self, options: Any, problem: Problem) -> None:
+        super().__init__(options, problem)
+        low, high = problem.z_range
+        # The published code takes λ = 0.5 µm in the depth of field whatever the data's wavelength.
+        count = math.ceil((high - low) / (0.8 * 0.5 / problem.dataset.optics.na**2))
+        planes = [self._planes(epoch, count) for epoch in range(options.epochs)]
+        batches = math.ceil(len(problem.order) / options.led_batch)
+        self._steps = [
+            (z, batch, epoch) for epoch, depths in enumerate(planes) for z in depths for batch in range(batches)
+        ]
+        self.total = len(self._steps)
+
+    def _planes(self, epoch: int, count: int) -> list[float]:
+        low, high = self.problem.z_range
+        if count <= 1:
+            # Too thin a range for two planes: the middle one, or in an odd epoch a random one.
+            if epoch % 2 == 0 or high == low:
+                return [(low + high) / 2]
+            return [low + (high - low) * float(torch.rand((), generator=self.problem.generator(epoch)))]
+        if epoch % 2 == 0:
+            return [low + (high - low) * i / (count - 1) for i in range(count)]
+        generator = self.problem.generator(epoch)
+        cells = torch.randperm(count - 1, generator=generator)[: count // 2]
+        return [
+            low + (float(cell) + float(torch.rand((), generator=generator))) * (high - low) / (count - 1) for cell in cells
+        ]
+
+    def at(self, step: int) -> tuple[list[float], list[int], float]:
+        """One plane, the next LEDs by NA."""
+        z, batch, epoch = self._steps[step]
+        size = self.options.led_batch
+        lr = self.options.lr * self.options.lr_decay ** (epoch // self.options.lr_decay_epochs)
+        return [z], self.problem.order[batch * size : (batch + 1) * size], lr

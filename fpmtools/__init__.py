@@ -33,7 +33,28 @@ _HOME = {
     "option": "fpmtools.solver",
 }
 
-__all__ = sorted([*_HOME, "__version__"])
+__all__ = [
+    "Dataset",
+    "ForwardModel",
+    "FpmError",
+    "Grid",
+    "Optics",
+    "PlaneStack",
+    "Problem",
+    "Progress",
+    "Reconstruction",
+    "Solver",
+    "SolverError",
+    "SolverRecord",
+    "Truth",
+    "__version__",
+    "compare",
+    "hookimpl",
+    "load",
+    "option",
+    "reconstruct",
+    "simulate",
+]
 
 if TYPE_CHECKING:
     from fpmtools.comparison import compare

@@ -29,7 +29,9 @@ class Truth:
 
     def __post_init__(self) -> None:
         if self.field.ndim != 2 or self.field.shape != self.depth_um.shape:
-            raise DataError(f"truth: field {self.field.shape} and depth_um {self.depth_um.shape} must be one [y, x] shape")
+            raise DataError(
+                f"truth: field {self.field.shape} and depth_um {self.depth_um.shape} must be one [y, x] shape"
+            )
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Dataset:
     @property
     def bright_field(self) -> NDArray[np.bool_]:
         """[led] bool, True where the LED's direct light enters the objective."""
-        return np.linalg.norm(self.na, axis=1) <= self.optics.na
+        return np.asarray(np.linalg.norm(self.na, axis=1) <= self.optics.na)
 
     @property
     def planes_um(self) -> tuple[float, ...]:
@@ -163,7 +165,9 @@ class Dataset:
         if truth is not None:
             (th, tw), fy, fx = truth.field.shape, truth.field.shape[0] / h, truth.field.shape[1] / w
             if fy % 1 or fx % 1:
-                raise DataError(f"{self.name}: truth of {th}×{tw} is no multiple of the {h}×{w} images; crop is not exact")
+                raise DataError(
+                    f"{self.name}: truth of {th}×{tw} is no multiple of the {h}×{w} images; crop is not exact"
+                )
             box = np.s_[int(y * fy) : int((y + height) * fy), int(x * fx) : int((x + width) * fx)]
             truth = Truth(truth.field[box], truth.depth_um[box])
         return replace(
@@ -178,7 +182,9 @@ class Dataset:
         """Only the LEDs with these indices, in the order given."""
         index = np.asarray(leds, dtype=np.intp)
         if index.size == 0 or index.min() < 0 or index.max() >= self.n_leds:
-            raise DataError(f"{self.name}: LED indices must lie in 0 … {self.n_leds - 1}, and there must be at least one")
+            raise DataError(
+                f"{self.name}: LED indices must lie in 0 … {self.n_leds - 1}, and there must be at least one"
+            )
         return replace(self, intensities=self.intensities[index], na=self.na[index])
 
     def with_optics(self, **changes: float) -> Dataset:

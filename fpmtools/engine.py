@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import signal
 import threading
@@ -97,7 +98,7 @@ def prepare(
     if z_um is None:
         z_um = dataset.planes_um
     planes = tuple(float(z) for z in np.atleast_1d(np.asarray(z_um, dtype=np.float64)))
-    if not planes or not all(map(math.isfinite, planes)) or any(a >= b for a, b in zip(planes, planes[1:], strict=False)):
+    if not planes or not all(map(math.isfinite, planes)) or any(a >= b for a, b in itertools.pairwise(planes)):
         raise OptionError("z must be one or more finite values in ascending order")
     if dtype not in DTYPES:
         raise OptionError(f"unknown dtype {dtype!r}: use complex64 or complex128")
@@ -169,9 +170,7 @@ def solve(
         with torch.no_grad():
             reconstruction = solver.result(state)
     reconstruction.metadata.setdefault("intensity_scale", problem.intensity_scale)
-    return Outcome(
-        reconstruction, status, seconds, clock.begun - begun, progress[0], progress[1], history
-    )
+    return Outcome(reconstruction, status, seconds, clock.begun - begun, progress[0], progress[1], history)
 
 
 class _Clock:
@@ -187,7 +186,9 @@ def _start(problem: Problem, solver: Solver[Any], resume_from: Path | None) -> t
         return solver.start(problem), 0.0
     tensors, header = storage.read_tensors(resume_from, "checkpoint")
     if header["run"] != _fingerprint(problem, solver):
-        raise DataError(f"{resume_from}: this checkpoint is from other data, options, z or seed; start afresh without --resume")
+        raise DataError(
+            f"{resume_from}: this checkpoint is from other data, options, z or seed; start afresh without --resume"
+        )
     device = problem.device
     moved = {name: torch.from_numpy(array).to(device) for name, array in tensors.items()}
     return solver.restore(problem, moved), float(header["seconds"])
@@ -264,7 +265,9 @@ def _guarded(solver: Solver[Any]) -> Iterator[None]:
         raise SolverError(f"{name} ran out of memory; use a smaller --roi, fewer planes, or smaller batches") from error
     except Exception as error:
         if "not enough memory" in str(error) or "out of memory" in str(error).lower():
-            raise SolverError(f"{name} ran out of memory; use a smaller --roi, fewer planes, or smaller batches") from error
+            raise SolverError(
+                f"{name} ran out of memory; use a smaller --roi, fewer planes, or smaller batches"
+            ) from error
         text = " ".join(str(error).split()) or "no message"
         raise SolverError(f"{name} failed: {type(error).__name__}: {text}") from error
 

@@ -93,7 +93,9 @@ class ForwardModel:
         self.box_shape: Shape = (len(self._ky), len(self._kx))
         self.corners = self._place(whole)
         self._make_pupil(offset if subpixel else offset[:1], pupil)
-        self.gains = None if gains is None else torch.as_tensor(np.asarray(gains), dtype=self.real_dtype).to(self.device)
+        self.gains = None
+        if gains is not None:
+            self.gains = torch.as_tensor(np.asarray(gains), dtype=self.real_dtype).to(self.device)
 
     def _place(self, whole: NDArray[np.int_]) -> list[tuple[int, int]]:
         """First (row, column) of each LED's pupil box in the centred object spectrum."""
@@ -101,7 +103,8 @@ class ForwardModel:
         for i, (sy, sx) in enumerate(whole):
             y0 = self.object_shape[0] // 2 + int(self._ky[0]) + int(sy)
             x0 = self.object_shape[1] // 2 + int(self._kx[0]) + int(sx)
-            if min(y0, x0) < 0 or y0 + self.box_shape[0] > self.object_shape[0] or x0 + self.box_shape[1] > self.object_shape[1]:
+            y1, x1 = y0 + self.box_shape[0], x0 + self.box_shape[1]
+            if min(y0, x0) < 0 or y1 > self.object_shape[0] or x1 > self.object_shape[1]:
                 raise DataError(
                     f"LED {i} at NA ({self.na[i, 0]:.3f}, {self.na[i, 1]:.3f}) lies outside the reconstruction grid of "
                     f"{self.object_shape[0]}×{self.object_shape[1]}: use a larger upsample, or leave the LED out"
@@ -124,7 +127,8 @@ class ForwardModel:
         self.pupil = torch.from_numpy(values.astype(np.complex128)).to(self.dtype).to(self.device)
         # Without the piston 2π n/λ, which no amplitude sees, the phase k_z z stays small enough for float32.
         self._piston = 2 * math.pi * self.optics.medium_index / self.optics.wavelength_um
-        self.axial = torch.from_numpy(self.optics.axial_wavenumber(fy, fx) - self._piston).to(self.real_dtype).to(self.device)
+        axial = self.optics.axial_wavenumber(fy, fx) - self._piston
+        self.axial = torch.from_numpy(axial).to(self.real_dtype).to(self.device)
         (h, w), (height, width) = self.image_shape, self.object_shape
         self._scale = h * w / (height * width)
 
@@ -160,12 +164,14 @@ class ForwardModel:
         The piece sits in the corner of the image's spectrum instead of around DC, which saves every shift and leaves
         the amplitude as it is.
         """
-        return torch.fft.ifft2(pieces, s=self.image_shape, dim=(-2, -1))
+        image: torch.Tensor = torch.fft.ifft2(pieces, s=self.image_shape, dim=(-2, -1))
+        return image
 
     def to_piece(self, image: torch.Tensor) -> torch.Tensor:
         """Forward FFT of fields made by :meth:`to_image`, back on the pupil box; its exact inverse there."""
         bh, bw = self.box_shape
-        return torch.fft.fft2(image, dim=(-2, -1))[..., :bh, :bw]
+        spectrum: torch.Tensor = torch.fft.fft2(image, dim=(-2, -1))
+        return spectrum[..., :bh, :bw]
 
     @staticmethod
     def amplitude_error(psi: torch.Tensor, amplitudes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -179,11 +185,13 @@ class ForwardModel:
 
     def spectrum(self, field: torch.Tensor) -> torch.Tensor:
         """Centred spectrum of object fields [..., H, W]."""
-        return torch.fft.fftshift(torch.fft.fft2(field, dim=(-2, -1)), dim=(-2, -1))
+        spectrum: torch.Tensor = torch.fft.fftshift(torch.fft.fft2(field, dim=(-2, -1)), dim=(-2, -1))
+        return spectrum
 
     def field(self, spectrum: torch.Tensor) -> torch.Tensor:
         """Inverse of :meth:`spectrum`."""
-        return torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=(-2, -1)), dim=(-2, -1))
+        field: torch.Tensor = torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=(-2, -1)), dim=(-2, -1))
+        return field
 
     def amplitude(self, field: torch.Tensor, z_um: Planes = 0.0, leds: Leds = None) -> torch.Tensor:
         """Amplitudes [z, led, h, w] of object fields [z, H, W] (or one [H, W] at every z). Differentiable."""
@@ -191,12 +199,12 @@ class ForwardModel:
         return self.to_image(pieces).abs()
 
     def low_field(self, field: torch.Tensor, z_um: Planes = 0.0, leds: Leds = None) -> torch.Tensor:
-        """Complex low-resolution fields [z, led, h, w], with the exact phase of the cropped spectrum. Linear in field."""
+        """Complex low-resolution fields [z, led, h, w], with the exact phase of the cropped spectrum; linear."""
         pieces = self.crop(self.spectrum(self._batch(field)), leds) * (self.kernel(z_um, leds) * self._pistons(z_um))
         (h, w), (bh, bw) = self.image_shape, self.box_shape
         y, x = h // 2 + int(self._ky[0]), w // 2 + int(self._kx[0])
         placed = torch.nn.functional.pad(pieces, (x, w - bw - x, y, h - bh - y))
-        return torch.fft.ifft2(torch.fft.ifftshift(placed, dim=(-2, -1)), dim=(-2, -1))
+        return self.field(placed)
 
     def adjoint(self, low: torch.Tensor, z_um: Planes = 0.0, leds: Leds = None) -> torch.Tensor:
         """Adjoint of :meth:`low_field`: low-resolution fields [z, led, h, w] → object fields [z, H, W]."""
@@ -267,7 +275,7 @@ class ForwardModel:
 
     def _batch(self, field: torch.Tensor) -> torch.Tensor:
         if field.shape[-2:] != torch.Size(self.object_shape):
-            raise OptionError(f"the object is {tuple(field.shape[-2:])}, and this forward model needs {self.object_shape}")
+            raise OptionError(f"the object is {tuple(field.shape[-2:])}; this forward model needs {self.object_shape}")
         return field if field.ndim == 3 else field.unsqueeze(0)
 
 
@@ -342,8 +350,9 @@ class SamplingPlan:
         then leaves below zero counts as zero.
         """
         out = torch.empty(dataset.n_leds, *self.image_shape, dtype=dtype)
+        precision = np.float64 if dtype == torch.float64 else np.float32
         for i, image in enumerate(dataset.intensities):
-            small = resample(np.asarray(image, dtype=np.float64 if dtype == torch.float64 else np.float32), self.image_shape)
+            small = resample(np.asarray(image, dtype=precision), self.image_shape)
             out[i] = torch.from_numpy(np.sqrt(np.maximum(small / scale, 0)))
         return out
 
@@ -353,5 +362,3 @@ def intensity_scale(dataset: Dataset) -> float:
     means = np.array([float(np.mean(image, dtype=np.float64)) for image in dataset.intensities])
     bright = dataset.bright_field
     return float(means[bright].mean() if bright.any() else means.max())
-
-

@@ -78,7 +78,7 @@ class Optics:
         return self.medium_index * self.wavelength_um / self.na**2
 
     def synthetic_na(self, na_led: ArrayLike) -> float:
-        """NA of the synthetic aperture: the objective's plus the steepest illumination's. ``na_led`` is [led, (x, y)]."""
+        """NA of the synthetic aperture: the objective's plus that of the steepest LED of ``na_led`` [led, (x, y)]."""
         return self.na + float(np.linalg.norm(np.asarray(na_led, float).reshape(-1, 2), axis=1).max())
 
     def recovered_depth_of_field_um(self, na_led: ArrayLike) -> float:
@@ -167,8 +167,8 @@ def aperture_overlap(na_led: ArrayLike, na: float) -> float:
         return 0.0
     from scipy.spatial import cKDTree
 
-    distance = np.median(cKDTree(led).query(led, k=2)[0][:, 1])
-    half = min(float(distance) / (2 * na), 1.0)
+    distances, _ = cKDTree(led).query(led, k=2)
+    half = min(float(np.median(np.asarray(distances)[:, 1])) / (2 * na), 1.0)
     return 2 / math.pi * (math.acos(half) - half * math.sqrt(1 - half * half))
 
 
@@ -245,7 +245,7 @@ def interpolate_spectrum(
 
 
 def synthetic_support(optics: Optics, na_led: ArrayLike, shape: Shape, pixel_um: float) -> NDArray[np.bool_]:
-    """Where the LEDs' pupils, centred at +na/λ, cover the centred object spectrum [y, x] of ``shape``: the recoverable band."""
+    """The recoverable band: where the LEDs' pupils, centred at +na/λ, cover the centred object spectrum [y, x]."""
     fy, fx = frequency_axes(shape, pixel_um)
     covered = np.zeros(shape, bool)
     for na_x, na_y in np.asarray(na_led, float).reshape(-1, 2) / optics.wavelength_um:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from fpmtools import storage
 from fpmtools.errors import DataError, OptionError
-from fpmtools.optics import Shape, resample, resize_spectrum, to_field, to_spectrum
+from fpmtools.optics import Shape, resample, to_field
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Reconstruction(ABC):
 
     @abstractmethod
     def native_field(self, z_um: float) -> NDArray[np.complex64]:
-        """Field [y, x] complex64 at ``z_um`` (inside ``grid.z_range``), on the solver's own grid over the same extent."""
+        """Field [y, x] complex64 at ``z_um`` (inside ``grid.z_range``) on the solver's own grid over that extent."""
 
     @abstractmethod
     def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -102,13 +103,14 @@ class Reconstruction(ABC):
         tensors, header = storage.read_tensors(path, "reconstruction")
         try:
             kind, grid = header["kind"], header["grid"]
-            where = Grid(tuple(grid["shape"]), tuple(grid["extent_um"]), tuple(grid["z_range"]))
+            (h, w), (height_um, width_um), (low, high) = grid["shape"], grid["extent_um"], grid["z_range"]
+            where = Grid((int(h), int(w)), (float(height_um), float(width_um)), (float(low), float(high)))
             cls = PlaneStack if kind == PlaneStack.kind else registry.reconstruction_class(kind)
             result = cls.restore(where, tensors, header["config"])
             result.metadata.update(header["metadata"])
+            return result
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: not a complete reconstruction ({error!r})") from error
-        return result
 
 
 RESULT_FILE = "reconstruction.safetensors"
@@ -138,19 +140,21 @@ class PlaneStack(Reconstruction):
         self.z_um = z_um
 
     @classmethod
-    def from_spectra(cls, spectra: NDArray[Any], z_um: tuple[float, ...], output_shape: Shape, extent_um: tuple[float, float]) -> PlaneStack:
+    def from_spectra(
+        cls, spectra: NDArray[Any], z_um: tuple[float, ...], output_shape: Shape, extent_um: tuple[float, float]
+    ) -> PlaneStack:
         """Planes from centred spectra [z, y, x] that keep the amplitude of a constant field c as c · y x at DC."""
         planes = to_field(spectra).astype(np.complex64)
-        for previous, plane in zip(planes[:-1], planes[1:], strict=True):
+        for previous, plane in itertools.pairwise(planes):
             overlap = complex(np.vdot(plane, previous))
             plane *= np.complex64(overlap / abs(overlap) if overlap else 1)
-        return cls(planes, tuple(z_um), Grid(tuple(output_shape), extent_um, (z_um[0], z_um[-1])))
+        return cls(planes, tuple(z_um), Grid(output_shape, extent_um, (z_um[0], z_um[-1])))
 
     def native_field(self, z_um: float) -> NDArray[np.complex64]:
         """Linear interpolation between the two neighbouring planes; exact on a plane."""
         upper = int(np.searchsorted(self.z_um, z_um))
         if upper < len(self.z_um) and self.z_um[upper] == z_um:
-            return self.planes[upper]
+            return np.asarray(self.planes[upper])
         upper = min(max(upper, 1), len(self.z_um) - 1)
         low, high = self.z_um[upper - 1], self.z_um[upper]
         weight = np.float32((z_um - low) / (high - low))

@@ -1,4 +1,4 @@
-"""What a solver is: options, start, step, result. The host (engine.py) owns the loop, the clock, the screen, the files."""
+"""What a solver is: options, start, step, result. The host (engine.py) owns loop, clock, screen and files."""
 
 from __future__ import annotations
 
@@ -72,14 +72,18 @@ class Problem:
         return self.forward.device
 
     def first_guess(self) -> torch.Tensor:
-        """Centred object spectrum [H, W] of the image of the LED nearest to the axis, as an amplitude without phase."""
+        """Centred object spectrum [H, W] of the image of the LED nearest to the axis, as an amplitude without phase.
+
+        What no LED's pupil covers is left at zero, since no measurement could ever change it.
+        """
         amplitude = self.amplitudes[self.order[0]].cpu().numpy()
         height, width = self.forward.object_shape
         spectrum = resize_spectrum(to_spectrum(amplitude), (height, width)) * (height * width / amplitude.size)
+        spectrum = spectrum * self.forward.synthetic_support()
         return torch.from_numpy(spectrum).to(self.forward.dtype).to(self.device)
 
     def generator(self, step: int = 0) -> torch.Generator:
-        """A fresh CPU random generator for this run's seed and a step: the same numbers on every device, no state to keep."""
+        """A fresh CPU generator for this run's seed and a step: the same numbers on every device, no state to keep."""
         return torch.Generator().manual_seed((self.seed << 32) + step)
 
     def led_batch(self, step: int, size: int) -> list[int]:
@@ -100,7 +104,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Progress:
-    """What one step reports. ``loss`` may stay a 0-d tensor on the device: the engine reads it only when it shows it."""
+    """What one step reports. ``loss`` may stay a tensor on the device: the engine reads it only when it shows it."""
 
     step: int
     total: int
@@ -143,7 +147,7 @@ class Solver(ABC, Generic[State]):
         raise OptionError(f"{type(self).__name__} cannot be resumed: it has no dump and restore")
 
     def grid(self) -> Mapping[str, bool]:
-        """What this solver asks of :func:`fpmtools.engine.prepare` (``critical_grid``, ``subpixel``); users can overrule it."""
+        """What it asks of :func:`fpmtools.engine.prepare` (``critical_grid``, ``subpixel``); users can overrule it."""
         return {}
 
     @classmethod

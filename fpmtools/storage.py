@@ -1,4 +1,4 @@
-"""Files that survive: written to a temporary name, synced, renamed; tensors carry a checksum; nothing runs on opening."""
+"""Files that survive: written to a temporary name, synced, renamed; with checksums; nothing runs on opening."""
 
 from __future__ import annotations
 

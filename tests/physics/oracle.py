@@ -9,7 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 
-def low_field(field, pixel_um, na_led, wavelength_um, na, z_um, image_shape, *, medium_index=1.0, pupil=None, subpixel=True):
+def low_field(
+    field, pixel_um, na_led, wavelength_um, na, z_um, image_shape, *, medium_index=1.0, pupil=None, subpixel=True
+):
     """Complex low-resolution field [h, w] of one LED: object [H, W] over a field of view of H · pixel_um."""
     height, width = field.shape
     h, w = image_shape

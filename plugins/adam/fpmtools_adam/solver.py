@@ -50,7 +50,9 @@ class AdamPixels(Solver[State]):
         height, width = problem.forward.object_shape
         spectra = problem.first_guess().repeat(len(problem.z_um), 1, 1)
         planes = max(1, min(len(spectra), BLOCK_SAMPLES // (height * width)))
-        unknown = spectra / math.sqrt(height * width) if self.options.domain == "spectrum" else problem.forward.field(spectra)
+        unknown = (
+            spectra / math.sqrt(height * width) if self.options.domain == "spectrum" else problem.forward.field(spectra)
+        )
         mean = torch.zeros_like(unknown[:planes])
         square = torch.zeros_like(torch.view_as_real(mean))
         return State(problem, problem.led_weights(self.options.dark_weight), planes, unknown, mean, square)
@@ -89,7 +91,9 @@ class AdamPixels(Solver[State]):
         """All planes; those of blocks not yet begun are still the first guess."""
         problem, forward = state.problem, state.problem.forward
         unknown = state.unknown
-        spectra = forward.spectrum(unknown) if self.options.domain == "pixels" else unknown * math.sqrt(unknown[0].numel())
+        spectra = (
+            forward.spectrum(unknown) if self.options.domain == "pixels" else unknown * math.sqrt(unknown[0].numel())
+        )
         planes = spectra.to(torch.complex64).cpu().numpy()
         return PlaneStack.from_spectra(planes, problem.z_um, problem.output_shape, forward.extent_um)
 

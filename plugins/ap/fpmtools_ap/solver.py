@@ -67,7 +67,11 @@ class AlternatingProjection(Solver[State]):
 
     def step(self, state: State) -> Progress:
         """One LED, all planes of the block in work; one block after another."""
-        problem, forward, per_block = state.problem, state.problem.forward, self.options.sweeps * len(state.problem.order)
+        problem, forward, per_block = (
+            state.problem,
+            state.problem.forward,
+            self.options.sweeps * len(state.problem.order),
+        )
         first = state.visit // per_block * state.planes_per_block
         block = slice(first, min(first + state.planes_per_block, len(problem.z_um)))
         led = [problem.order[state.visit % len(problem.order)]]

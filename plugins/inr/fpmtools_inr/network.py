@@ -36,6 +36,11 @@ class Layout:
         return cls(**{**values, "plane_shape": (int(y), int(x))})
 
 
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    """A layer whose weights are not drawn yet: ``nn.Linear`` would take them from the global random generator."""
+    return nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+
+
 class Branch(nn.Module):
     """M ⊙ u(z) through an MLP of two hidden layers: features → hidden → hidden → outputs, ReLU between."""
 
@@ -44,9 +49,9 @@ class Branch(nn.Module):
         y, x = layout.plane_shape
         self.plane = nn.Parameter(torch.empty(y, x, layout.features))
         self.axial = nn.Parameter(torch.empty(layout.nodes, layout.features))
-        self.first = nn.Linear(layout.features, layout.hidden)
-        self.second = nn.Linear(layout.hidden, layout.hidden)
-        self.last = nn.Linear(layout.hidden, outputs)
+        self.first = _linear(layout.features, layout.hidden)
+        self.second = _linear(layout.hidden, layout.hidden)
+        self.last = _linear(layout.hidden, outputs)
         norms = layout.layer_norm
         self.norms = nn.ModuleList([nn.LayerNorm(layout.hidden) if norms else nn.Identity() for _ in range(2)])
 
@@ -57,13 +62,17 @@ class Branch(nn.Module):
         folds into the layer's weights, the layer runs on the coarse plane, and its result is what is interpolated.
         """
         weights = self.first.weight * self.axial_features(z)[:, None, :]
-        coarse = torch.einsum("yxq,zhq->zhyx", self.plane, weights)
-        fine = F.interpolate(coarse, shape, mode="bilinear", align_corners=False)
-        hidden = fine.movedim(1, -1) + self.first.bias
-        hidden = F.relu(self.norms[0](hidden))
+        hidden = self.plane.flatten(0, 1) @ weights.mT  # [z, pixel, hidden]
+        if self.plane.shape[:2] != shape:
+            coarse = hidden.reshape(len(z), *self.plane.shape[:2], -1).movedim(-1, 1)
+            fine = F.interpolate(coarse, shape, mode="bilinear", align_corners=False)
+            hidden = fine.movedim(1, -1).flatten(1, 2)
+        hidden = F.relu(self.norms[0](hidden + self.first.bias))
         hidden = F.relu(self.norms[1](self.second(hidden)))
-        outputs: torch.Tensor = self.last(hidden)
-        return outputs.movedim(-1, 1)
+        with torch.autocast(hidden.device.type, enabled=False):
+            # Eight bits of amplitude would drown the dark field, so the last layer is never in bfloat16.
+            outputs: torch.Tensor = self.last(hidden.to(self.last.weight.dtype))
+        return outputs.mT.reshape(len(z), -1, *shape)
 
     def axial_features(self, z: torch.Tensor) -> torch.Tensor:
         """u(z): linear interpolation between the nodes, [z, feature]."""
@@ -84,7 +93,10 @@ class ImplicitField(nn.Module):
         self.branches = nn.ModuleList([Branch(layout, 2 // layout.branches) for _ in range(layout.branches)])
 
     def initialise(self, generator: torch.Generator, plane_scale: float) -> ImplicitField:
-        """Random weights from ``generator``: M ~ ``plane_scale`` · N(0, 1), u ~ N(0, 1) so that features can change sign with z."""
+        """Random weights from ``generator``: M ~ ``plane_scale`` · N(0, 1), u ~ N(0, 1), free to change sign with z.
+
+        A joint network starts near amplitude 1 and phase 0: the clear sample.
+        """
         with torch.no_grad():
             for module in self.modules():
                 if isinstance(module, nn.Linear):
@@ -94,6 +106,9 @@ class ImplicitField(nn.Module):
                 elif isinstance(module, Branch):
                     module.plane.normal_(0, plane_scale, generator=generator)
                     module.axial.normal_(generator=generator)
+            for branch in self.branches:
+                if len(self.branches) == 1 and isinstance(branch, Branch):
+                    branch.last.bias.copy_(torch.tensor([1.0, 0.0]))
         return self
 
     def forward(self, z: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

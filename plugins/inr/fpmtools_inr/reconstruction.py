@@ -44,7 +44,7 @@ class InrReconstruction(Reconstruction):
             amplitude, phase = self.network(z.to(parameter.device), self.native_shape)
             field = torch.polar(torch.ones_like(phase), phase) * amplitude
             if self.support is not None:
-                mask = torch.from_numpy(np.fft.ifftshift(self.support)).to(field.device)
+                mask = torch.from_numpy(np.fft.ifftshift(self.support, axes=(-2, -1))).to(field.device)
                 field = torch.fft.ifft2(torch.fft.fft2(field, dim=(-2, -1)) * mask, dim=(-2, -1))
         return np.asarray(field[0].to(torch.complex64).cpu().numpy())
 

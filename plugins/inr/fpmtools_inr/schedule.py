@@ -85,7 +85,8 @@ class Epochs(Schedule):
         generator = self.problem.generator(epoch)
         cells = torch.randperm(count - 1, generator=generator)[: count // 2]
         return [
-            low + (float(cell) + float(torch.rand((), generator=generator))) * (high - low) / (count - 1) for cell in cells
+            low + (float(cell) + float(torch.rand((), generator=generator))) * (high - low) / (count - 1)
+            for cell in cells
         ]
 
     def at(self, step: int) -> tuple[list[float], list[int], float]:

@@ -50,7 +50,7 @@ class Options:
     dark_weight: float = option(
         0.0, "p in the weights (mean intensity)^-p of the LEDs; 0 treats all alike", minimum=0, maximum=2
     )
-    coarse_to_fine: bool = option(False, "render at 1/4, then 1/2, then the full object grid, a third of the steps each")
+    coarse_to_fine: bool = option(False, "render on 1/4, 1/2, then all of the object grid, a third of the steps each")
     # The machinery
     grid: str = option(
         "critical", "critical: smallest grids that lose nothing; camera: raw pixels, whole-pixel shifts, as published",
@@ -97,13 +97,10 @@ class FpmInr(Solver[State]):
         return {"critical_grid": critical, "subpixel": critical}
 
     def start(self, problem: Problem) -> State:
-        """Random features, amplitude near 1 for the joint network."""
+        """Random features; nothing of the data is used yet."""
         options, forward = self.options, problem.forward
         network = ImplicitField(self._layout(problem)).to(forward.real_dtype)
         network.initialise(problem.generator(), options.plane_scale)
-        if options.joint:
-            with torch.no_grad():
-                network.branches[0].last.bias.copy_(torch.tensor([1.0, 0.0]))
         network.to(forward.device)
         evaluate = torch.compile(network) if options.compile else network
         adam = torch.optim.Adam(network.parameters(), lr=options.lr, fused=True)
@@ -146,13 +143,13 @@ class FpmInr(Solver[State]):
             spectrum.detach(), problem.amplitudes[leds], z_um, leds, weights=state.weights[leds]
         )
         state.adam.zero_grad(set_to_none=True)
-        spectrum.backward(gradient)
+        torch.autograd.backward(spectrum, gradient)
         state.adam.step()
         state.count += 1
         return Progress(state.count, state.schedule.total, loss, state.count >= state.schedule.total)
 
     def _spectrum(self, state: State, z_um: list[float], scale: int) -> torch.Tensor:
-        """Centred object spectra [z, H, W] of the network, rendered on a grid ``scale`` times coarser and zero-padded."""
+        """Centred object spectra [z, H, W] of the network, rendered ``scale`` times coarser and zero-padded."""
         forward = state.problem.forward
         low, high = state.problem.z_range
         z = torch.tensor(z_um, dtype=forward.real_dtype, device=forward.device)

@@ -1,0 +1,194 @@
+"""Options that several commands share, and the kinds of value they take."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from fpmtools.errors import OptionError, unknown
+
+if TYPE_CHECKING:
+    from fpmtools.dataset import Dataset
+
+BUILT_IN = "sim:tilted"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def planes(text: str) -> tuple[float, ...]:
+    """``MIN:MAX:COUNT``, or numbers separated by commas → z in µm, ascending."""
+    try:
+        if ":" in text:
+            low, high, count = (kind(part) for kind, part in zip((float, float, int), text.split(":"), strict=True))
+            if count < 2:
+                raise ValueError
+            z_um = tuple(low + (high - low) * i / (count - 1) for i in range(int(count)))
+        else:
+            z_um = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(f"--z {text}: give MIN:MAX:COUNT (such as -10:10:21), or one or more z in µm") from None
+    if not all(map(math.isfinite, z_um)) or any(a >= b for a, b in itertools.pairwise(z_um)):
+        raise OptionError(f"--z {text}: the planes must be finite and ascending")
+    return z_um
+
+
+def integers(names: str) -> Callable[[str], tuple[int, ...]]:
+    """A parser of comma-separated whole numbers, as many as there are ``names`` (such as ``Y,X,H,W``)."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        try:
+            numbers = tuple(int(part) for part in text.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != len(names.split(",")) or min(numbers) < 0:
+            raise OptionError(f"{text!r} is not {names} in whole numbers")
+        return numbers
+
+    return parse
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """``key=value``."""
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not (key and equals):
+        raise OptionError(f"{text!r} is not key=value")
+    return key, value
+
+
+def optics_value(text: str) -> tuple[str, float]:
+    """``key=value`` of a number of the microscope."""
+    from fpmtools.optics import Optics
+
+    key, value = key_value(text)
+    names = [field.name for field in dataclasses.fields(Optics)]
+    if key not in names:
+        raise unknown("number of the optics", key, names)
+    try:
+        return key, float(value)
+    except ValueError:
+        raise OptionError(f"--optics {text}: {value!r} is not a number") from None
+
+
+_READING = [
+    click.option("--format", metavar="NAME", help="Reader to use (default: found out from the content)."),
+    click.option("--channel", metavar="NAME|INDEX", help="Colour channel of colour images."),
+    click.option("--roi", type=integers("Y,X,H,W"), metavar="Y,X,H,W", help="Region of interest in camera pixels."),
+    click.option("--leds", metavar="FILE|RULE", help="LED positions: a CSV or JSON file, or a rule."),
+    click.option(
+        "--optics",
+        type=optics_value,
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="A number of the microscope, such as wavelength_um=0.523.",
+    ),
+]
+_COMPUTE = [
+    click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["complex64", "complex128"]),
+        default="complex64",
+        show_default=True,
+        help="Precision of the fields.",
+    ),
+    click.option("--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Random seed."),
+    click.option(
+        "--upsample",
+        type=click.FloatRange(min=1),
+        metavar="FACTOR",
+        help="Output pixels per camera pixel, along each axis.",
+    ),
+    click.option(
+        "--no-critical-grid",
+        "critical_grid",
+        flag_value=False,
+        default=True,
+        help="Solve on the full output grid, not on the smallest sufficient one.",
+    ),
+    click.option(
+        "--pixel-rounding",
+        "subpixel",
+        flag_value=False,
+        default=True,
+        help="Round each LED's shift to the Fourier grid.",
+    ),
+]
+
+
+def _add(options: list[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+reading_options = _add(_READING)
+data_options = _add(
+    [
+        click.option(
+            "--data", "data", metavar="NAME|PATH", default=BUILT_IN, show_default=True, help="Data set to use."
+        ),
+        *_READING,
+    ]
+)
+compute_options = _add(_COMPUTE)  # named like the arguments of fpmtools.engine.prepare
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads (default: all cores)."
+)
+budget_option = click.option(
+    "--budget",
+    "budget_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Stop a solver after this.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress.")
+force_option = click.option("--force", is_flag=True, help="Replace what is there.")
+planes_option = click.option(
+    "--z",
+    "z_um",
+    type=planes,
+    metavar="MIN:MAX:COUNT|Z,…",
+    help="Planes to reconstruct in µm, or one z (default: where the sample is known to be).",
+)
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit the CPU threads of everything; call it before torch and NumPy are imported."""
+    if threads is None:
+        return
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def take_reading(choices: dict[str, Any]) -> dict[str, Any]:
+    """Take the values of the reading options out of ``choices``."""
+    return {name: choices.pop(name) for name in ("format", "channel", "roi", "leds", "optics")}
+
+
+def load(data: str, reading: dict[str, Any]) -> Dataset:
+    """The data set called ``data``, read as the reading options say."""
+    from fpmtools import formats
+
+    return formats.load(data, **{**reading, "optics": dict(reading["optics"])})
+
+
+def new_folder(action: str, data: str) -> Path:
+    """A folder in ``out`` that is not there yet, or is empty, named after the data and what is done to them."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{Path(data).stem}-{action}")
+    numbered = (Path("out") / (stem if i == 1 else f"{stem}-{i}") for i in itertools.count(1))
+    return next(folder for folder in numbered if not os.path.lexists(folder) or not any(folder.iterdir()))

@@ -1,0 +1,94 @@
+"""``fpmtools data``: known data sets, and what is in a file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fpmtools.cli import _inputs
+from fpmtools.cli._output import describe, print_description, print_json, print_table, size
+
+SAMPLES = {"sim:tilted": "simulated blood smear on a tilted plane", "sim:thin": "simulated blood smear in focus"}
+
+
+@click.group(invoke_without_command=True, short_help="List, describe and fetch data sets.")
+@click.pass_context
+def data(ctx: click.Context) -> None:
+    """List, describe and fetch data sets."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@data.command("list", short_help="List what can be named.")
+@_inputs.json_option
+def list_(as_json: bool) -> None:
+    """The simulated samples and the published data sets that fpmtools knows."""
+    from fpmtools.formats import manifest
+
+    rows = [{"name": name, "title": title, "here": True, "licence": ""} for name, title in SAMPLES.items()]
+    for entry in manifest.entries():
+        here = manifest.local_files(entry) is not None
+        rows.append({"name": entry.name, "title": entry.title, "here": here, "licence": entry.licence})
+    if as_json:
+        print_json({"folder": str(manifest.data_dir()), "data": rows})
+        return
+    print_table(["name", "here", "what"], [[str(r["name"]), "yes" if r["here"] else "", str(r["title"])] for r in rows])
+    click.echo(f"\nFetched data are kept in {manifest.data_dir()} (set FPMTOOLS_DATA for another folder).")
+
+
+@data.command(short_help="Describe a data set or a file.")
+@click.argument("name", metavar="NAME|PATH")
+@_inputs.reading_options
+@_inputs.json_option
+def info(name: str, as_json: bool, **reading: Any) -> None:
+    """What a data set holds, what can be recovered from it, and what is wrong with it."""
+    from fpmtools.formats import manifest
+
+    entry = next((entry for entry in manifest.entries() if entry.name == name), None)
+    about: dict[str, Any] = {}
+    if entry is not None:
+        about = entry.to_dict()
+        about["files"] = [
+            f"{file.name} ({'SHA-256 known' if file.sha256 else 'no SHA-256 known'})" for file in entry.files
+        ]
+        about = {key: value for key, value in about.items() if value not in (None, "", {})}
+    if entry is None or manifest.local_files(entry) is not None:
+        about |= describe(_inputs.load(name, reading))
+    elif not as_json:
+        click.echo(f"not on this machine: 'fpmtools data fetch {name}' gets it\n")
+    if as_json:
+        print_json(about)
+    else:
+        print_description(about)
+
+
+@data.command(short_help="Get a published data set, checksums verified.")
+@click.argument("name")
+@click.option("--from", "source", type=click.Path(path_type=Path), metavar="DIR", help="Copy from here; no network.")
+@click.option(
+    "--to", "dest", type=click.Path(path_type=Path), metavar="DIR", help="Data folder (default: $FPMTOOLS_DATA)."
+)
+@_inputs.quiet_option
+@_inputs.json_option
+def fetch(name: str, source: Path | None, dest: Path | None, quiet: bool, as_json: bool) -> None:
+    """Get a published data set and verify its checksums; an interrupted download is continued."""
+    from fpmtools.formats import manifest
+
+    entry = manifest.find(name)
+    fetched = manifest.fetch(entry, dest, source, None if quiet or not sys.stderr.isatty() else _show_bytes)
+    if as_json:
+        print_json(vars(fetched) | {"folder": str(fetched.folder)})
+        return
+    click.echo(f"{fetched.folder}: {len(fetched.brought)} new, {len(entry.files) - len(fetched.brought)} already here")
+    for file, sha256 in fetched.first_seen.items():
+        click.echo(f"{file}: no checksum was published; recorded the first one seen, {sha256}")
+    click.echo(f"licence: {entry.licence}\ncite: {entry.citation}")
+
+
+def _show_bytes(name: str, done: int, total: int | None) -> None:
+    of = f" of {size(total)}" if total else ""
+    sys.stderr.write(f"\r{name}  {size(done)}{of}\033[K" + ("\n" if done == total else ""))
+    sys.stderr.flush()

@@ -1,0 +1,139 @@
+"""Plain images, one per LED: a folder of TIFF or PNG files in natural order, or one file with many pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpmtools import leds
+from fpmtools.errors import DataError, OptionError
+from fpmtools.formats.recording import Recording
+
+SUFFIXES = (".tif", ".tiff", ".png")
+LIMIT_BYTES = 16 << 30  # of all pages together
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_CHANNELS = {"r": 0, "red": 0, "0": 0, "g": 1, "green": 1, "1": 1, "b": 2, "blue": 2, "2": 2}
+_LED_FILES = ("leds.csv", "leds.json")
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file that starts with ``head`` is a TIFF or a PNG."""
+    return head[:4] in _TIFF or head[:8] == _PNG
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The TIFF and PNG files of a folder in natural order (2 before 10); hidden files are left out."""
+    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
+    return sorted(files, key=lambda p: natural_key(p.name))
+
+
+def natural_key(name: str) -> list[tuple[int, int | str]]:
+    """Sorts digits in a name as numbers, and letters without regard to case."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name.lower()) if part]
+
+
+def read(path: Path, channel: str | int | None = None, files: Sequence[Path] | None = None) -> Recording:
+    """Images of a folder (all of them, or only ``files``, in that order) or of a file with many pages, as stored.
+
+    ``channel`` (r, g, b or 0, 1, 2) picks a plane of colour images. A ``leds.csv`` or ``leds.json`` in the folder gives
+    the LED positions. Raises :class:`DataError` when a file is damaged or sizes differ, :class:`OptionError` when the
+    channel does not fit.
+    """
+    if files is None:
+        files = image_files(path) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path}: the folder has no TIFF or PNG images")
+    stack: list[NDArray[Any]] = []
+    total = 0
+    for file in files:
+        for image in _pages(file):
+            stack.append(_plane(image, channel, file))
+            total += stack[-1].nbytes
+            if stack[-1].shape != stack[0].shape or stack[-1].dtype != stack[0].dtype:
+                raise DataError(
+                    f"{file}: image {len(stack)} is {stack[-1].dtype} {stack[-1].shape}, the first is "
+                    f"{stack[0].dtype} {stack[0].shape}"
+                )
+            if total > LIMIT_BYTES:
+                raise DataError(f"{path}: the images are larger than {LIMIT_BYTES / 1e9:.3g} GB together")
+    images = np.stack(stack)
+    beside = [path / name for name in _LED_FILES if (path / name).is_file()] if path.is_dir() else []
+    na = leds.from_file(beside[0]) if beside else None
+    return Recording(
+        path.stem if path.is_file() else path.resolve().name, images, na, {}, provenance={"layout": "images"}
+    )
+
+
+def saturated_share(images: NDArray[Any]) -> float:
+    """Share of the pixels that are at the largest value their integers can hold; 0 for other numbers.
+
+    A 12-bit camera that stores 16 bits is not noticed.
+    """
+    if images.dtype.kind not in "iu":
+        return 0.0
+    top = np.iinfo(images.dtype).max
+    return float(np.mean([np.mean(image == top) for image in images]))
+
+
+def _pages(file: Path) -> Iterator[NDArray[Any]]:
+    """The pages of one file, [y, x] or [y, x, colour]."""
+    try:
+        with file.open("rb") as opened:
+            tiff = opened.read(4) in _TIFF
+        yield from _tiff_pages(file) if tiff else _pillow_pages(file)
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file") from None
+    except (DataError, OptionError, MemoryError):
+        raise
+    except Exception as error:  # both libraries raise almost anything on a damaged file
+        raise DataError(f"{file}: not a readable image ({' '.join(str(error).split())[:200]})") from error
+
+
+def _tiff_pages(file: Path) -> Iterator[NDArray[Any]]:
+    import tifffile
+
+    # Page by page: a "series" of an OME-TIFF may reach into other files.
+    with tifffile.TiffFile(file) as tiff:
+        pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage | tifffile.TiffFrame)]
+        if not pages:
+            raise DataError(f"{file}: holds no image")
+        if sum(page.nbytes for page in pages) > LIMIT_BYTES:
+            raise DataError(f"{file}: declares more than {LIMIT_BYTES / 1e9:.3g} GB of images")
+        if pages[0].compression not in (1, 8, 32946):  # none and deflate need no further library; Pillow knows more
+            yield from _pillow_pages(file)
+            return
+        for page in pages:
+            image = page.asarray()
+            yield np.moveaxis(image, 0, -1) if page.axes.startswith("S") else image
+
+
+def _pillow_pages(file: Path) -> Iterator[NDArray[Any]]:
+    from PIL import Image, ImageSequence
+
+    with Image.open(file, formats=["PNG", "TIFF"]) as image:
+        for page in ImageSequence.Iterator(image):
+            colour = {"P": "RGB", "1": "L"}.get(page.mode)  # a palette's indices and bits are no intensities
+            yield np.asarray(page.convert(colour) if colour else page)
+
+
+def _plane(image: NDArray[Any], channel: str | int | None, file: Path) -> NDArray[Any]:
+    """One grey plane [y, x] of a page."""
+    if image.ndim == 2 or (image.ndim == 3 and image.shape[2] <= 2):  # grey, perhaps with an alpha plane
+        if channel is not None:
+            raise OptionError(f"{file}: has no colour channels; leave out channel {channel!r}")
+        return image if image.ndim == 2 else image[..., 0]
+    if image.ndim != 3 or image.shape[2] > 4:
+        raise DataError(f"{file}: a page must be [y, x] or [y, x, colour], got shape {image.shape}")
+    if channel is None:
+        if (image[..., :1] == image[..., :3]).all():  # grey values stored as colour
+            return image[..., 0]
+        raise OptionError(f"{file}: is in colour; choose one with --channel r, g or b (in Python channel='r')")
+    if str(channel).lower() not in _CHANNELS:
+        raise OptionError(f"unknown channel {channel!r}: choose r, g or b")
+    return image[..., _CHANNELS[str(channel).lower()]]

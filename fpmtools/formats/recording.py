@@ -1,0 +1,100 @@
+"""What a reader hands over: everything a file says about a measurement, and nothing that it does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpmtools.dataset import Dataset, Truth
+from fpmtools.errors import DataError, OpticsError, OptionError, unknown
+from fpmtools.optics import Optics
+
+# Only to show the user what a number looks like.
+_EXAMPLE = {"wavelength_um": 0.632, "na": 0.1, "magnification": 4, "camera_pixel_um": 3.45}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Images [led, y, x] as stored, and what is known of the LEDs and the microscope; see :class:`Dataset`.
+
+    ``na`` is None where the file does not tell, and ``optics`` holds only the numbers that the file does tell.
+    """
+
+    name: str
+    intensities: NDArray[Any]
+    na: NDArray[np.float64] | None
+    optics: Mapping[str, float]
+    pupil: NDArray[np.complex64] | None = None
+    defocus_um: float | None = None
+    truth: Truth | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Recording:
+        """The recording that holds all of a data set."""
+        return cls(
+            dataset.name,
+            dataset.intensities,
+            dataset.na,
+            dataset.optics.to_dict(),
+            dataset.pupil,
+            dataset.defocus_um,
+            dataset.truth,
+            dataset.provenance,
+        )
+
+    def dataset(self, optics: Mapping[str, float]) -> Dataset:
+        """The data set, not yet validated, with the numbers in ``optics`` added or replaced.
+
+        Raises :class:`OpticsError` when a number is still missing, :class:`DataError` when the LED positions are.
+        """
+        known = {**self.optics, **optics}
+        for entry in fields(Optics):
+            if entry.default is MISSING and entry.name not in known:
+                example = _EXAMPLE[entry.name]
+                raise OpticsError(
+                    f"{self.name}: {entry.name} is not in the file; give it, for example --optics "
+                    f'{entry.name}={example} or optics={{"{entry.name}": {example}}}'
+                )
+        if self.na is None:
+            raise DataError(
+                f"{self.name}: LED positions are not in the file; give them with --leds FILE.csv, FILE.json, a rule "
+                "or the name of a data set with the same board"
+            )
+        return Dataset(
+            self.intensities,
+            np.ascontiguousarray(self.na, dtype=np.float64),
+            Optics(**known),
+            self.name,
+            self.pupil,
+            self.defocus_um,
+            self.truth,
+            self.provenance,
+        )
+
+
+def optics_numbers(optics: Mapping[str, Any] | None) -> dict[str, float]:
+    """Check a user's numbers of the microscope: known names, real numbers."""
+    numbers = {}
+    names = [entry.name for entry in fields(Optics)]
+    for name, value in (optics or {}).items():
+        if name not in names:
+            raise unknown("optics value", name, names)
+        try:
+            numbers[name] = float(value)
+        except (TypeError, ValueError):
+            raise OptionError(f"optics: {name} must be a number, got {value!r}") from None
+    return numbers
+
+
+def led_first(images: NDArray[Any], name: str, key: str) -> NDArray[Any]:
+    """MATLAB's images [y, x, led] as [led, y, x]; a single image may lack the last axis."""
+    if images.ndim == 2:
+        images = images[..., None]
+    if images.ndim != 3 or images.dtype.kind not in "iuf":
+        raise DataError(f"{name}: {key} must be real images [y, x, led], got {images.dtype} of shape {images.shape}")
+    return np.moveaxis(images, -1, 0)

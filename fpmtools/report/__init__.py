@@ -1,0 +1,1 @@
+"""What a user sees of a run: figures, the video through z, and the folder that holds everything."""

@@ -1,0 +1,259 @@
+"""What each command does and prints when all is well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import fpmtools
+from fpmtools import metrics
+from fpmtools.cli import main
+from fpmtools.cli._inputs import planes
+from fpmtools.dataset import Dataset
+from fpmtools.formats import native
+
+Json = Callable[..., Any]
+
+
+@pytest.fixture
+def as_json(capsys: pytest.CaptureFixture[str]) -> Json:
+    """Run a command with --json and parse its stdout, which must be that one document."""
+
+    def call(*arguments: object, code: int = 0) -> Any:
+        capsys.readouterr()
+        assert main([*map(str, arguments), "--json"]) == code
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0", (0.0,)),
+        ("-3.5", (-3.5,)),
+        ("-10:10:5", (-10, -5, 0, 5, 10)),
+        ("-1:2:4", (-1, 0, 1, 2)),
+        ("-5,0,3.5", (-5, 0, 3.5)),
+    ],
+)
+def test_planes(text: str, expected: tuple[float, ...]) -> None:
+    assert planes(text) == expected
+
+
+def test_default_planes() -> None:
+    """−10:10:21 for the built-in sample; the known defocus where there is one; 0 where nothing is known."""
+    tilted = fpmtools.simulate("tilted", image_shape=(8, 9))
+    assert tilted.planes_um == planes("-10:10:21")
+    assert fpmtools.simulate("thin", image_shape=(8, 9), defocus_um=-4.5).planes_um == (-4.5,)
+    assert replace(tilted, truth=None).planes_um == (0.0,)
+
+
+@pytest.mark.parametrize("z", [["--z", "-2:2:3"], ["--z=-2:2:3"], ["--z", "-2,0,2"]])
+def test_run_takes_negative_z(z: list[str], data_file: Path, tmp_path: Path, as_json: Json) -> None:
+    run = as_json("run", "--data", data_file, "--solver", "ap", "-o", "sweeps=1", *z, "--out", tmp_path / "out")
+    assert run["z_um"] == [-2, 0, 2]
+
+
+def test_run_record(data_file: Path, dataset: Dataset, tmp_path: Path, as_json: Json) -> None:
+    arguments = ["--solver", "ap", "--preset", "paper", "-o", "sweeps=3", "--roi", "1,2,16,19", "--seed", "5"]
+    arguments += ["--optics", "wavelength_um=0.5", "--threads", "1", "--dtype", "complex128", "--out", tmp_path / "out"]
+    run = as_json("run", "--data", data_file, *arguments)
+    on_disk = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert {key: value for key, value in run.items() if key != "folder"} == on_disk
+    assert (run["status"], run["solver"], run["preset"], run["seed"]) == ("done", "ap", "paper", 5)
+    assert (run["options"]["sweeps"], run["options"]["step"]) == (3, 0.5)
+    assert run["data"]["image_shape"] == [16, 19]
+    assert run["data"]["optics"]["wavelength_um"] == 0.5
+    assert run["grid"]["dtype"] == "complex128"
+    assert run["hardware"]["threads"] == 1
+    assert 50 < run["peak_memory_mb"] < 5000
+    assert run["command"][:3] == ["fpmtools", "run", "--data"]
+    assert set(run["files"]) == {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_run_metrics_are_those_of_the_saved_result(finished: Path, dataset: Dataset) -> None:
+    found = json.loads((finished / "run.json").read_text())["metrics"]
+    result = fpmtools.Reconstruction.load(finished)
+    assert found["psnr"] == pytest.approx(metrics.score(result, dataset)["psnr"], rel=1e-6)
+    residual = metrics.residual(result, dataset)
+    for lights in ("all", "bright", "dark"):
+        assert found["residual"][lights] == pytest.approx(residual[lights], rel=1e-6)
+
+
+def test_run_sampling_switches(data_file: Path, tmp_path: Path, as_json: Json) -> None:
+    """Each switch changes what it says, so neither is dropped on the way."""
+    common = ["run", "--data", data_file, "--solver", "ap", "-o", "sweeps=1", "--z", "0"]
+    plain = as_json(*common, "--out", tmp_path / "plain")["grid"]
+    other = as_json(*common, "--no-critical-grid", "--pixel-rounding", "--upsample", "3", "--out", tmp_path / "other")[
+        "grid"
+    ]
+    assert (plain["subpixel"], other["subpixel"]) == (True, False)
+    assert other["output_shape"] == [51, 66]
+    assert np.prod(other["solved_shape"]) > np.prod(plain["solved_shape"])
+
+
+def test_run_shows_loss_and_psnr(data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """PSNR = −10 log10 of the mean squared amplitude error; the loss is half of that error. No terminal, no bar."""
+    arguments = ["--solver", "ap", "-o", "sweeps=2", "--out", str(tmp_path / "out")]
+    assert main(["run", "--data", str(data_file), *arguments]) == 0
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
+    assert all(line.startswith("ap  ") and "\r" not in line and "█" not in line for line in lines)
+    words = lines[-1].split()
+    loss, psnr = float(words[words.index("loss") + 1]), float(words[words.index("PSNR") + 1])
+    assert psnr == pytest.approx(-10 * np.log10(2 * loss), abs=0.01)
+    assert "against the truth: PSNR" in out
+    assert "loss " not in out
+
+
+def test_quiet_run_is_silent_on_stderr(data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--solver", "ap", "-o", "sweeps=1", "--quiet", "--out", str(tmp_path / "out")]
+    assert main(["run", "--data", str(data_file), *arguments]) == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")] == []
+
+
+def test_run_without_out_makes_a_new_folder_each_time(
+    data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: Json
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [
+        as_json("run", "--data", data_file, "--solver", "ap", "-o", "sweeps=1", "--z", "0")["folder"] for _ in range(2)
+    ]
+    assert folders == ["out/small-ap", "out/small-ap-2"]
+
+
+def test_budget_stops_a_run(data_file: Path, tmp_path: Path, as_json: Json) -> None:
+    arguments = ["--solver", "ap", "-o", "sweeps=100000", "--budget", "0.2", "--out", tmp_path / "out"]
+    run = as_json("run", "--data", data_file, *arguments)
+    assert run["status"] == "stopped"
+    assert run["steps"] < run["total_steps"]
+    assert 0.2 <= run["times"]["solve_s"] < 5
+
+
+def test_render_every_format(finished: Path, tmp_path: Path, as_json: Json) -> None:
+    expected = fpmtools.Reconstruction.load(finished).field(0.7)
+    about = as_json("render", finished, "--z", "0.7", "--out", tmp_path / "field.npy")
+    field = np.load(tmp_path / "field.npy")
+    assert field.dtype == np.complex64
+    assert about["shape"] == list(field.shape)
+    np.testing.assert_array_equal(field, expected)
+
+    as_json("render", finished / "reconstruction.safetensors", "--z", "0.7", "--out", tmp_path / "field.tiff")
+    amplitude, phase = tifffile.imread(tmp_path / "field.tiff")
+    np.testing.assert_allclose(amplitude, np.abs(expected), rtol=1e-6)
+    shift = np.angle(np.exp(1j * (phase - np.angle(expected))))
+    np.testing.assert_allclose(shift, shift[0, 0], atol=1e-4)
+
+    as_json("render", finished, "--z", "0.7", "--out", tmp_path / "field.png")
+    with Image.open(tmp_path / "field.png") as image:
+        assert min(image.size) > 100
+
+    as_json("render", finished, "--z", "-1.5", "--shape", "25,31", "--out", tmp_path / "field.npy", "--force")
+    assert np.load(tmp_path / "field.npy").shape == (25, 31)
+
+
+def test_evaluate_an_image(finished: Path, tmp_path: Path, as_json: Json) -> None:
+    """Against its own amplitude, times a factor, a result is perfect once the gain is fitted, and not before."""
+    field = fpmtools.Reconstruction.load(finished).field(1.0)
+    for name, truth in {"amplitude.npy": 3 * np.abs(field), "field.npy": 3 * field}.items():
+        np.save(tmp_path / name, truth)
+        figure = tmp_path / f"{name}.png"
+        found = as_json("evaluate", finished, "--truth", tmp_path / name, "--z", "1", "--out", figure)
+        assert found["gain"] == pytest.approx(3, rel=1e-5)
+        assert found["ssim"] == pytest.approx(1, abs=1e-6)
+        assert figure.stat().st_size > 1000
+    tifffile.imwrite(tmp_path / "truth.tiff", 3 * np.abs(field))
+    arguments = ["--z", "1", "--no-gain", "--out", tmp_path / "figure.png"]
+    found = as_json("evaluate", finished, "--truth", tmp_path / "truth.tiff", *arguments)
+    expected = metrics.quality(3 * np.abs(field), np.abs(field))
+    assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-5)
+    assert found["relative_l2"] == pytest.approx(4 / 9, rel=1e-5)
+
+
+def test_evaluate_a_data_set(finished: Path, data_file: Path, dataset: Dataset, tmp_path: Path, as_json: Json) -> None:
+    found = as_json("evaluate", finished, "--truth", data_file, "--data-range", "truth", "--out", tmp_path / "e.png")
+    assert dataset.truth is not None
+    field = metrics.composite(fpmtools.Reconstruction.load(finished), dataset.truth.depth_um)
+    gain = abs(metrics.align(dataset.truth.field, field))
+    expected = metrics.quality(np.abs(dataset.truth.field), gain * np.abs(field), data_range="truth")
+    assert found["psnr"] == pytest.approx(expected["psnr"], rel=1e-6)
+
+
+def test_evaluate_needs_one_real_image(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, bad in enumerate([np.ones((2, 8, 9)), np.full((8, 9), np.nan), np.array([["a", "b"]])]):
+        path = tmp_path / f"{number}.npy"
+        np.save(path, bad)
+        assert (
+            main(["evaluate", str(finished), "--truth", str(path), "--z", "0", "--out", str(tmp_path / "e.png")]) == 3
+        )
+        assert str(path) in capsys.readouterr().err
+    np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
+    arguments = ["--truth", str(tmp_path / "pickle.npy"), "--z", "0", "--out", str(tmp_path / "e.png")]
+    assert main(["evaluate", str(finished), *arguments]) == 3
+
+
+def test_simulate_is_reproducible(tmp_path: Path, as_json: Json) -> None:
+    arguments = ["--shape", "15,18", "--photons", "200", "--leds", "grid", "--tilt", "3", "--optics", "na=0.2"]
+    for name, seed in {"a": 1, "b": 1, "c": 2}.items():
+        about = as_json("simulate", *arguments, "--seed", seed, "--out", tmp_path / f"{name}.safetensors")
+        assert about["na"] == 0.2
+    a, b, c = (native.read(tmp_path / f"{name}.safetensors") for name in "abc")
+    assert a.image_shape == (15, 18)
+    assert a.digest == b.digest != c.digest
+    assert a.truth is not None
+    assert (a.planes_um[0], a.planes_um[-1]) == (-3, 3)
+
+
+def test_solvers(as_json: Json, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = as_json("solvers")
+    assert {"ap", "adam", "inr"} <= {solver["name"] for solver in listed["solvers"]}
+    described = as_json("solvers", "ap")
+    sweeps = next(option for option in described["options"] if option["name"] == "sweeps")
+    assert (sweeps["type"], sweeps["minimum"]) == ("int", 1)
+    assert sweeps["doc"]
+    assert main(["solvers", "ap"]) == 0
+    assert "sweeps" in capsys.readouterr().out
+    assert main(["solvers"]) == 0
+    assert "alternating projections" in capsys.readouterr().out.lower()
+
+
+def test_data(data_file: Path, as_json: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FPMTOOLS_DATA", str(tmp_path))
+    listed = {row["name"]: row["here"] for row in as_json("data", "list")["data"]}
+    assert listed["sim:tilted"]
+    assert "uconn_red" in listed
+    about = as_json("data", "info", data_file)
+    assert about["truth"]
+    assert about["images"] == "9 of 17 × 22, 8 bright field"
+    assert as_json("data", "info", "thu_phase_target")["citation"]
+
+
+@pytest.mark.data
+def test_fetch_without_a_network(measured_data: Callable[[str], Path], tmp_path: Path, as_json: Json) -> None:
+    source = measured_data("uconn_blood_smear").parent
+    first = as_json("data", "fetch", "uconn_red", "--from", source, "--to", tmp_path)
+    again = as_json("data", "fetch", "uconn_red", "--from", source, "--to", tmp_path)
+    assert (first["brought"], again["brought"]) == (["bloodsmear_red.mat"], [])
+    target = tmp_path / "uconn_blood_smear" / "bloodsmear_red.mat"
+    target.write_bytes(target.read_bytes()[:-1] + b"\0")
+    assert as_json("data", "fetch", "uconn_red", "--from", source, "--to", tmp_path)["brought"] == [
+        "bloodsmear_red.mat"
+    ]
+
+
+def test_doctor(as_json: Json, capsys: pytest.CaptureFixture[str]) -> None:
+    about = as_json("doctor")
+    assert about["problems"] == []
+    assert {"ap", "adam", "inr"} <= set(about["solvers"])
+    assert "cpu" in about["devices"]
+    assert main(["doctor"]) == 0
+    assert "All is well." in capsys.readouterr().out

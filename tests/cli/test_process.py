@@ -1,0 +1,100 @@
+"""The command as a process: what it imports, signals, terminals, pipes, full disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import fpmtools as package
+from fpmtools import storage
+
+Fpmtools = Callable[..., "subprocess.CompletedProcess[str]"]
+ENDLESS = ["--solver", "ap", "-o", "sweeps=1000000", "-o", "halve_below=0"]
+COMMAND = [sys.executable, "-m", "fpmtools"]
+
+
+def test_help_is_cheap(environment: dict[str, str]) -> None:
+    code = (
+        "import sys; from fpmtools.cli import main; assert main(['--help']) == main([]) == main(['run', '-h']) == 0;"
+        "print(sorted({'torch', 'numpy', 'scipy', 'matplotlib', 'pandas', 'skimage'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+    for command in ("run", "compare", "render", "evaluate", "solvers", "data", "simulate", "doctor"):
+        assert f"\n  {command} " in run.stdout
+
+
+def test_mistake_in_a_process(fpmtools: Fpmtools) -> None:
+    done = fpmtools("rum", "--solver", "inr")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: unknown command 'rum': did you mean 'run'?\n"
+
+
+def test_reader_of_stdout_may_leave(environment: dict[str, str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*COMMAND, "--help"], env=environment, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert done.stderr == b""
+
+
+def test_interrupt_keeps_the_result_and_resume_continues(
+    data_file: Path, tmp_path: Path, environment: dict[str, str], fpmtools: Fpmtools
+) -> None:
+    """On a terminal (a real one, of the pseudo kind): a bar, Ctrl-C, files, exit 130; then the run is continued."""
+    master, terminal = pty.openpty()
+    folder = tmp_path / "out"
+    arguments = ["run", "--data", str(data_file), *ENDLESS, "--z", "-1:1:3", "--out", str(folder)]
+    with subprocess.Popen(
+        [*COMMAND, *arguments, "--json"], env=environment | {"TERM": "xterm"}, stdout=subprocess.PIPE, stderr=terminal
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        while b"PSNR" not in shown:
+            shown += os.read(master, 4096)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        record = json.loads(process.stdout.read())
+    os.close(master)
+    assert process.returncode == 130
+    assert "░".encode() in shown
+    assert b"\033[36m" not in shown  # NO_COLOR is set
+    assert record["status"] == "interrupted"
+    assert json.loads((folder / "run.json").read_text())["steps"] == record["steps"] > 0
+    assert package.Reconstruction.load(folder).field(0.3).shape == (34, 44)
+    storage.read_tensors(folder / "checkpoint.safetensors", "checkpoint")
+
+    budget = record["times"]["solve_s"] + 0.3
+    resumed = fpmtools(*arguments, "--resume", "--json", "--budget", budget)
+    assert resumed.returncode == 0, resumed.stderr
+    continued = json.loads(resumed.stdout)
+    assert continued["status"] == "stopped"
+    assert continued["steps"] > record["steps"]
+    assert continued["times"]["solve_s"] >= budget
+
+
+@pytest.mark.parametrize(("blocks", "kept"), [(2, False), (8, True)])
+def test_full_disk(blocks: int, kept: bool, data_file: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    """A limit on file sizes (in 512 bytes) stands for a full disk: exit 5, one line, no half-written file; what was
+    complete by then, the reconstruction of 2 kB, stays."""
+    folder = tmp_path / "out"
+    command = (
+        f"{sys.executable} -m fpmtools run --data {data_file} --solver ap -o sweeps=1 --z 0 --quiet --out {folder}"
+    )
+    limited = ["sh", "-c", f"ulimit -f {blocks}; exec {command}"]
+    done = subprocess.run(limited, env=environment, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    assert (done.returncode, done.stdout, len(lines)) == (5, "", 1), done.stderr
+    assert "cannot write" in lines[0]
+    assert not [path for path in folder.iterdir() if path.suffix == ".part"]
+    assert (folder / "reconstruction.safetensors").exists() == kept
+    if kept:
+        assert package.Reconstruction.load(folder).field().shape == (34, 44)

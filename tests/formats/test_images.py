@@ -1,0 +1,193 @@
+"""Folders and stacks of images: order, bit depth, colour, dark level, LED files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from fpmtools import leds
+from fpmtools.errors import DataError, FpmError, OptionError
+from fpmtools.formats import images, load
+
+SET_UP: dict[str, Any] = {
+    "optics": {"wavelength_um": 0.5, "na": 0.1, "magnification": 4, "camera_pixel_um": 4},
+    "leds": {"rule": "rings", "counts": [1, 10], "pitch_mm": 4, "height_mm": 80},
+}
+
+
+def stack(dtype: str = "uint16") -> np.ndarray:
+    """11 images of 9 × 12 that differ in every pixel."""
+    return (np.arange(11 * 9 * 12).reshape(11, 9, 12) % 250 + 1).astype(dtype)
+
+
+def tiff(path: Path, image: np.ndarray) -> None:
+    tifffile.imwrite(path, image, compression="zlib" if image.dtype != np.float32 else None)
+
+
+def png(path: Path, image: np.ndarray) -> None:
+    Image.fromarray(image).save(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "suffix", "dtype"),
+    [
+        (tiff, ".TIF", "uint8"),
+        (tiff, ".tiff", "uint16"),
+        (tiff, ".tif", "float32"),
+        (png, ".png", "uint8"),
+        (png, ".PNG", "uint16"),
+    ],
+)
+def test_a_folder_is_read_in_natural_order(
+    write: Callable[[Path, np.ndarray], None], suffix: str, dtype: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my sample"
+    folder.mkdir()
+    for i, image in enumerate(stack(dtype)):
+        write(folder / f"225.000_{i + 1}{suffix}", image)
+    (folder / "README.txt").write_text("not an image")
+    (folder / "._hidden.tif").write_bytes(b"not an image either")
+    data = load(folder, **SET_UP)
+    np.testing.assert_array_equal(data.intensities, stack(dtype))
+    assert data.name == "my sample"
+    np.testing.assert_array_equal(data.na, leds.from_mapping(SET_UP["leds"]))
+
+
+def test_natural_order() -> None:
+    names = ["b1", "a10.tif", "a9.tif", "A2.tif", "a2b.tif", "007", "3"]
+    assert sorted(names, key=images.natural_key) == ["3", "007", "A2.tif", "a2b.tif", "a9.tif", "a10.tif", "b1"]
+
+
+def test_one_file_with_many_pages(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "stack.tif", stack(), photometric="minisblack")
+    np.testing.assert_array_equal(load(tmp_path / "stack.tif", **SET_UP).intensities, stack())
+
+
+def test_lzw_needs_no_further_library(tmp_path: Path) -> None:
+    pages = [Image.fromarray(image) for image in stack("uint8")]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
+    np.testing.assert_array_equal(load(tmp_path / "a.tif", **SET_UP).intensities, stack("uint8"))
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_colour_planes(planar: bool, tmp_path: Path) -> None:
+    grey = stack("uint8")
+    for i, image in enumerate(grey):
+        colour = np.stack([image, image + 1, image + 2])
+        layout = {"planarconfig": "separate"} if planar else {}
+        tifffile.imwrite(
+            tmp_path / f"{i:02}.tif", colour if planar else np.moveaxis(colour, 0, -1), photometric="rgb", **layout
+        )
+    for channel, offset in (("r", 0), ("green", 1), (2, 2), ("0", 0)):
+        np.testing.assert_array_equal(load(tmp_path, channel=channel, **SET_UP).intensities, grey + offset)
+    with pytest.raises(OptionError, match="is in colour; choose one with --channel"):
+        load(tmp_path, **SET_UP)
+    with pytest.raises(OptionError, match="unknown channel 'infrared'"):
+        load(tmp_path, channel="infrared", **SET_UP)
+
+
+def test_grey_values_stored_as_colour_or_palette(tmp_path: Path) -> None:
+    grey = stack("uint8")
+    for i, image in enumerate(grey):
+        picture = Image.fromarray(image)
+        if i % 2:
+            picture = Image.fromarray(255 - image, mode=None).convert("P")
+            picture.putpalette([value for index in range(256) for value in [255 - index] * 3])
+        else:
+            picture = picture.convert("RGBA")
+        picture.save(tmp_path / f"{i}.png")
+    np.testing.assert_array_equal(load(tmp_path, **SET_UP).intensities, grey)
+    with pytest.raises(OptionError, match="unknown channel"):
+        load(tmp_path, channel="x", **SET_UP)
+
+
+def test_a_channel_of_grey_images(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", stack(), photometric="minisblack")
+    with pytest.raises(OptionError, match="has no colour channels"):
+        load(tmp_path / "a.tif", channel="r", **SET_UP)
+
+
+def test_dark_level_and_saturation(tmp_path: Path) -> None:
+    counts = stack("uint8")
+    counts[3, 2, :4] = 255
+    tifffile.imwrite(tmp_path / "a.tif", counts, photometric="minisblack")
+    data = load(tmp_path / "a.tif", dark_level=10.5, **SET_UP)
+    np.testing.assert_allclose(data.intensities, np.maximum(counts - 10.5, 0))
+    assert data.provenance["dark_level"] == 10.5
+    assert data.provenance["warnings"] == [
+        f"{4 / counts.size:.2%} of all pixels are saturated: their true intensity is unknown"
+    ]
+    assert "warnings" not in load(tmp_path / "a.tif", roi=(0, 4, 9, 8), **SET_UP).provenance
+
+
+def test_led_file_beside_the_images(tmp_path: Path) -> None:
+    for i, image in enumerate(stack()):
+        tiff(tmp_path / f"{i}.tif", image)
+    na = np.linspace(-0.1, 0.2, 22).reshape(11, 2)
+    (tmp_path / "leds.csv").write_text("na_x,na_y\n" + "\n".join(f"{x!r},{y!r}" for x, y in na.tolist()))
+    np.testing.assert_array_equal(load(tmp_path, optics=SET_UP["optics"]).na, na)
+    np.testing.assert_array_equal(load(tmp_path, optics=SET_UP["optics"], leds=str(tmp_path / "leds.csv")).na, na)
+    np.testing.assert_array_equal(load(tmp_path, **(SET_UP | {"leds": json.dumps({"na": (-na).tolist()})})).na, -na)
+
+
+def test_nothing_is_guessed(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", stack(), photometric="minisblack")
+    known: dict[str, float] = {}
+    for name in ("wavelength_um", "na", "magnification", "camera_pixel_um"):
+        with pytest.raises(FpmError, match=f"a: {name} is not in the file"):
+            load(tmp_path / "a.tif", optics=known, leds=SET_UP["leds"])
+        known[name] = SET_UP["optics"][name]
+    with pytest.raises(DataError, match="LED positions are not in the file"):
+        load(tmp_path / "a.tif", optics=known)
+
+
+def test_counts_must_agree(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", stack()[:-1], photometric="minisblack")
+    with pytest.raises(DataError, match="10 images but 11 LED positions"):
+        load(tmp_path / "a.tif", **SET_UP)
+
+
+@pytest.mark.parametrize("second", [np.ones((9, 11), np.uint16), np.ones((9, 12), np.uint8)])
+def test_images_must_be_alike(second: np.ndarray, tmp_path: Path) -> None:
+    tiff(tmp_path / "1.tif", stack()[0])
+    tiff(tmp_path / "2.tif", second)
+    with pytest.raises(DataError, match=r"2\.tif: image 2 is .* the first is uint16 \(9, 12\)"):
+        load(tmp_path, **SET_UP)
+
+
+def test_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no TIFF or PNG images"):
+        load(tmp_path, **SET_UP)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_truncated_image(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    noise = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
+    tiff(path, noise) if suffix == ".tif" else png(path, noise)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match="not a readable image") as caught:
+        load(path, **SET_UP)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_ome_tiff_does_not_reach_into_other_files(tmp_path: Path) -> None:
+    """OME metadata may say that further planes are in another file; they are not followed."""
+    tifffile.imwrite(tmp_path / "other.ome.tif", stack("uint8")[5] * 0 + 99, metadata=None)
+    ome = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYZCT" Type="uint8" SizeX="12" SizeY="9" SizeC="1" SizeT="1" SizeZ="2"><Channel ID="C:0"/>'
+        '<TiffData IFD="0" FirstZ="0" PlaneCount="1"/><TiffData IFD="0" FirstZ="1" PlaneCount="1">'
+        '<UUID FileName="other.ome.tif">urn:uuid:00000000-0000-0000-0000-000000000001</UUID></TiffData>'
+        "</Pixels></Image></OME>"
+    )
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack("uint8")[0], description=ome, metadata=None)
+    data = load(tmp_path / "a.ome.tif", optics=SET_UP["optics"], leds=[[0.0, 0.0]])
+    np.testing.assert_array_equal(data.intensities, stack("uint8")[:1])

@@ -1,0 +1,50 @@
+"""The guide for authors says everything that the contract has, and its code is code."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from fpmtools import ForwardModel, Problem, Reconstruction, Solver, SolverRecord, option, registry
+
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "writing-a-solver.md").read_text()
+CODE = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(field.name for field in dataclasses.fields(SolverRecord)),
+        *(name for name in vars(registry.Hooks) if name.startswith("fpmtools")),
+        *sorted(registry.CAPABILITIES),
+        *(field.name for field in dataclasses.fields(Problem)),
+        *(name for name in vars(Problem) if not name.startswith("_")),
+        *sorted(Solver.__abstractmethods__),
+        *sorted(Reconstruction.__abstractmethods__),
+        *(name for name in option.__annotations__ if name != "return"),
+        "presets",
+        "dump",
+    ],
+)
+def test_every_name_of_the_contract_is_explained(name: str) -> None:
+    assert re.search(rf"`[^`\n]*\b{re.escape(name)}\b[^`\n]*`", GUIDE), f"{name} is not in docs/writing-a-solver.md"
+
+
+def test_names_of_the_forward_model_exist() -> None:
+    for name in re.findall(r"`(\w+)(?:\([\w, ]*\))?`", GUIDE.split("has three levels")[1].split("\n## ")[0]):
+        assert callable(getattr(ForwardModel, name)), name
+
+
+def test_the_examples_run() -> None:
+    solver, announcement, test = CODE
+    names: dict[str, object] = {"__name__": "guide"}
+    exec(compile(solver, "solver", "exec", dont_inherit=True), names)
+    assert not names["MySolver"].__abstractmethods__  # type: ignore[attr-defined]
+    exec(compile(announcement, "announcement", "exec", dont_inherit=True), names)
+    (record,) = names["fpmtools_solvers"]()  # type: ignore[operator]
+    assert record.name == "my-solver"
+    exec(compile(test, "test", "exec", dont_inherit=True), names)
+    assert "TestMySolver" in names

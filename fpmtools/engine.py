@@ -21,22 +21,25 @@ from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, FpmError, OptionError, SolverError
 from fpmtools.forward import ForwardModel, SamplingPlan, intensity_scale
 from fpmtools.reconstruction import Reconstruction
-from fpmtools.solver import Problem, Solver, make_options
+from fpmtools.solver import Problem, Progress, Solver, make_options
 
-Status = Literal["done", "stopped", "interrupted"]
+Status = Literal["done", "reached", "stopped", "interrupted"]
 OnProgress = Callable[[int, int, float, float], None]
+OnSnapshot = Callable[[float, Reconstruction], bool | None]
 
 REPORT_EVERY_S = 0.25
 CHECKPOINT_EVERY_S = 60.0
+FIRST_SNAPSHOT_S = 0.1
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run gave.
 
-    ``status``: "done", "stopped" (the budget was used up) or "interrupted" (Ctrl-C); the reconstruction is what had
-    been reached. ``seconds`` is the time of the steps, ``setup_seconds`` that of :meth:`Solver.start`; both with the
-    device synchronised. ``history`` holds (step, seconds, loss), at most a few per second.
+    ``status``: "done", "reached" (a snapshot was good enough), "stopped" (the budget was used up) or "interrupted"
+    (Ctrl-C); the reconstruction is what had been reached. ``seconds`` is the time of the steps, ``setup_seconds`` that
+    of :meth:`Solver.start`; both with the device synchronised. ``history`` holds (step, seconds, loss), at most a few
+    per second.
     """
 
     reconstruction: Reconstruction
@@ -130,6 +133,7 @@ def solve(
     *,
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
+    on_snapshot: OnSnapshot | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
 ) -> Outcome:
@@ -141,6 +145,9 @@ def solve(
         Stop after the first step that ends later than this many seconds.
     on_progress
         Called as ``on_progress(step, total, loss, seconds)``, at most four times a second and at the end.
+    on_snapshot
+        Called as ``on_snapshot(seconds, reconstruction)`` with what has been reached, ever less often (each time after
+        a half more of the time so far), while the clock stands still. Returning True ends the run as "reached".
     checkpoint
         File to keep the state in, rewritten every minute and when stopped early, removed when done.
     resume
@@ -153,32 +160,116 @@ def solve(
     """
     if budget_s is not None and not budget_s > 0:
         raise OptionError(f"the budget must be a positive number of seconds, got {budget_s:g}")
-    if checkpoint is not None and not solver.resumable():
-        checkpoint = None
+    path = Path(checkpoint) if checkpoint is not None and solver.resumable() else None
     begun = time.perf_counter()
     with _guarded(solver), _interruptible() as interrupted:
-        state, earlier = _start(problem, solver, Path(checkpoint) if checkpoint and resume else None)
+        state, earlier = _start(problem, solver, path if resume else None)
         _synchronise(problem.device)
-        clock = _Clock(time.perf_counter(), earlier)
-        status, progress, history = _loop(problem, solver, state, clock, budget_s, on_progress, checkpoint, interrupted)
-        seconds = clock.seconds()
-        if checkpoint is not None:
-            if status == "done":
-                Path(checkpoint).unlink(missing_ok=True)
+        setup = time.perf_counter() - begun
+        run = _Run(problem, solver, state, _Clock(earlier), budget_s, on_progress, on_snapshot, path)
+        status = run.loop(interrupted)
+        seconds = run.clock.seconds()
+        if path is not None:
+            if status in ("done", "reached"):
+                path.unlink(missing_ok=True)
             else:
-                _save_checkpoint(checkpoint, solver, state, problem, seconds)
-        with torch.no_grad():
-            reconstruction = solver.result(state)
-    reconstruction.metadata.setdefault("intensity_scale", problem.intensity_scale)
-    return Outcome(reconstruction, status, seconds, clock.begun - begun, progress[0], progress[1], history)
+                run.save_checkpoint()
+        reconstruction = run.result()
+    return Outcome(reconstruction, status, seconds, setup, run.progress.step, run.progress.total, run.history)
 
 
 class _Clock:
-    def __init__(self, begun: float, earlier: float) -> None:
-        self.begun, self.earlier = begun, earlier
+    """Seconds of solving so far, without the time in which it stands still."""
+
+    def __init__(self, earlier: float) -> None:
+        self._begun = time.perf_counter() - earlier
 
     def seconds(self) -> float:
-        return time.perf_counter() - self.begun + self.earlier
+        return time.perf_counter() - self._begun
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        now = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._begun += time.perf_counter() - now
+
+
+@dataclass
+class _Run:
+    """The loop, and all that it watches."""
+
+    problem: Problem
+    solver: Solver[Any]
+    state: Any
+    clock: _Clock
+    budget_s: float | None
+    on_progress: OnProgress | None
+    on_snapshot: OnSnapshot | None
+    checkpoint: Path | None
+    progress: Progress = field(default_factory=lambda: Progress(0, 0, 0.0))
+    history: list[tuple[int, float, float]] = field(default_factory=list)
+
+    def loop(self, interrupted: threading.Event) -> Status:
+        reported = saved = self.clock.seconds()
+        next_snapshot = max(FIRST_SNAPSHOT_S, 1.5 * reported)
+        while True:
+            self.progress = self.solver.step(self.state)
+            now = self.clock.seconds()
+            status = self._status(interrupted)
+            if status or now - reported >= REPORT_EVERY_S:
+                self._report()
+                reported = now
+            if self.on_snapshot is not None and (status or now >= next_snapshot):
+                reached = self._snapshot(self.on_snapshot)
+                status = status or ("reached" if reached else None)
+                next_snapshot = 1.5 * now
+            if status:
+                _synchronise(self.problem.device)
+                return status
+            if self.checkpoint is not None and now - saved >= CHECKPOINT_EVERY_S:
+                self.save_checkpoint()
+                saved = now
+
+    def _status(self, interrupted: threading.Event) -> Status | None:
+        if self.progress.done:
+            return "done"
+        if interrupted.is_set():
+            return "interrupted"
+        if self.budget_s is not None:
+            # Only a run that has a budget waits for the device here; others keep it busy.
+            _synchronise(self.problem.device)
+            if self.clock.seconds() >= self.budget_s:
+                return "stopped"
+        return None
+
+    def _report(self) -> None:
+        loss, step, total = float(self.progress.loss), self.progress.step, self.progress.total
+        if not math.isfinite(loss):
+            raise SolverError(f"diverged: the loss is {loss} after step {step} of {total}")
+        seconds = self.clock.seconds()
+        self.history.append((step, seconds, loss))
+        if self.on_progress is not None:
+            self.on_progress(step, total, loss, seconds)
+
+    def _snapshot(self, on_snapshot: OnSnapshot) -> bool:
+        _synchronise(self.problem.device)
+        seconds = self.clock.seconds()
+        with self.clock.paused():
+            return bool(on_snapshot(seconds, self.result()))
+
+    def result(self) -> Reconstruction:
+        with torch.no_grad():
+            reconstruction = self.solver.result(self.state)
+        reconstruction.metadata.setdefault("intensity_scale", self.problem.intensity_scale)
+        return reconstruction
+
+    def save_checkpoint(self) -> None:
+        assert self.checkpoint is not None
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.solver.dump(self.state).items()}
+        header = {"run": _fingerprint(self.problem, self.solver), "seconds": self.clock.seconds()}
+        storage.write_tensors(self.checkpoint, arrays, "checkpoint", header)
 
 
 def _start(problem: Problem, solver: Solver[Any], resume_from: Path | None) -> tuple[Any, float]:
@@ -194,11 +285,6 @@ def _start(problem: Problem, solver: Solver[Any], resume_from: Path | None) -> t
     return solver.restore(problem, moved), float(header["seconds"])
 
 
-def _save_checkpoint(path: str | Path, solver: Solver[Any], state: Any, problem: Problem, seconds: float) -> None:
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in solver.dump(state).items()}
-    storage.write_tensors(path, arrays, "checkpoint", {"run": _fingerprint(problem, solver), "seconds": seconds})
-
-
 def _fingerprint(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
     forward = problem.forward
     run = {
@@ -212,45 +298,6 @@ def _fingerprint(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
         "data": problem.dataset.digest,
     }
     return storage.finite(run)  # type: ignore[no-any-return]
-
-
-def _loop(
-    problem: Problem,
-    solver: Solver[Any],
-    state: Any,
-    clock: _Clock,
-    budget_s: float | None,
-    on_progress: OnProgress | None,
-    checkpoint: str | Path | None,
-    interrupted: threading.Event,
-) -> tuple[Status, tuple[int, int], list[tuple[int, float, float]]]:
-    history: list[tuple[int, float, float]] = []
-    reported = saved = clock.seconds()
-    while True:
-        progress = solver.step(state)
-        now = clock.seconds()
-        status: Status | None = "done" if progress.done else None
-        if status is None and interrupted.is_set():
-            status = "interrupted"
-        elif status is None and budget_s is not None:
-            # Only a run that has a budget waits for the device here; others keep it busy.
-            _synchronise(problem.device)
-            if clock.seconds() >= budget_s:
-                status = "stopped"
-        if status or now - reported >= REPORT_EVERY_S:
-            loss = float(progress.loss)
-            if not math.isfinite(loss):
-                raise SolverError(f"diverged: the loss is {loss} after step {progress.step} of {progress.total}")
-            reported = clock.seconds()
-            history.append((progress.step, reported, loss))
-            if on_progress is not None:
-                on_progress(progress.step, progress.total, loss, reported)
-        if status:
-            _synchronise(problem.device)
-            return status, (progress.step, progress.total), history
-        if checkpoint is not None and now - saved >= CHECKPOINT_EVERY_S:
-            _save_checkpoint(checkpoint, solver, state, problem, clock.seconds())
-            saved = clock.seconds()
 
 
 @contextmanager

@@ -77,7 +77,20 @@ def optics_value(text: str) -> tuple[str, float]:
         raise OptionError(f"--optics {text}: {value!r} is not a number") from None
 
 
-_READING = [
+def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress.")
+force_option = click.option("--force", is_flag=True, help="Replace what is there.")
+
+reading_options = _all_of(
     click.option("--format", metavar="NAME", help="Reader to use (default: found out from the content)."),
     click.option("--channel", metavar="NAME|INDEX", help="Colour channel of colour images."),
     click.option("--roi", type=integers("Y,X,H,W"), metavar="Y,X,H,W", help="Region of interest in camera pixels."),
@@ -89,8 +102,28 @@ _READING = [
         multiple=True,
         help="A number of the microscope, such as wavelength_um=0.523.",
     ),
-]
-_COMPUTE = [
+)
+data_options = _all_of(
+    click.option("--data", metavar="NAME|PATH", default=BUILT_IN, show_default=True, help="Data set to use."),
+    reading_options,
+)
+solving_options = _all_of(
+    click.option(
+        "--z",
+        "z_um",
+        type=planes,
+        metavar="MIN:MAX:COUNT|Z,…",
+        help="Planes to reconstruct in µm, or one z (default: where the sample is known to be).",
+    ),
+    click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads (default: all cores)."),
+    click.option(
+        "--budget",
+        "budget_s",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Stop a solver after this.",
+    ),
+    # The rest are named like the arguments of fpmtools.engine.prepare.
     click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     click.option(
         "--dtype",
@@ -120,47 +153,14 @@ _COMPUTE = [
         default=True,
         help="Round each LED's shift to the Fourier grid.",
     ),
-]
-
-
-def _add(options: list[Callable[[Command], Command]]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-reading_options = _add(_READING)
-data_options = _add(
-    [
-        click.option(
-            "--data", "data", metavar="NAME|PATH", default=BUILT_IN, show_default=True, help="Data set to use."
-        ),
-        *_READING,
-    ]
 )
-compute_options = _add(_COMPUTE)  # named like the arguments of fpmtools.engine.prepare
-threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads (default: all cores)."
-)
-budget_option = click.option(
-    "--budget",
-    "budget_s",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Stop a solver after this.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
-quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress.")
-force_option = click.option("--force", is_flag=True, help="Replace what is there.")
-planes_option = click.option(
-    "--z",
-    "z_um",
-    type=planes,
-    metavar="MIN:MAX:COUNT|Z,…",
-    help="Planes to reconstruct in µm, or one z (default: where the sample is known to be).",
+result_options = _all_of(
+    click.option(
+        "--out", type=click.Path(path_type=Path), metavar="DIR", help="Result folder (default: a new one in out)."
+    ),
+    force_option,
+    quiet_option,
+    json_option,
 )
 
 

@@ -28,16 +28,8 @@ PICTURE = "comparison.png"
     help="Solvers, each NAME or NAME:key=value:key=value, such as inr:preset=paper.",
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each, interleaved.")
-@_inputs.planes_option
-@_inputs.compute_options
-@_inputs.threads_option
-@_inputs.budget_option
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Result folder (default: a new one in out)."
-)
-@_inputs.force_option
-@_inputs.quiet_option
-@_inputs.json_option
+@_inputs.solving_options
+@_inputs.result_options
 def compare(
     data: str,
     solvers: str,

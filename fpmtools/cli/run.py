@@ -36,17 +36,9 @@ CHECKPOINT = "checkpoint.safetensors"
     help="Solver option ('fpmtools solvers NAME').",
 )
 @click.option("--preset", metavar="NAME", help="Preset of the solver, such as paper.")
-@_inputs.planes_option
-@_inputs.compute_options
-@_inputs.threads_option
-@_inputs.budget_option
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Result folder (default: a new one in out)."
-)
-@_inputs.force_option
+@_inputs.solving_options
+@_inputs.result_options
 @click.option("--resume", is_flag=True, help="Continue the run in --out that was stopped; same options and data.")
-@_inputs.quiet_option
-@_inputs.json_option
 def run(
     data: str,
     name: str,

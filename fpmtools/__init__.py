@@ -21,13 +21,14 @@ _HOME = {
     "ForwardModel": "fpmtools.forward",
     "FpmError": "fpmtools.errors",
     "Grid": "fpmtools.reconstruction",
+    "MetricRecord": "fpmtools.records",
     "Optics": "fpmtools.optics",
     "PlaneStack": "fpmtools.reconstruction",
     "Problem": "fpmtools.solver",
     "Progress": "fpmtools.solver",
     "Solver": "fpmtools.solver",
     "SolverError": "fpmtools.errors",
-    "SolverRecord": "fpmtools.registry",
+    "SolverRecord": "fpmtools.records",
     "Truth": "fpmtools.dataset",
     "hookimpl": "fpmtools.registry",
     "option": "fpmtools.solver",
@@ -38,6 +39,7 @@ __all__ = [
     "ForwardModel",
     "FpmError",
     "Grid",
+    "MetricRecord",
     "Optics",
     "PlaneStack",
     "Problem",
@@ -65,7 +67,8 @@ if TYPE_CHECKING:
     from fpmtools.forward import ForwardModel
     from fpmtools.optics import Optics
     from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
-    from fpmtools.registry import SolverRecord, hookimpl
+    from fpmtools.records import MetricRecord, SolverRecord
+    from fpmtools.registry import hookimpl
     from fpmtools.simulation import simulate
     from fpmtools.solver import Problem, Progress, Solver, option
 

@@ -94,13 +94,15 @@ class Comparison:
 
     ``rows`` holds one dict per solver with the keys :data:`COLUMNS`: medians over the repeats, the spread of times,
     memory and PSNR, and where a solver did not finish a ``reason``. ``runs`` are the complete records of all runs
-    (``run.json``), ``reconstructions`` the first result of each solver that has one.
+    (``run.json``), ``reconstructions`` the first result of each solver that has one, ``command`` the words that make
+    it again.
     """
 
     data: Mapping[str, Any]
     rows: list[dict[str, Any]]
     runs: list[dict[str, Any]] = field(repr=False)
     reconstructions: dict[str, Reconstruction] = field(repr=False)
+    command: Sequence[str] = ()
 
     @property
     def complete(self) -> bool:
@@ -124,7 +126,7 @@ class Comparison:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        document = {"data": self.data, "rows": self.rows, "runs": self.runs}
+        document = {"command": list(self.command), "data": self.data, "rows": self.rows, "runs": self.runs}
         return [
             storage.write_bytes(Path(folder) / "results.csv", text.getvalue().encode()),
             storage.write_json(Path(folder) / "results.json", document),
@@ -143,10 +145,11 @@ def compare(
     seed: int = 0,
     budget_s: float | None = None,
     upsample: float | None = None,
-    critical_grid: bool = True,
-    subpixel: bool = True,
+    critical_grid: bool | None = None,
+    subpixel: bool | None = None,
     out: str | Path | None = None,
     on_event: OnEvent | None = None,
+    command: Sequence[str] = (),
 ) -> Comparison:
     """Run several solvers on one data set and compare time, memory, storage and quality.
 
@@ -166,6 +169,8 @@ def compare(
         Folder to keep everything in: ``results.csv``, ``results.json`` and each run's own folder.
     on_event
         Called as ``on_event(solver, line)`` for each line of progress.
+    command
+        What makes this comparison again, for the record.
 
     Other arguments are those of ``fpmtools.reconstruct``. Ctrl-C lets the running solver keep what it has and skips
     the others.
@@ -187,8 +192,8 @@ def compare(
     common += ["--seed", str(seed), "--force", "--json"]
     for flag, value in {"--threads": threads, "--budget": budget_s, "--upsample": upsample}.items():
         common += [] if value is None else [flag, str(value)]
-    common += [] if critical_grid else ["--no-critical-grid"]
-    common += [] if subpixel else ["--pixel-rounding"]
+    common += ["--no-critical-grid"] if critical_grid is False else []
+    common += ["--pixel-rounding"] if subpixel is False else []
     with tempfile.TemporaryDirectory(prefix="fpmtools-") as scratch:
         source = _save(data, Path(scratch))
         records = _run_all(specs, repeats, source, Path(out or scratch), common, on_event or (lambda label, line: None))
@@ -196,7 +201,7 @@ def compare(
     rows = [_row(spec.label, [r for r in records if r["label"] == spec.label]) for spec in specs]
     about = {"name": data.name, "digest": data.digest, "optics": data.optics.to_dict(), "z_um": list(planes)}
     ordered = {spec.label: reconstructions[spec.label] for spec in specs if spec.label in reconstructions}
-    comparison = Comparison(about, rows, records, ordered)
+    comparison = Comparison(about, rows, records, ordered, command)
     if out is not None:
         comparison.save(out)
     return comparison

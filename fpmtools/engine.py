@@ -30,6 +30,7 @@ OnSnapshot = Callable[[float, Reconstruction], bool | None]
 REPORT_EVERY_S = 0.25
 CHECKPOINT_EVERY_S = 60.0
 FIRST_SNAPSHOT_S = 0.1
+MANY_PIXELS = 1 << 15  # of the object grid, from which on several threads pay
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise OptionError(f"device {name}: there are only {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def suggested_threads(problem: Problem) -> int:
+    """CPU threads that suit a problem: one for small object grids, where handing work over costs more than it saves."""
+    height, width = problem.forward.object_shape
+    return 1 if height * width < MANY_PIXELS else torch.get_num_threads()
 
 
 DTYPES = {"complex64": torch.complex64, "complex128": torch.complex128}
@@ -134,6 +141,7 @@ def solve(
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
     on_snapshot: OnSnapshot | None = None,
+    snapshot_growth: float = 1.5,
     checkpoint: str | Path | None = None,
     resume: bool = False,
 ) -> Outcome:
@@ -147,7 +155,8 @@ def solve(
         Called as ``on_progress(step, total, loss, seconds)``, at most four times a second and at the end.
     on_snapshot
         Called as ``on_snapshot(seconds, reconstruction)`` with what has been reached, ever less often (each time after
-        a half more of the time so far), while the clock stands still. Returning True ends the run as "reached".
+        ``snapshot_growth`` times the time so far), while the clock stands still. Returning True ends the run as
+        "reached".
     checkpoint
         File to keep the state in, rewritten every minute and when stopped early, removed when done.
     resume
@@ -166,7 +175,7 @@ def solve(
         state, earlier = _start(problem, solver, path if resume else None)
         _synchronise(problem.device)
         setup = time.perf_counter() - begun
-        run = _Run(problem, solver, state, _Clock(earlier), budget_s, on_progress, on_snapshot, path)
+        run = _Run(problem, solver, state, _Clock(earlier), budget_s, on_progress, on_snapshot, snapshot_growth, path)
         status = run.loop(interrupted)
         seconds = run.clock.seconds()
         if path is not None:
@@ -207,13 +216,14 @@ class _Run:
     budget_s: float | None
     on_progress: OnProgress | None
     on_snapshot: OnSnapshot | None
+    snapshot_growth: float
     checkpoint: Path | None
     progress: Progress = field(default_factory=lambda: Progress(0, 0, 0.0))
     history: list[tuple[int, float, float]] = field(default_factory=list)
 
     def loop(self, interrupted: threading.Event) -> Status:
         reported = saved = self.clock.seconds()
-        next_snapshot = max(FIRST_SNAPSHOT_S, 1.5 * reported)
+        next_snapshot = max(FIRST_SNAPSHOT_S, self.snapshot_growth * reported)
         while True:
             self.progress = self.solver.step(self.state)
             now = self.clock.seconds()
@@ -224,7 +234,7 @@ class _Run:
             if self.on_snapshot is not None and (status or now >= next_snapshot):
                 reached = self._snapshot(self.on_snapshot)
                 status = status or ("reached" if reached else None)
-                next_snapshot = 1.5 * now
+                next_snapshot = self.snapshot_growth * now
             if status:
                 _synchronise(self.problem.device)
                 return status

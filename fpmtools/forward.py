@@ -20,6 +20,10 @@ from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, OpticsError, OptionError
 from fpmtools.optics import Optics, Shape, fast_length, frequency_axes, interpolate_spectrum, resample
 
+# Without noise the band of the intensities is all there is. With photon noise, amplitudes carry some of the signal
+# beyond it: at 500 photons per pixel, solving on the band alone costs 0.2 dB in bright field, 1.4 dB with dark field.
+OVERSAMPLING = 1.5
+
 Leds = Sequence[int] | None
 Planes = Sequence[float] | torch.Tensor | float
 
@@ -137,11 +141,11 @@ class ForwardModel:
     def kernel(self, z_um: Planes, leds: Leds = None) -> torch.Tensor:
         """Pupil · exp(+i (k_z − 2π n/λ) z), [z, led or 1, box y, box x]: what multiplies the cropped spectrum."""
         z = self._planes(z_um)[:, None, None, None]
-        pick = slice(None) if leds is None or len(self.pupil) == 1 else list(leds)
-        phase = self.axial[pick] * z
-        kernel = torch.polar(torch.ones_like(phase), phase) * (self.pupil[pick] * self._scale)
+        pick = None if len(self.pupil) == 1 else leds
+        phase = take(self.axial, pick) * z
+        kernel = torch.polar(torch.ones_like(phase), phase) * (take(self.pupil, pick) * self._scale)
         if self.gains is not None:
-            kernel = kernel * self.gains[slice(None) if leds is None else list(leds)][:, None, None]
+            kernel = kernel * take(self.gains, leds)[:, None, None]
         return kernel
 
     def crop(self, spectrum: torch.Tensor, leds: Leds = None) -> torch.Tensor:
@@ -279,6 +283,13 @@ class ForwardModel:
         return field if field.ndim == 3 else field.unsqueeze(0)
 
 
+def take(tensor: torch.Tensor, leds: Leds) -> torch.Tensor:
+    """The rows ``leds`` of a tensor [led, ...], all for None; a view, not a copy, for a single LED."""
+    if leds is None:
+        return tensor
+    return tensor[leds[0] : leds[0] + 1] if len(leds) == 1 else tensor[list(leds)]
+
+
 def led_shifts(optics: Optics, na: NDArray[np.float64], extent_um: tuple[float, float]) -> NDArray[np.float64]:
     """Shift (y, x) of each LED in samples of the spectrum of a field of view ``extent_um``, [led, (y, x)]."""
     return np.asarray(na[:, ::-1] / optics.wavelength_um * np.asarray(extent_um), dtype=np.float64)
@@ -305,8 +316,9 @@ def _pupil_box(
 class SamplingPlan:
     """The grids a reconstruction is computed on: as small as the optics allow, over the same field of view.
 
-    ``image_shape`` holds the 2 NA/λ band of the measured *intensities*, ``object_shape`` the synthetic aperture,
-    ``output_shape`` is what is shown: the field zero-padded so that its intensity, too, is sampled at Nyquist.
+    ``image_shape`` holds the 2 NA/λ band of the measured *intensities* with room to spare (``OVERSAMPLING``),
+    ``object_shape`` the synthetic aperture, ``output_shape`` is what is shown: the field zero-padded so that its
+    intensity, too, is sampled at Nyquist.
     """
 
     image_shape: Shape
@@ -331,7 +343,7 @@ class SamplingPlan:
         output = (max(8, round(h * upsample)), max(8, round(w * upsample)))
         if not critical:
             return cls((h, w), output, output, extent)
-        band = [2 * math.floor(2 * optics.cutoff * e) + 1 for e in extent]
+        band = [OVERSAMPLING * (2 * math.floor(2 * optics.cutoff * e) + 1) for e in extent]
         image = (min(h, fast_length(band[0])), min(w, fast_length(band[1])))
         box = _pupil_box(optics, extent, image, subpixel=True)
         shift = np.rint(led_shifts(optics, dataset.na, extent)).astype(int)

@@ -233,14 +233,14 @@ def resample(field: NDArray[Any], shape: Shape) -> NDArray[Any]:
 def interpolate_spectrum(
     values: NDArray[Any], axes: tuple[NDArray[Any], NDArray[Any]], fy: NDArray[Any], fx: NDArray[Any]
 ) -> NDArray[Any]:
-    """Values of a centred grid [y, x] with frequency ``axes`` (fy, fx) at other frequencies, bilinear, 0 outside."""
+    """Values of a centred grid [y, x] with frequency ``axes`` (fy, fx) at other frequencies: bilinear, 0 outside."""
     from scipy.ndimage import map_coordinates
 
     at = [
         (np.asarray(f, float) - axis[0]) / (axis[1] - axis[0])
         for f, axis in zip(np.broadcast_arrays(fy, fx), axes, strict=True)
     ]
-    parts = [map_coordinates(part, at, order=1, cval=0.0) for part in (np.real(values), np.imag(values))]
+    parts = [map_coordinates(part, at, order=1, mode="grid-constant") for part in (np.real(values), np.imag(values))]
     return np.asarray(parts[0] + 1j * parts[1])
 
 

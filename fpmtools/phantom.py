@@ -1,14 +1,19 @@
-"""A made-up blood smear: a periodic complex transmission with detail from cells of 10 µm down to grains of 0.5 µm."""
+"""Made-up samples, all periodic complex transmissions: a blood smear, flat or deep, bars of known size, a Siemens star.
+
+The smear has detail from cells of 10 µm down to grains of 0.5 µm.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from fpmtools.optics import Shape
 
@@ -22,17 +27,104 @@ def blood_smear(shape: Shape, pixel_um: float, seed: int = 0) -> NDArray[np.comp
     a lobed nucleus and granules, platelets, and a faint background. ``seed`` chooses the cells.
     """
     rng = np.random.default_rng([seed, 0])
-    extent = np.array(shape) * pixel_um
-    area = float(extent.prod())
-    counts = {_white_cell: max(1, round(area / 1800)), _red_cell: round(area / 80), _platelet: round(area / 250)}
-    radii = {_white_cell: (4.6, 5.4), _red_cell: (3.3, 3.9), _platelet: (0.8, 1.2)}
-    cells = [(draw, rng.uniform(*radii[draw])) for draw, count in counts.items() for _ in range(count)]
     slide = _Slide(np.zeros(shape), np.zeros(shape), pixel_um)
-    for (draw, radius), centre in zip(cells, _scatter(rng, [r for _, r in cells], extent), strict=True):
+    for draw, radius, centre in _cells(rng, np.array(shape) * pixel_um, 1.0):
         draw(rng, slide, centre, radius)
     slide.density += 0.01 * _grain(rng, shape, pixel_um, 1.5)
     slide.phase += 0.03 * _grain(rng, shape, pixel_um, 2.5)
-    return np.asarray(np.exp(-slide.density + 1j * slide.phase))
+    return slide.transmission
+
+
+def blood_slices(
+    shape: Shape, pixel_um: float, count: int, seed: int = 0
+) -> tuple[NDArray[np.complex64], NDArray[np.intp]]:
+    """Transmissions [slice, y, x] of ``count`` thin slices with half as many cells as a smear has, and an index.
+
+    The index [y, x] is the slice of the cell whose centre is nearest to the pixel. Cells keep apart as far as they
+    can, so that where one is, the other slices are mostly clear.
+    """
+    rng = np.random.default_rng([seed, 0])
+    cells = _cells(rng, np.array(shape) * pixel_um, 0.5)
+    slices = [_Slide(np.zeros(shape), np.zeros(shape), pixel_um) for _ in range(count)]
+    where = rng.permutation(np.arange(len(cells)) * count // len(cells))  # evenly, from the first slice to the last
+    for (draw, radius, centre), index in zip(cells, where, strict=True):
+        draw(rng, slices[index], centre, radius)
+    extent = np.array(shape) * pixel_um
+    places = cKDTree(np.stack([centre for _, _, centre in cells]) % extent, boxsize=extent)
+    pixels = np.stack(np.meshgrid(*(np.arange(n) * pixel_um for n in shape), indexing="ij"), axis=-1)
+    _, nearest = places.query(pixels)
+    return np.stack([slide.transmission.astype(np.complex64) for slide in slices]), where[nearest]
+
+
+@dataclass(frozen=True)
+class Element:
+    """Three horizontal and three vertical bars of a resolution target, named as on the USAF 1951 chart.
+
+    ``box_um`` is (y, x, height, width) of both triples together; a bar is half of ``period_um`` wide.
+    """
+
+    group: int
+    element: int
+    period_um: float
+    box_um: tuple[float, float, float, float]
+
+
+def bars(shape: Shape, pixel_um: float) -> tuple[NDArray[np.complex128], list[Element]]:
+    """Transmission [y, x] of dark three-bar elements (amplitude 0.15 on 1), and where each is.
+
+    Group g, element e has 2^(g + (e − 1)/6) line pairs per mm. The coarsest that fits an eleventh of the shorter side
+    comes first, and finer ones follow in rows until the field is full or a bar is narrower than a pixel.
+    """
+    height, width = (n * pixel_um for n in shape)
+    step = math.ceil(6 * math.log2(1000 / (min(height, width) / 11)))
+    dark, elements = np.zeros(shape), []
+    top, left, row = 0.0, 0.0, 0.0
+    while (period := 1000 / 2 ** (step / 6)) >= 2 * pixel_um:
+        block, gap = 2.5 * period, period
+        if left + 2 * block + 2 * gap > width:
+            top, left, row = top + row, 0.0, 0.0
+        if top + block + gap > height:
+            break
+        y, x = top + gap / 2, left + gap / 2
+        for bar in (0, period, 2 * period):
+            dark += np.outer(_covered(shape[0], pixel_um, y + bar, period / 2), _covered(shape[1], pixel_um, x, block))
+            along = _covered(shape[0], pixel_um, y, block)
+            dark += np.outer(along, _covered(shape[1], pixel_um, x + block + gap + bar, period / 2))
+        elements.append(Element(step // 6, step % 6 + 1, period, (y, x, block, 2 * block + gap)))
+        left, row, step = left + 2 * block + 2 * gap, max(row, block + gap), step + 1
+    return np.asarray(1 - 0.85 * dark, dtype=np.complex128), elements
+
+
+SPOKES = 36
+
+
+def siemens_star(shape: Shape, pixel_um: float) -> NDArray[np.complex128]:
+    """Transmission [y, x] of :data:`SPOKES` dark spokes (amplitude 0.15 on 1) within 0.45 of the shorter side.
+
+    At the radius r from the middle, the spokes' period is 2π r / SPOKES.
+    """
+    y, x = ((np.arange(n) - n / 2) * pixel_um for n in shape)
+    radius, angle = np.hypot(y[:, None], x), np.arctan2(y[:, None], x)
+    edge_um = np.arcsin(np.cos(SPOKES * angle)) * radius / SPOKES  # distance to the nearest edge, inside positive
+    rim_um = 0.45 * min(shape) * pixel_um - radius
+    dark = np.clip(0.5 + edge_um / pixel_um, 0, 1) * np.clip(0.5 + rim_um / pixel_um, 0, 1)
+    return np.asarray(1 - 0.85 * dark, dtype=np.complex128)
+
+
+def _covered(count: int, pixel_um: float, start_um: float, length_um: float) -> Array:
+    """Share of each of ``count`` pixels that lies in an interval."""
+    edges = np.arange(count + 1) * pixel_um
+    return np.asarray(np.diff(np.clip(edges, start_um, start_um + length_um)) / pixel_um)
+
+
+def _cells(rng: Generator, extent: Array, crowding: float) -> list[tuple[Any, float, Array]]:
+    """What draws each cell, its radius and its centre (y, x), both µm."""
+    area = float(extent.prod()) * crowding
+    counts = {_white_cell: max(1, round(area / 1800)), _red_cell: round(area / 80), _platelet: round(area / 250)}
+    radii = {_white_cell: (4.6, 5.4), _red_cell: (3.3, 3.9), _platelet: (0.8, 1.2)}
+    cells = [(draw, rng.uniform(*radii[draw])) for draw, count in counts.items() for _ in range(count)]
+    centres = _scatter(rng, [radius for _, radius in cells], extent)
+    return [(draw, radius, centre) for (draw, radius), centre in zip(cells, centres, strict=True)]
 
 
 @dataclass
@@ -42,6 +134,10 @@ class _Slide:
     density: Array
     phase: Array
     pixel_um: float
+
+    @property
+    def transmission(self) -> NDArray[np.complex128]:
+        return np.asarray(np.exp(-self.density + 1j * self.phase))
 
     def window(self, centre: Array, reach_um: float) -> tuple[tuple[Array, ...], Array, Array]:
         """Indices of the pixels within ``reach_um`` of ``centre`` (y, x), and their distances dy, dx from it in µm."""

@@ -1,9 +1,9 @@
-"""Which solvers are installed, and who supplied each: the plugin host.
+"""Which solvers and metrics are installed, and who supplied each: the plugin host.
 
 A distribution offers solvers through the entry-point group ``fpmtools``; the entry point names a module with a
 ``fpmtools_solvers`` hook, and is itself **named after the solver**. Asking for a solver by name then imports that one
 module and no other, so that no other plugin can slow it down or disturb it. Only a name that no entry point has, and
-:func:`solvers`, look into all of them.
+:func:`solvers`, look into all of them. Metrics come the same way, through the hook ``fpmtools_metrics``.
 
 Plugins are other people's code: reading their metadata, importing, calling the hook and checking its records happen
 in a guard each, and what goes wrong is kept as a :class:`Fault` instead of ending the program.
@@ -18,22 +18,21 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pluggy
 
 from fpmtools.errors import FpmError, SolverError, unknown
+from fpmtools.records import MetricRecord, SolverRecord
 
 if TYPE_CHECKING:
     from fpmtools.reconstruction import Reconstruction
     from fpmtools.solver import Solver
 
 GROUP = "fpmtools"
-API_VERSION = 1
-CAPABILITIES = frozenset({"2d", "z-stack", "continuous-z", "resume", "cuda"})
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
@@ -46,74 +45,19 @@ class Hooks:
     def fpmtools_solvers(self) -> list[SolverRecord]:  # type: ignore[empty-body]
         """Announce solvers. Called once; must be quick, import no torch, and have no side effects."""
 
+    @hookspec
+    def fpmtools_metrics(self) -> list[MetricRecord]:  # type: ignore[empty-body]
+        """Announce metrics. Called once; must be quick, import no torch, and have no side effects."""
 
-@dataclass(frozen=True, kw_only=True)
-class SolverRecord:
-    """What a plugin says about one solver.
 
-    Parameters
-    ----------
-    name
-        Lower-case letters, digits and hyphens, a letter first: what users type after ``--solver``.
-    summary
-        One line for the list of solvers.
-    solver
-        ``"module:Class"`` of a :class:`fpmtools.Solver`; imported when the solver is used, not before.
-    reconstructions
-        ``kind`` → ``"module:Class"`` of each :class:`fpmtools.Reconstruction` of its own that the solver returns.
-        Solvers that return a ``PlaneStack`` leave it empty.
-    capabilities
-        Any of ``2d`` (one plane), ``z-stack`` (several planes), ``continuous-z`` (any z between them), ``resume``
-        (has dump and restore), ``cuda`` (tested on a GPU).
-    references
-        Papers, with DOI.
-    api_version
-        The version of this contract that the plugin is written for.
-
-    Raises
-    ------
-    SolverError, OptionError
-        When a value is not of this form.
-    """
-
-    name: str
-    summary: str
-    solver: str
-    reconstructions: Mapping[str, str] = field(default_factory=dict)
-    capabilities: frozenset[str] = frozenset()
-    references: tuple[str, ...] = ()
-    api_version: int = API_VERSION
-
-    def __post_init__(self) -> None:
-        _need(_is_name(self.name), "name", self.name, "lower-case letters, digits and hyphens, a letter first")
-        if isinstance(self.api_version, int) and self.api_version > API_VERSION:
-            raise SolverError(
-                f"solver {self.name!r} is written for version {self.api_version} of the solver interface and this "
-                f"fpmtools has version {API_VERSION}: upgrade fpmtools"
-            )
-        _need(self.api_version == API_VERSION, "api_version", self.api_version, str(API_VERSION))
-        one_line = isinstance(self.summary, str) and self.summary.strip() and "\n" not in self.summary
-        _need(one_line, "summary", self.summary, "one line of text")
-        _need(_is_class_path(self.solver), "solver", self.solver, "'module:Class'")
-        kinds = self.reconstructions
-        _need(isinstance(kinds, Mapping), "reconstructions", kinds, "a mapping of kind to 'module:Class'")
-        for kind, path in kinds.items():
-            _need(_is_name(kind) and _is_class_path(path), "reconstructions", {kind: path}, "{'kind': 'module:Class'}")
-        for name in ("capabilities", "references"):
-            words = getattr(self, name)
-            is_words = isinstance(words, Iterable) and not isinstance(words, str)
-            _need(is_words and all(isinstance(word, str) for word in words), name, words, "a collection of str")
-        object.__setattr__(self, "capabilities", frozenset(self.capabilities))
-        object.__setattr__(self, "references", tuple(self.references))
-        for word in sorted(self.capabilities - CAPABILITIES):
-            raise unknown(f"capability of solver {self.name!r}:", word, CAPABILITIES)
+Record = TypeVar("Record", SolverRecord, MetricRecord)
 
 
 @dataclass(frozen=True)
-class Supplied:
+class Supplied(Generic[Record]):
     """A usable record, and who supplied it."""
 
-    record: SolverRecord
+    record: Record
     distribution: str
     version: str
     entry_point: str
@@ -134,17 +78,48 @@ class Fault:
         return f"plugin {self.entry_point!r} of {self.distribution}: {self.message}"
 
 
-def solvers() -> list[Supplied]:
+def solvers() -> list[Supplied[SolverRecord]]:
     """Every usable solver, by name. Imports every installed plugin's hook module, but no solver."""
-    return sorted(_scan()[0].values(), key=lambda supplied: supplied.record.name)
+    return sorted(_scan().solvers.values(), key=lambda supplied: supplied.record.name)
+
+
+def metrics() -> list[Supplied[MetricRecord]]:
+    """Every usable metric: the built-in ones in their own order, then the others by distribution."""
+    return list(_scan().metrics.values())
 
 
 def faults() -> list[Fault]:
     """Everything that is wrong with the installed plugins, as far as can be seen without importing a solver."""
-    return list(_scan()[1])
+    return list(_scan().faults)
 
 
-def find(name: str) -> Supplied:
+def metric_function(name: str) -> Callable[[Any], float | None]:
+    """The function that computes the metric called ``name``, imported and guarded: it raises only FpmError.
+
+    Raises :class:`OptionError` for an unknown name and :class:`SolverError` for a metric that cannot be used.
+    """
+    known = _scan().metrics
+    if name not in known:
+        raise unknown("metric", name, known)
+    what, path = f"metric {name!r} of {known[name]}", known[name].record.measure
+    module, _, function = path.partition(":")
+    with _foreign(f"{what}: cannot import {path}"):
+        measure = getattr(importlib.import_module(module), function)
+
+    def guarded(case: Any) -> float | None:
+        try:
+            with _foreign(what):
+                value = measure(case)
+                return None if value is None else float(value)
+        except SolverError as error:
+            if isinstance(error.__cause__, FpmError):  # such as a data set without truth: not the metric's fault
+                raise error.__cause__ from None
+            raise
+
+    return guarded
+
+
+def find(name: str) -> Supplied[SolverRecord]:
     """The record of the solver called ``name``.
 
     Raises :class:`OptionError` with the nearest name when there is none, :class:`SolverError` when there is an entry
@@ -153,11 +128,11 @@ def find(name: str) -> Supplied:
     for supplied in _candidates(name):
         if supplied.record.name == name:
             return supplied
-    usable, broken = _scan()
-    for fault in broken:
+    found = _scan()
+    for fault in found.faults:
         if fault.entry_point == name:
             raise SolverError(f"solver {name!r} cannot be used: {fault}")
-    raise unknown("solver", name, usable)
+    raise unknown("solver", name, found.solvers)
 
 
 def solver_class(name: str) -> type[Solver[Any]]:
@@ -216,29 +191,56 @@ class _Entry:
     def fault(self, message: object) -> Fault:
         return Fault(self.name, self.distribution, str(message))
 
+    def supplies(self, record: Record) -> Supplied[Record]:
+        return Supplied(record, self.distribution, self.version, self.name)
 
-def _candidates(key: str) -> Iterator[Supplied]:
+
+def _candidates(key: str) -> Iterator[Supplied[SolverRecord]]:
     """Records that may supply ``key``: first of the entry points of that name, one by one, and only then of all."""
     for entry in _entries()[0]:
         if entry.name == key:
             for record in _announced(entry)[0]:
-                yield Supplied(record, entry.distribution, entry.version, entry.name)
-    yield from _scan()[0].values()
+                if isinstance(record, SolverRecord):
+                    yield entry.supplies(record)
+    yield from _scan().solvers.values()
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What all entry points together offer, and what is wrong with them."""
+
+    solvers: dict[str, Supplied[SolverRecord]]
+    metrics: dict[str, Supplied[MetricRecord]]
+    faults: tuple[Fault, ...]
 
 
 @functools.cache
-def _scan() -> tuple[dict[str, Supplied], tuple[Fault, ...]]:
+def _scan() -> _Scan:
     """Ask every entry point, and settle who has each name."""
     entries, broken = _entries()
     claims: list[tuple[_Entry, SolverRecord]] = []
+    measures: dict[str, Supplied[MetricRecord]] = {}
     for entry in entries:
         records, fault = _announced(entry)
-        claims += [(entry, record) for record in records]
         broken += (fault,) if fault else ()
+        for record in records:
+            if isinstance(record, SolverRecord):
+                claims.append((entry, record))
+                continue
+            owner = measures.setdefault(record.name, entry.supplies(record))
+            if (owner.distribution, owner.record) != (entry.distribution, record):
+                message = f"metric {record.name!r} is already supplied by {owner.distribution}; this one is left out"
+                broken += (entry.fault(message),)
     # An entry point that is named after its solver is found without a scan, so here too it must win.
     claims.sort(key=lambda claim: (claim[0].name != claim[1].name, claim[0].rank))
+    usable, refused = _settle(claims)
+    return _Scan(usable, measures, broken + refused)
 
-    usable: dict[str, Supplied] = {}
+
+def _settle(claims: list[tuple[_Entry, SolverRecord]]) -> tuple[dict[str, Supplied[SolverRecord]], tuple[Fault, ...]]:
+    """Give each name and kind to the first that claims it."""
+    usable: dict[str, Supplied[SolverRecord]] = {}
+    broken: tuple[Fault, ...] = ()
     kinds: dict[str, tuple[str, str]] = {"planes": (GROUP, "fpmtools.reconstruction:PlaneStack")}
     for entry, record in claims:
         wanted = {kind: (entry.distribution, path) for kind, path in record.reconstructions.items()}
@@ -254,7 +256,7 @@ def _scan() -> tuple[dict[str, Supplied], tuple[Fault, ...]]:
             message = f"solver {record.name!r} is left out: results of kind {taken!r} already belong to {owner}"
             broken += (entry.fault(message),)
         else:
-            usable[record.name] = Supplied(record, entry.distribution, entry.version, entry.name)
+            usable[record.name] = entry.supplies(record)
             kinds.update(wanted)
     return usable, broken
 
@@ -282,8 +284,8 @@ def _entries() -> tuple[tuple[_Entry, ...], tuple[Fault, ...]]:
 
 
 @functools.cache
-def _announced(entry: _Entry) -> tuple[tuple[SolverRecord, ...], Fault | None]:
-    """Import one entry point and call its hook, with a plugin manager of its own."""
+def _announced(entry: _Entry) -> tuple[tuple[SolverRecord | MetricRecord, ...], Fault | None]:
+    """Import one entry point and call its hooks, with a plugin manager of its own."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
     try:
@@ -292,16 +294,21 @@ def _announced(entry: _Entry) -> tuple[tuple[SolverRecord, ...], Fault | None]:
         with _foreign("has a wrong hook"):
             manager.register(plugin, entry.name)
             manager.check_pending()
-        with _foreign("failed to announce its solvers"):
-            answers = manager.hook.fpmtools_solvers()
-            records = tuple(answers[0]) if len(answers) == 1 and isinstance(answers[0], list | tuple) else None
-        if not answers:
-            return (), entry.fault("has no fpmtools_solvers hook, or the hook returned None")
-        if records is None or not all(isinstance(record, SolverRecord) for record in records):
-            return (), entry.fault("fpmtools_solvers must return a list of SolverRecord")
+        records: list[Any] = []
+        answered = False
+        for what, kind in (("solvers", SolverRecord), ("metrics", MetricRecord)):
+            with _foreign(f"failed to announce its {what}"):
+                answers = getattr(manager.hook, f"{GROUP}_{what}")()
+                told = [r for answer in answers for r in (answer if isinstance(answer, list | tuple) else [None])]
+            if not all(isinstance(record, kind) for record in told):
+                return (), entry.fault(f"fpmtools_{what} must return a list of {kind.__name__}")
+            answered |= bool(answers)
+            records += told
     except SolverError as error:
         return (), entry.fault(error)
-    return records, None
+    if not answered:
+        return (), entry.fault("has no fpmtools_solvers hook and no fpmtools_metrics hook, or they returned None")
+    return tuple(records), None
 
 
 def _import_class(path: str, base: type[Any], what: str) -> type[Any]:
@@ -338,16 +345,3 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, FpmError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _need(valid: object, name: str, value: object, form: str) -> None:
-    if not valid:
-        raise SolverError(f"SolverRecord: {name} {value!r} must be {form}")
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9-]*", value) is not None
-
-
-def _is_class_path(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value) is not None

@@ -1,27 +1,42 @@
-"""Simulated measurements with a known truth: a blood-smear-like sample, thin or tilted, LED patterns, photon noise.
+"""Simulated measurements with a known truth: samples flat and deep, LED patterns, noise, and what goes wrong in labs.
 
-Everything here is NumPy float64 and is written without :class:`fpmtools.forward.ForwardModel`, so that testing one
-against the other means something. Unlike there, the pupil and not the spectrum is shifted, by exact sub-pixel amounts,
-and a sample may have another depth in each column.
+Everything here is NumPy float64 and independent of :class:`fpmtools.forward.ForwardModel`; see ``imaging``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
+from fpmtools import phantom
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError, OptionError, unknown
+from fpmtools.imaging import (
+    column_depths_um,
+    image_intensities,
+    multislice_intensities,
+    vignetting_gain,
+    zernike_phase,
+)
 from fpmtools.leds import direction_sines, raster, rings
 from fpmtools.optics import Optics, Shape
-from fpmtools.phantom import blood_smear
 
-SAMPLES = ("tilted", "thin")
+SAMPLES = {
+    "tilted": "blood smear on an inclined plane: every column has its own depth",
+    "thin": "blood smear in one plane",
+    "phase": "unstained blood smear: phase only, amplitude 1",
+    "bars": "three-bar elements of known period, as on the USAF 1951 chart",
+    "siemens": "Siemens star",
+    "layers": "two layers of cells at different depths, imaged coherently one through the other",
+    "thick": "cells throughout a volume, imaged by multislice through 16 slices",
+}
+SLICES = {"layers": 2, "thick": 16}
 
 # The published blood-smear system (Optica 10, 1679, 2023): 10×, NA 0.256 as calibrated, 68 NA-matched LEDs at 74 mm.
 OPTICS = Optics(wavelength_um=0.5226, na=0.256, magnification=10, camera_pixel_um=3.45)
@@ -37,19 +52,23 @@ def simulate(
     leds: str | ArrayLike = "rings",
     optics: Optics | Mapping[str, float] | None = None,
     tilt_um: float = 10.0,
+    thickness_um: float = 20.0,
     defocus_um: float = 0.0,
     on_grid: bool = False,
+    surround: int = 1,
+    aberration_rad: float = 0.0,
+    misaligned_na: float = 0.0,
+    vignetting: float = 0.0,
     photons: float | None = None,
     read_noise: float = 0.0,
     seed: int = 0,
 ) -> Dataset:
-    """Images of a blood-smear-like sample whose complex transmission and depth are known.
+    """Images of a sample whose complex transmission and depth are known.
 
     Parameters
     ----------
     sample
-        ``"tilted"``: the sample plane is inclined, so that column x of the truth lies at
-        z = ``defocus_um`` + linspace(−``tilt_um``, +``tilt_um``); ``"thin"``: all of it lies at ``defocus_um``.
+        One of :data:`SAMPLES`.
     image_shape
         Shape (y, x) of one image, in camera pixels.
     upsample
@@ -59,22 +78,40 @@ def simulate(
         outer ones dark field), or direction sines [led, (x, y)].
     optics
         The microscope, or some numbers that replace those of the published blood-smear system.
-    tilt_um, defocus_um
-        Depths in µm, see ``sample``. A positive z multiplies the spectrum by exp(+i k_z z).
+    tilt_um, thickness_um, defocus_um
+        Depths in µm: column x of ``tilted`` lies at ``defocus_um`` + linspace(−``tilt_um``, +``tilt_um``); the slices
+        of ``layers`` and ``thick`` spread over ``thickness_um`` around ``defocus_um``; all else lies at
+        ``defocus_um``. A positive z multiplies the spectrum by exp(+i k_z z).
     on_grid
         Move each LED to the nearest one whose spectrum shift is a whole number of frequency samples.
+    surround
+        The images are the middle of a field this many times as wide and high: the sample no longer repeats, and light
+        crosses the borders. 1 for a sample that repeats.
+    aberration_rad
+        Rms phase over the pupil of random astigmatism, coma and spherical aberration, which the data set does not
+        tell (``provenance["actual"]`` does).
+    misaligned_na
+        The LEDs stand elsewhere than the data set says: all of them by this much in one random direction, and each by
+        a third of it at random. Where they stood is in ``provenance["actual"]``.
+    vignetting
+        Share of the light that the corners lose, see :func:`fpmtools.imaging.vignetting_gain`; below 1.
     photons
         Mean number of photons per camera pixel in the bright-field images; None for noiseless images.
     read_noise
         Standard deviation of the camera's read noise, in photons; needs ``photons``.
     seed
-        Chooses the sample and, independently of it, the noise.
+        Chooses the sample and, independently of it, the noise, the aberration and the misalignment.
 
     Returns
     -------
     Dataset
         ``intensities`` float32 [led, y, x], 1 where the sample is clear and the light direct; ``na`` the direction
-        sines that were used; ``truth`` the sample; ``provenance`` all arguments.
+        sines, nominal ones if misaligned; ``truth`` the sample; ``provenance`` all arguments.
+
+        For ``layers`` and ``thick``, a pixel's ``truth.depth_um`` is that of the slice whose cell is nearest, and
+        ``truth.field`` is the product of all slices. That is what ``field(z)`` should show of a cell in focus as far
+        as the slices above and below are clear there; the blurred light that they send through it is not part of the
+        truth, so that no solver with one plane per z can reach it exactly.
 
     Raises
     ------
@@ -89,126 +126,127 @@ def simulate(
         "upsample": upsample,
         "leds": leds if isinstance(leds, str) else np.asarray(leds).tolist(),
         "tilt_um": tilt_um,
+        "thickness_um": thickness_um,
         "defocus_um": defocus_um,
         "on_grid": on_grid,
+        "surround": surround,
+        "aberration_rad": aberration_rad,
+        "misaligned_na": misaligned_na,
+        "vignetting": vignetting,
         "photons": photons,
         "read_noise": read_noise,
         "seed": seed,
     }
     _check(arguments)
-    (h, w), tilt = image_shape, tilt_um if sample == "tilted" else 0.0
-    system = _system(optics)
+    (h, w), system = image_shape, _system(optics)
     na = _directions(leds, system, upsample)
     if on_grid:
         step = system.wavelength_um / (np.array([w, h]) * system.pixel_um)
         na = np.rint(na / step) * step
-    shape = (h * upsample, w * upsample)
-    field = blood_smear(shape, system.pixel_um / upsample, seed).astype(np.complex64)
-    intensities = image_intensities(field, system, na, (h, w), defocus_um=defocus_um, tilt_um=tilt)
+    lit = _misalign(na, misaligned_na, seed) if misaligned_na else na
+    aberrations = _aberrations(aberration_rad, seed) if aberration_rad else {}
+    wide = (h * surround, w * surround)
+    # The tilt is that of the tile; the plane keeps its slope around it.
+    steeper = (wide[1] * upsample - 1) / (w * upsample - 1)
+    scene = _scene(arguments, wide, system, tilt_um * steeper)
+    intensities = _images(scene, system, lit, wide, aberrations)
+    y, x = ((surround - 1) * n // 2 for n in (h, w))
+    intensities = intensities[:, y : y + h, x : x + w]
+    if vignetting:
+        intensities = intensities * vignetting_gain((h, w), lit, system, vignetting)
     if photons is not None:
         bright = np.linalg.norm(na, axis=1) <= system.na
         intensities = _expose(intensities, bright, photons, read_noise, seed)
-    depth = np.broadcast_to(column_depths_um(shape[1], defocus_um, tilt), shape).astype(np.float32)
+    tile = np.s_[y * upsample : (y + h) * upsample, x * upsample : (x + w) * upsample]
+    provenance: dict[str, Any] = {
+        "source": "fpmtools.simulate",
+        "arguments": {**arguments, "optics": system.to_dict()},
+        **scene.notes,
+    }
+    if misaligned_na or aberrations:
+        provenance["actual"] = {"na": lit.tolist(), "aberrations_rad": aberrations}
     return Dataset(
         intensities=intensities.astype(np.float32),
         na=na,
         optics=system,
         name=f"sim:{sample}",
-        defocus_um=None if tilt else defocus_um,
-        truth=Truth(field, depth),
-        provenance={"source": "fpmtools.simulate", "arguments": {**arguments, "optics": system.to_dict()}},
+        defocus_um=defocus_um if np.ptp(scene.depth_um) == 0 else None,
+        truth=Truth(scene.transmission[tile].copy(), scene.depth_um[tile].astype(np.float32)),
+        provenance=provenance,
     ).validate()
 
 
-def column_depths_um(width: int, defocus_um: float, tilt_um: float) -> NDArray[np.float64]:
-    """Depth z of each of ``width`` columns, µm: evenly from ``defocus_um − tilt_um`` to ``defocus_um + tilt_um``."""
-    return np.linspace(defocus_um - tilt_um, defocus_um + tilt_um, width)
+@dataclass(frozen=True)
+class _Scene:
+    """A sample: complex64 slices [slice, Y, X] at ``z_um``, the depth [Y, X] that counts for each pixel, and notes.
 
-
-def image_intensities(
-    field: NDArray[np.complexfloating],
-    optics: Optics,
-    na: NDArray[np.float64],
-    image_shape: Shape,
-    *,
-    defocus_um: float = 0.0,
-    tilt_um: float = 0.0,
-) -> NDArray[np.float64]:
-    """Noiseless intensities [led, y, x] of a sample that repeats, and keeps sloping, outside the field of view.
-
-    Parameters
-    ----------
-    field
-        Transmission [Y, X] over the field of view of the images; column x lies at :func:`column_depths_um`.
-    optics, na
-        The microscope and the direction sines [led, (x, y)].
-    image_shape
-        Shape (y, x) of the images.
-
-    Notes
-    -----
-    The sample is an inclined plane z(x) = z_0 + s x on which the field is transmission times illumination, exactly.
-    Diffraction order q of the periodic sample then is one plane wave, of the pupil frequency f that solves
-
-        f_y = q_y − na_y/λ,   f_x − s k_z(f)/2π = q_x − na_x/λ − s k_zi/2π,
-
-    where k_zi is k_z of the illuminating wave, and it arrives with the phase k_z(f) z_0. The image is the sum of the
-    orders that the pupil passes. Without a tilt this is the crop of the spectrum around +na/λ times P exp(i k_z z_0);
-    with or without, a clear sample has amplitude 1 in every bright-field image. An image of a tilted sample does not
-    repeat itself along x, just as a measured one.
+    Only a single slice can be tilted, by ± ``tilt_um`` around its z.
     """
-    (rows, columns), (h, w) = field.shape, image_shape
-    orders = np.asarray(scipy.fft.fft2(field.astype(np.complex128), axes=(-2, -1), norm="forward"))
-    extent = np.array([w, h]) * optics.pixel_um
-    z = column_depths_um(columns, defocus_um, tilt_um)
-    slope = float(z[-1] - z[0]) / (extent[0] * (columns - 1) / columns)
-    intensities = np.empty((len(na), h, w))
-    for i, shift in enumerate(na / optics.wavelength_um):
-        incident = float(optics.axial_wavenumber(shift[1], shift[0])) / (2 * np.pi)
-        steepest = math.sqrt((optics.medium_index / optics.wavelength_um) ** 2 - optics.cutoff**2)
-        reach = optics.cutoff + abs(slope) * (optics.medium_index / optics.wavelength_um - min(steepest, incident))
-        mx = _orders(shift[0], reach, extent[0], columns)
-        my = _orders(shift[1], optics.cutoff, extent[1], rows)
-        fy = my[:, None] / extent[1] - shift[1]
-        fx = _tilted_frequency(fy, mx[None, :] / extent[0] - shift[0] - slope * incident, slope, optics)
-        passed = np.hypot(fy, fx) <= optics.cutoff * (1 + 1e-12)
-        fx = np.where(passed, fx, 0)
-        defocus = np.exp(1j * optics.axial_wavenumber(fy, fx) * z[0])
-        waves = np.where(passed, orders[np.ix_(my % rows, mx % columns)] * defocus, 0)
-        lines = np.zeros((h, w), complex)
-        # A common plane wave, taken out along both axes, leaves the intensity as it is.
-        lines[(my - round(shift[1] * extent[1])) % h] = _plane_waves(waves, (fx + shift[0]) * optics.pixel_um, w)
-        intensities[i] = np.abs(np.asarray(scipy.fft.ifft(lines, axis=0, norm="forward"))) ** 2
-    return intensities
+
+    slices: NDArray[np.complex64]
+    z_um: NDArray[np.float64]
+    depth_um: NDArray[np.float64]
+    tilt_um: float = 0.0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def transmission(self) -> NDArray[np.complex64]:
+        return np.asarray(np.prod(self.slices, axis=0, dtype=np.complex128).astype(np.complex64))
 
 
-def _orders(shift: float, reach: float, extent_um: float, samples: int) -> NDArray[np.int_]:
-    """Orders of one axis within ``reach`` (cycles per µm) of ``shift`` that a grid of ``samples`` can hold."""
-    low = max(math.ceil((shift - reach) * extent_um), -(samples // 2))
-    high = min(math.floor((shift + reach) * extent_um), (samples - 1) // 2)
-    return np.arange(low, high + 1)
+def _scene(arguments: Mapping[str, Any], image_shape: Shape, optics: Optics, tilt_um: float) -> _Scene:
+    """The sample that the arguments of :func:`simulate` ask for, over the field of view of ``image_shape`` pixels."""
+    sample, up, z, seed = (arguments[name] for name in ("sample", "upsample", "defocus_um", "seed"))
+    shape, pixel_um = (image_shape[0] * up, image_shape[1] * up), optics.pixel_um / up
+    notes: dict[str, Any] = {}
+    if sample in SLICES:
+        slices, nearest = phantom.blood_slices(shape, pixel_um, SLICES[sample], seed)
+        depths = z + arguments["thickness_um"] * np.linspace(-0.5, 0.5, len(slices))
+        return _Scene(slices, depths, depths[nearest])
+    if sample == "bars":
+        transmission, elements = phantom.bars(shape, pixel_um)
+        notes["elements"] = [dataclasses.asdict(element) for element in elements]
+    elif sample == "siemens":
+        transmission = phantom.siemens_star(shape, pixel_um)
+        notes["spokes"] = phantom.SPOKES
+    else:
+        transmission = phantom.blood_smear(shape, pixel_um, seed)
+        if sample == "phase":
+            transmission = np.exp(1j * np.angle(transmission))
+    tilt = tilt_um if sample == "tilted" else 0.0
+    depth = np.broadcast_to(column_depths_um(shape[1], z, tilt), shape)
+    return _Scene(transmission.astype(np.complex64)[None], np.array([float(z)]), depth, tilt, notes)
 
 
-def _tilted_frequency(
-    fy: NDArray[np.float64], v: NDArray[np.float64], slope: float, optics: Optics
+def _images(
+    scene: _Scene, optics: Optics, na: NDArray[np.float64], image_shape: Shape, aberrations: dict[str, float]
 ) -> NDArray[np.float64]:
-    """The f_x that solves f_x − slope · sqrt((n/λ)² − f_y² − f_x²) = v; NaN where no wave does."""
-    squared = (1 + slope**2) * ((optics.medium_index / optics.wavelength_um) ** 2 - fy**2) - v**2
-    with np.errstate(invalid="ignore"):
-        return np.asarray((v + slope * np.sqrt(squared)) / (1 + slope**2))
+    aberration = zernike_phase(optics, aberrations) if aberrations else None
+    if len(scene.slices) > 1:
+        return multislice_intensities(scene.slices, scene.z_um, optics, na, image_shape, aberration=aberration)
+    return image_intensities(
+        scene.slices[0],
+        optics,
+        na,
+        image_shape,
+        defocus_um=float(scene.z_um[0]),
+        tilt_um=scene.tilt_um,
+        aberration=aberration,
+    )
 
 
-def _plane_waves(waves: NDArray[np.complex128], cycles: NDArray[np.float64], width: int) -> NDArray[np.complex128]:
-    """Σ_m waves[k, m] exp(2πi cycles[k, m] x) for x = 0 … ``width`` − 1, as [k, x].
+def _misalign(na: NDArray[np.float64], by: float, seed: int) -> NDArray[np.float64]:
+    rng = np.random.default_rng([seed, 2])
+    direction = rng.uniform(0, 2 * np.pi)
+    return np.asarray(na + by * np.array([np.cos(direction), np.sin(direction)]) + by / 3 * rng.normal(size=na.shape))
 
-    With x = a + A b each exponential is a product of two short ones, which turns the sum into a matrix product.
-    """
-    inner = math.isqrt(width - 1) + 1
-    outer = -(-width // inner)
-    fine = np.exp(2j * np.pi * cycles[..., None] * np.arange(inner))
-    coarse = np.exp(2j * np.pi * cycles[..., None] * (inner * np.arange(outer)))
-    blocks = (waves[..., None] * coarse).swapaxes(1, 2) @ fine
-    return np.asarray(blocks.reshape(len(waves), -1)[:, :width])
+
+def _aberrations(rms_rad: float, seed: int) -> dict[str, float]:
+    rng = np.random.default_rng([seed, 3])
+    sizes = rng.normal(size=5)
+    sizes *= rms_rad / np.linalg.norm(sizes)
+    names = ("astigmatism_0", "astigmatism_45", "coma_x", "coma_y", "spherical")
+    return dict(zip(names, sizes.tolist(), strict=True))
 
 
 def _expose(
@@ -230,12 +268,16 @@ def _check(arguments: Mapping[str, Any]) -> None:
     photons, read_noise, shape = arguments["photons"], arguments["read_noise"], arguments["image_shape"]
     if len(shape) != 2 or min(shape) < 8:
         raise OptionError(f"simulate: image_shape must be (y, x), at least 8 × 8, got {shape}")
-    for name, least in (("upsample", 1), ("seed", 0)):
+    for name, least in (("upsample", 1), ("surround", 1), ("seed", 0)):
         if not isinstance(arguments[name], int | np.integer) or arguments[name] < least:
             raise OptionError(f"simulate: {name} must be a whole number of at least {least}, got {arguments[name]}")
     for name in ("tilt_um", "defocus_um"):
         if not math.isfinite(arguments[name]):
             raise OptionError(f"simulate: {name} must be a finite number of µm, got {arguments[name]}")
+    most = {"thickness_um": 1e4, "aberration_rad": 100.0, "misaligned_na": 0.5, "vignetting": 0.95}
+    for name, limit in most.items():
+        if not 0 <= arguments[name] <= limit:
+            raise OptionError(f"simulate: {name} must lie in 0 … {limit:g}, got {arguments[name]}")
     if photons is not None and not 0 < photons <= 1e15:
         raise OptionError(f"simulate: photons must be positive and at most 1e15, got {photons:g}")
     if not 0 <= read_noise < math.inf or (read_noise and photons is None):

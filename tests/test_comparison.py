@@ -141,7 +141,12 @@ def test_failures_are_rows_and_disturb_nobody(dataset: Dataset, tmp_path: Path) 
         ["ap:sweeps=2", "done"],
     ]
     assert "failing: Failing failed: ValueError: the lamp broke" in lines
-    assert lines[-1].endswith("comparison.png")
+    assert lines[-2].endswith("comparison.png")
+    assert lines[-1].endswith("report.html")
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "ValueError: the lamp broke" in report
+    assert "fpmtools compare --solvers killed,failing,ap:sweeps=2 --data" in report
+    assert "error map of ap:sweeps=2" in report
 
 
 def test_interrupt(dataset: Dataset, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from scipy.optimize import brentq
 
 from fpmtools.errors import FpmError
 from fpmtools.forward import ForwardModel
+from fpmtools.imaging import column_depths_um, image_intensities
 from fpmtools.optics import Optics
 from fpmtools.phantom import blood_smear
-from fpmtools.simulation import OPTICS, column_depths_um, image_intensities, simulate
+from fpmtools.simulation import OPTICS, simulate
 
 LEDS = np.array([[0.0, 0.0], [0.11, -0.06], [-0.17, 0.13], [0.02, 0.29]])
 IMMERSED = Optics(wavelength_um=0.6, na=0.3, magnification=8, camera_pixel_um=5.0, medium_index=1.33)
@@ -218,6 +219,11 @@ def test_depths_run_evenly_from_column_to_column() -> None:
         ({"upsample": 1.5}, "whole number"),
         ({"seed": -1}, "whole number of at least 0"),
         ({"tilt_um": np.inf}, "finite"),
+        ({"surround": 0}, "surround must be a whole number of at least 1"),
+        ({"thickness_um": np.nan}, "thickness_um must lie in 0"),
+        ({"aberration_rad": -1.0}, "aberration_rad must lie in 0"),
+        ({"misaligned_na": 0.6}, "misaligned_na must lie in 0"),
+        ({"vignetting": 1.0}, "vignetting must lie in 0 … 0.95"),
         ({"photons": 0.0}, "photons must be positive"),
         ({"read_noise": 3.0}, "needs photons"),
         ({"leds": [[0.3, 0.0], [0.0, 0.3]], "photons": 50.0}, "every LED is dark field"),

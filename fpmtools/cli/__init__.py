@@ -17,7 +17,7 @@ import click
 import fpmtools
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, OutputError, SolverError, unknown
 
-COMMANDS = ("run", "compare", "render", "evaluate", "solvers", "data", "simulate", "doctor")
+COMMANDS = ("run", "compare", "report", "render", "evaluate", "solvers", "data", "simulate", "doctor")
 
 
 class _LazyGroup(click.Group):

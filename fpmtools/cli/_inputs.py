@@ -95,6 +95,7 @@ reading_options = _all_of(
     click.option("--channel", metavar="NAME|INDEX", help="Colour channel of colour images."),
     click.option("--roi", type=integers("Y,X,H,W"), metavar="Y,X,H,W", help="Region of interest in camera pixels."),
     click.option("--leds", metavar="FILE|RULE", help="LED positions: a CSV or JSON file, or a rule."),
+    click.option("--dark-level", type=float, metavar="COUNTS", help="Camera offset to subtract from every pixel."),
     click.option(
         "--optics",
         type=optics_value,
@@ -115,7 +116,12 @@ solving_options = _all_of(
         metavar="MIN:MAX:COUNT|Z,…",
         help="Planes to reconstruct in µm, or one z (default: where the sample is known to be).",
     ),
-    click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads (default: all cores)."),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="CPU threads (default: all, or 1 for small problems).",
+    ),
     click.option(
         "--budget",
         "budget_s",
@@ -143,14 +149,14 @@ solving_options = _all_of(
         "--no-critical-grid",
         "critical_grid",
         flag_value=False,
-        default=True,
+        default=None,
         help="Solve on the full output grid, not on the smallest sufficient one.",
     ),
     click.option(
         "--pixel-rounding",
         "subpixel",
         flag_value=False,
-        default=True,
+        default=None,
         help="Round each LED's shift to the Fourier grid.",
     ),
 )
@@ -166,6 +172,8 @@ result_options = _all_of(
 
 def set_threads(threads: int | None) -> None:
     """Limit the CPU threads of everything; call it before torch and NumPy are imported."""
+    # Idle threads that spin slow a busy machine, and themselves, down by an order of magnitude.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is None:
         return
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -177,7 +185,7 @@ def set_threads(threads: int | None) -> None:
 
 def take_reading(choices: dict[str, Any]) -> dict[str, Any]:
     """Take the values of the reading options out of ``choices``."""
-    return {name: choices.pop(name) for name in ("format", "channel", "roi", "leds", "optics")}
+    return {name: choices.pop(name) for name in ("format", "channel", "roi", "leds", "dark_level", "optics")}
 
 
 def load(data: str, reading: dict[str, Any]) -> Dataset:

@@ -45,7 +45,7 @@ def compare(
 ) -> int:
     """Run several solvers, each in its own process, and compare time, memory, storage and quality."""
     from fpmtools import comparison, engine
-    from fpmtools.report import run_folder
+    from fpmtools.report import html_page, run_folder
 
     reading = _inputs.take_reading(choices)
     engine.choose_device(choices["device"])
@@ -63,14 +63,17 @@ def compare(
         budget_s=budget_s,
         out=folder,
         on_event=None if quiet else lambda solver, line: click.echo(f"[{solver}] {line}", err=True),
+        command=["fpmtools", *click.get_current_context().obj],
         **choices,
     )
     picture = _draw(result, dataset, folder) if result.reconstructions else None
+    page = html_page.write(folder, [dataset])
     if as_json:
-        files = ["results.csv", "results.json", *([PICTURE] if picture else [])]
+        files = ["results.csv", "results.json", *([PICTURE] if picture else []), page.name]
         print_json({"data": result.data, "rows": result.rows, "folder": str(folder), "files": files})
     else:
         _print(result, folder, picture)
+        click.echo(f"report   {page}")
     if result.interrupted:
         return EXIT_INTERRUPTED
     return 0 if result.complete else EXIT_PARTIAL

@@ -11,8 +11,6 @@ import click
 from fpmtools.cli import _inputs
 from fpmtools.cli._output import describe, print_description, print_json, print_table, size
 
-SAMPLES = {"sim:tilted": "simulated blood smear on a tilted plane", "sim:thin": "simulated blood smear in focus"}
-
 
 @click.group(invoke_without_command=True, short_help="List, describe and fetch data sets.")
 @click.pass_context
@@ -26,16 +24,21 @@ def data(ctx: click.Context) -> None:
 @_inputs.json_option
 def list_(as_json: bool) -> None:
     """The simulated samples and the published data sets that fpmtools knows."""
+    from fpmtools import catalogue
     from fpmtools.formats import manifest
 
-    rows = [{"name": name, "title": title, "here": True, "licence": ""} for name, title in SAMPLES.items()]
+    samples = {name: f"simulated: {title}" for name, title in catalogue.entries().items()}
+    variants = {name: title for name, (title, _) in catalogue.VARIANTS.items()}
+    rows = [{"name": name, "title": title, "here": True, "licence": ""} for name, title in samples.items()]
     for entry in manifest.entries():
         here = manifest.local_files(entry) is not None
         rows.append({"name": entry.name, "title": entry.title, "here": here, "licence": entry.licence})
     if as_json:
-        print_json({"folder": str(manifest.data_dir()), "data": rows})
+        print_json({"folder": str(manifest.data_dir()), "data": rows, "variants": variants})
         return
     print_table(["name", "here", "what"], [[str(r["name"]), "yes" if r["here"] else "", str(r["title"])] for r in rows])
+    click.echo("\nSimulated ones take variants and a size, such as sim:tilted+noise+tile@96x128:")
+    print_table(["variant", "what"], [[f"+{name}", title] for name, title in variants.items()])
     click.echo(f"\nFetched data are kept in {manifest.data_dir()} (set FPMTOOLS_DATA for another folder).")
 
 

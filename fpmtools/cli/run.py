@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,9 @@ def run(
         checkpoint = folder / CHECKPOINT
         run_folder.claim_folder(folder, force or (resume and checkpoint.is_file()))
         dataset = _inputs.load(data, reading)
-        problem = engine.prepare(dataset, z_um=z_um, **choices)
+        problem = engine.prepare(dataset, solver, z_um=z_um, **choices)
+        if threads is None and "OMP_NUM_THREADS" not in os.environ:
+            _inputs.set_threads(engine.suggested_threads(problem))
         for warning in dataset.optics.check(dataset.na, dataset.image_shape, upsample=choices["upsample"]):
             click.echo(f"warning: {warning}", err=True)
         progress = Progress(name, quiet=quiet)

@@ -11,7 +11,9 @@ from fpmtools.cli._output import claim_file, describe, print_description, print_
 
 
 @click.command(short_help="Write a simulated data set.")
-@click.option("--sample", default="tilted", show_default=True, help="tilted or thin.")
+@click.option(
+    "--sample", default="tilted", show_default=True, help="tilted, thin, phase, bars, siemens, layers or thick."
+)
 @click.option(
     "--shape", type=integers("H,W"), metavar="H,W", default="64,64", show_default=True, help="Pixels of one image."
 )
@@ -53,7 +55,7 @@ def simulate(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write a simulated blood smear whose truth is known at every depth."""
+    """Write a simulated sample whose truth is known at every depth."""
     claim_file(out, force)
     from fpmtools import simulation
     from fpmtools.formats import native

@@ -26,7 +26,6 @@ READERS = {
     "uconn": "MATLAB with imlow_HDR, the amplitude, and the LED board's offsets (UConn)",
     "images": "a folder of TIFF or PNG images in natural order, or one file with a page per LED",
 }
-SIMULATED = "sim:"
 
 
 def load(
@@ -37,7 +36,7 @@ def load(
     channel: str | int | None = None,
     optics: Mapping[str, float] | None = None,
     leds: str | Path | Mapping[str, Any] | ArrayLike | None = None,
-    dark_level: float = 0.0,
+    dark_level: float | None = None,
     defocus_um: float | None = None,
 ) -> Dataset:
     """Read measurements.
@@ -46,8 +45,8 @@ def load(
     ----------
     source
         A file or folder, the name of a data set in the manifest (``fpmtools data list``) that is on this machine, or a
-        simulated sample (``"sim:tilted"``, ``"sim:thin"``). A name that is also a path here means the manifest's; write
-        ``./name`` for the path.
+        simulated sample (``"sim:tilted"``, ``"sim:bars+noise@96x128"``, see :mod:`fpmtools.catalogue`). A name that is
+        also a path here means the manifest's; write ``./name`` for the path.
     format
         One of :data:`READERS`; found out from the content when it is not given.
     roi
@@ -62,7 +61,8 @@ def load(
         text (see :func:`fpmtools.leds.from_mapping`), direction sines [led, (x, y)], or the name of a manifest entry
         taken with the same board.
     dark_level
-        Camera offset in the images' units, subtracted from every pixel (negative results become 0).
+        Camera offset in the images' units, subtracted from every pixel (negative results become 0); default: what
+        the manifest says, else 0.
     defocus_um
         Where the sample is known to be, if the file does not tell.
 
@@ -81,13 +81,14 @@ def load(
     OptionError
         When an argument is unknown or does not fit.
     """
+    from fpmtools import catalogue
     from fpmtools.formats.recording import optics_numbers
 
     overrides = optics_numbers(optics)
     if format is not None and format not in READERS:
         raise unknown("format", format, READERS)
-    if isinstance(source, str) and source.startswith(SIMULATED):
-        recording = _simulated(source.removeprefix(SIMULATED))
+    if isinstance(source, str) and source.startswith(catalogue.PREFIX):
+        recording = _simulated(source)
     elif entry := _entry(source):
         recording = _read_entry(entry, format, channel)
     else:
@@ -102,7 +103,7 @@ def load(
         if len(roi) != 4:
             raise OptionError(f"roi must be y, x, height, width in pixels, got {len(roi)} numbers")
         dataset = dataset.crop(*(int(number) for number in roi))
-    return _finish(dataset, dark_level).validate()
+    return _finish(dataset, recording.dark_level if dark_level is None else dark_level).validate()
 
 
 def _finish(dataset: Dataset, dark_level: float) -> Dataset:
@@ -121,11 +122,11 @@ def _finish(dataset: Dataset, dark_level: float) -> Dataset:
     return replace(dataset, intensities=intensities, provenance={**dataset.provenance, **notes})
 
 
-def _simulated(sample: str) -> Recording:
+def _simulated(name: str) -> Recording:
+    from fpmtools import catalogue
     from fpmtools.formats.recording import Recording
-    from fpmtools.simulation import simulate
 
-    return Recording.of(simulate(sample))
+    return Recording.of(catalogue.make(name))
 
 
 def _entry(source: object) -> Entry | None:
@@ -141,9 +142,10 @@ def _existing(source: str | Path) -> Path:
         return path
     if path.suffix or len(path.parts) > 1:
         raise DataError(f"{source}: no such file or folder")
+    from fpmtools import catalogue
     from fpmtools.formats import manifest
 
-    raise unknown("data set", str(source), [entry.name for entry in manifest.entries()] + ["sim:thin", "sim:tilted"])
+    raise unknown("data set", str(source), [*(entry.name for entry in manifest.entries()), *catalogue.entries()])
 
 
 def _read_entry(entry: Entry, format: str | None, channel: str | int | None) -> Recording:
@@ -167,6 +169,7 @@ def _read_entry(entry: Entry, format: str | None, channel: str | int | None) -> 
         na=leds.from_mapping(entry.leds, entry.name) if entry.leds else recording.na,
         optics={**recording.optics, **entry.optics},
         defocus_um=recording.defocus_um if entry.defocus_um is None else entry.defocus_um,
+        dark_level=entry.dark_level,
         provenance={**recording.provenance, "manifest_entry": entry.name},
     )
 

@@ -40,7 +40,7 @@ class File:
 
 @dataclass(frozen=True)
 class Entry:
-    """A published data set; ``optics``, ``leds`` and ``defocus_um`` are what its files do not say."""
+    """A published data set; ``optics``, ``leds``, ``defocus_um``, ``dark_level`` are what its files do not say."""
 
     name: str
     title: str
@@ -53,6 +53,7 @@ class Entry:
     optics: Mapping[str, float] = field(default_factory=dict)
     leds: Mapping[str, Any] | None = None
     defocus_um: float | None = None
+    dark_level: float = 0.0
     notes: str = ""
 
     def to_dict(self) -> dict[str, Any]:

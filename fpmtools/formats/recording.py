@@ -21,7 +21,8 @@ _EXAMPLE = {"wavelength_um": 0.632, "na": 0.1, "magnification": 4, "camera_pixel
 class Recording:
     """Images [led, y, x] as stored, and what is known of the LEDs and the microscope; see :class:`Dataset`.
 
-    ``na`` is None where the file does not tell, and ``optics`` holds only the numbers that the file does tell.
+    ``na`` is None where the file does not tell, ``optics`` holds only the numbers that the file does tell, and
+    ``dark_level``, the camera's offset in the images' units, is still in the images.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Recording:
     optics: Mapping[str, float]
     pupil: NDArray[np.complex64] | None = None
     defocus_um: float | None = None
+    dark_level: float = 0.0
     truth: Truth | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -43,8 +45,8 @@ class Recording:
             dataset.optics.to_dict(),
             dataset.pupil,
             dataset.defocus_um,
-            dataset.truth,
-            dataset.provenance,
+            truth=dataset.truth,
+            provenance=dataset.provenance,
         )
 
     def dataset(self, optics: Mapping[str, float]) -> Dataset:

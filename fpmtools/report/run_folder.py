@@ -96,7 +96,7 @@ def describe(outcome: Outcome, problem: Problem, solver: Solver[Any], name: str)
     """What was run, on what, how long it took and how much it stores; JSON-ready.
 
     ``dense_bytes`` is the size of the same planes as complex64 arrays at the output size, ``dense_ratio`` how many
-    times ``stored_bytes`` that is.
+    times ``stored_bytes`` that is. ``history`` holds [step, seconds, loss].
     """
     dataset, forward, reconstruction = problem.dataset, problem.forward, outcome.reconstruction
     stored = reconstruction.stored_bytes
@@ -133,6 +133,7 @@ def describe(outcome: Outcome, problem: Problem, solver: Solver[Any], name: str)
         "steps": outcome.steps,
         "total_steps": outcome.total_steps,
         "loss": outcome.history[-1][2] if outcome.history else None,
+        "history": [list(row) for row in outcome.history],
         "stored_bytes": stored,
         "dense_bytes": dense,
         "dense_ratio": dense / stored,

@@ -246,11 +246,11 @@ def test_load_finds_an_entrys_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     folder.mkdir(parents=True)
     assert tmp_path in folder.parents
     for i, file in enumerate(entry.files):
-        tifffile.imwrite(folder / file.name.lower(), np.full((9, 11), i + 1, np.uint8))
+        tifffile.imwrite(folder / file.name.lower(), np.full((9, 11), i + 3, np.uint8))
     tifffile.imwrite(folder / "another.tif", np.zeros((9, 11), np.uint8))
     monkeypatch.setenv("FPMTOOLS_DATA", str(tmp_path / "elsewhere"))
     data = load("thu_phase_target")
-    np.testing.assert_array_equal(data.intensities[:, 0, 0], np.arange(93) + 1)
+    np.testing.assert_array_equal(data.intensities[:, 0, 0], np.arange(93) + 1)  # without the dark level of 2
     assert data.defocus_um == 180
     assert data.provenance["manifest_entry"] == "thu_phase_target"
     # LED 1 is at angle 0 on the first ring: the board's x is the image's y.

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from fpmtools import ForwardModel, Problem, Reconstruction, Solver, SolverRecord, option, registry
+from fpmtools import (
+    ForwardModel,
+    MetricRecord,
+    Problem,
+    Reconstruction,
+    Solver,
+    SolverRecord,
+    option,
+    records,
+    registry,
+)
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "writing-a-solver.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
@@ -18,8 +28,9 @@ CODE = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
     "name",
     [
         *(field.name for field in dataclasses.fields(SolverRecord)),
+        *(field.name for field in dataclasses.fields(MetricRecord)),
         *(name for name in vars(registry.Hooks) if name.startswith("fpmtools")),
-        *sorted(registry.CAPABILITIES),
+        *sorted(records.CAPABILITIES),
         *(field.name for field in dataclasses.fields(Problem)),
         *(name for name in vars(Problem) if not name.startswith("_")),
         *sorted(Solver.__abstractmethods__),
@@ -39,7 +50,7 @@ def test_names_of_the_forward_model_exist() -> None:
 
 
 def test_the_examples_run() -> None:
-    solver, announcement, test = CODE
+    solver, announcement, test, metric = CODE
     names: dict[str, object] = {"__name__": "guide"}
     exec(compile(solver, "solver", "exec", dont_inherit=True), names)
     assert not names["MySolver"].__abstractmethods__  # type: ignore[attr-defined]
@@ -48,3 +59,5 @@ def test_the_examples_run() -> None:
     assert record.name == "my-solver"
     exec(compile(test, "test", "exec", dont_inherit=True), names)
     assert "TestMySolver" in names
+    exec(compile(metric, "metric", "exec", dont_inherit=True), names)
+    assert names["fpmtools_metrics"]()[0].name == "mean_amplitude"  # type: ignore[operator]

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from fpmtools import storage
+from fpmtools.dataset import Dataset
+from fpmtools.leds import direction_sines, raster
+from fpmtools.reconstruction import RESULT_FILE, Grid, PlaneStack
+from fpmtools.report import html_folder
+from fpmtools.simulation import simulate
 
 Make = Callable[..., NDArray[np.complex64]]
 
@@ -26,3 +34,46 @@ def cells() -> Make:
         return ((1 - 0.4 * discs) * np.exp(1j * phase_rad * discs)).astype(np.complex64)
 
     return make
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    """9 LEDs, 18 × 25 pixels, on a tilted plane of ±2 µm, with its truth of 36 × 50."""
+    return simulate("tilted", image_shape=(18, 25), leds=direction_sines(raster(3, 3, 9.0), 74.0), tilt_um=2.0)
+
+
+@pytest.fixture
+def comparison_folder(dataset: Dataset, tmp_path: Path) -> Path:
+    """What a comparison leaves: a good solver, one that is off by noise and a global phase, and one that failed."""
+    folder = tmp_path / "comparison"
+    assert dataset.truth is not None
+    truth, z_um = dataset.truth.field, (-2.0, -1.0, 0.0, 1.0, 2.0)
+    grid = Grid(truth.shape, (18 * dataset.optics.pixel_um, 25 * dataset.optics.pixel_um), (z_um[0], z_um[-1]))
+    rng = np.random.default_rng(0)
+    rows, runs = [], []
+    for k, (solver, noise) in enumerate({"good": 0.0, "noisy:step=2": 0.1}.items()):
+        field = truth * np.exp(0.7j * k) + noise * (rng.normal(size=truth.shape) + 1j * rng.normal(size=truth.shape))
+        PlaneStack(np.stack([field.astype(np.complex64)] * 5), z_um, grid).save(
+            folder / "runs" / html_folder.slug(solver) / RESULT_FILE
+        )
+        numbers = {"seconds": 1.5 + k, "stored_bytes": 1000.0 * (k + 1), "psnr": 30.0 - 9 * k, "ssim": 0.9 - 0.2 * k}
+        rows.append({"solver": solver, "status": "done", "reason": "", "repeats": 1, **numbers})
+        runs.append(
+            {
+                "label": solver,
+                "status": "done",
+                "data": {"name": dataset.name, "digest": "c0ffee"},
+                "z_um": list(z_um),
+                "history": [[step, 0.1 * step, 1 / step] for step in range(1, 9)],
+                "quality_over_time": [{"seconds": 0.2 * step, "psnr": 10.0 + step, "ssim": None} for step in (1, 2, 3)],
+                "versions": {"fpmtools": "0.1.0"},
+                "options": {"step": 2},
+            }
+        )
+    rows.append({"solver": "bad", "status": "failed", "reason": "killed by SIGSEGV", "repeats": 1})
+    runs.append({"label": "bad", "status": "failed", "reason": "killed by SIGSEGV"})
+    command = ["fpmtools", "compare", "--data", "my file.mat"]
+    document = {"data": {"name": dataset.name}, "rows": rows, "runs": runs, "command": command}
+    storage.write_json(folder / "results.json", document)
+    html_folder.save_truth(folder, dataset)
+    return folder

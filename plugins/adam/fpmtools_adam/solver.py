@@ -19,7 +19,7 @@ BETAS = (0.9, 0.99)
 
 @dataclass(frozen=True)
 class Options:
-    sweeps: int = option(30, "visits to every LED", minimum=1)
+    sweeps: int = option(20, "visits to every LED", minimum=1)
     led_batch: int = option(8, "LEDs per step", minimum=1)
     lr: float = option(0.05, "first step size, in mean bright-field amplitudes", minimum=1e-6, maximum=10)
     final_lr: float = option(0.01, "last step size as a share of the first (cosine decay)", minimum=0, maximum=1)
@@ -88,13 +88,13 @@ class AdamPixels(Solver[State]):
         return loss, forward.field(gradient) * pixels if in_space else gradient * math.sqrt(pixels)
 
     def result(self, state: State) -> PlaneStack:
-        """All planes; those of blocks not yet begun are still the first guess."""
+        """All planes, inside the synthetic aperture; those of blocks not yet begun are still the first guess."""
         problem, forward = state.problem, state.problem.forward
         unknown = state.unknown
-        spectra = (
-            forward.spectrum(unknown) if self.options.domain == "pixels" else unknown * math.sqrt(unknown[0].numel())
-        )
-        planes = spectra.to(torch.complex64).cpu().numpy()
+        in_space = self.options.domain == "pixels"
+        spectra = forward.spectrum(unknown) if in_space else unknown * math.sqrt(unknown[0].numel())
+        # Adam scales every pixel's step on its own, which leaks into frequencies that no LED has measured.
+        planes = spectra.to(torch.complex64).cpu().numpy() * forward.synthetic_support()
         return PlaneStack.from_spectra(planes, problem.z_um, problem.output_shape, forward.extent_um)
 
     def dump(self, state: State) -> dict[str, torch.Tensor]:

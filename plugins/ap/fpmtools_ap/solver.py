@@ -15,6 +15,7 @@ import torch
 from fpmtools import PlaneStack, Problem, Progress, Solver, option
 
 BLOCK_SAMPLES = 1 << 24  # complex samples of the object planes that are in work at once
+CACHED_SAMPLES = 1 << 24  # complex samples of the kernels that are kept from one sweep to the next
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class State:
     problem: Problem
     filter: torch.Tensor  # |P| / (max|P| (|P|² + ε)), [led or 1, box y, box x]
     planes_per_block: int
+    kernels: dict[int, tuple[torch.Tensor, torch.Tensor]]  # kernel and update weight by LED, of the block in work
     spectra: torch.Tensor  # [z, H, W], every plane
     step: torch.Tensor  # [z, 1, 1, 1]
     error: torch.Tensor  # [z, 1, 1, 1], summed over the LEDs visited in this sweep
@@ -58,7 +60,8 @@ class AlternatingProjection(Solver[State]):
         return State(
             problem,
             size / (size.max() * damped),
-            max(1, BLOCK_SAMPLES // (height * width)),
+            max(1, min(count, BLOCK_SAMPLES // (height * width))),
+            {},
             problem.first_guess().repeat(count, 1, 1),
             column * self.options.step,
             column * 0,
@@ -77,18 +80,31 @@ class AlternatingProjection(Solver[State]):
         led = [problem.order[state.visit % len(problem.order)]]
         spectra = state.spectra[block]
 
-        kernel = forward.kernel(problem.z_um[block], led)
+        kernel, weight = self._kernel(state, block, led[0])
         psi = forward.to_image(forward.crop(spectra, led) * kernel)
-        inverse, error = forward.amplitude_error(psi, problem.amplitudes[led])
+        inverse, error = forward.amplitude_error(psi, problem.amplitudes[led[0] : led[0] + 1])
         state.error[block] += error.square().mean((-2, -1), keepdim=True)
         change = forward.to_piece(psi.mul_(inverse.mul_(error)))  # what the estimate has too much of
-        weight = kernel.conj() * state.filter[led if len(state.filter) > 1 else slice(None)]
         forward.add(spectra, change * weight * -state.step[block], led)
 
         state.visit += 1
         if state.visit % len(problem.order) == 0:
             self._end_sweep(state, block)
+        if state.visit % per_block == 0:
+            state.kernels.clear()
         return self._progress(state, block, error)
+
+    def _kernel(self, state: State, block: slice, led: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Kernel of an LED at the block's planes, and the weight of its update; remembered where there is room."""
+        if led in state.kernels:
+            return state.kernels[led]
+        problem = state.problem
+        kernel = problem.forward.kernel(problem.z_um[block], [led])
+        own = state.filter[led : led + 1] if len(state.filter) > 1 else state.filter
+        pair = kernel, kernel.conj() * own
+        if 2 * kernel.numel() * len(problem.order) <= CACHED_SAMPLES:
+            state.kernels[led] = pair
+        return pair
 
     def _end_sweep(self, state: State, block: slice) -> None:
         error, last = state.error[block], state.last_error[block]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fpmtools import Grid, Problem, Progress, Solver, option
+from fpmtools import Grid, PlaneStack, Problem, Progress, Reconstruction, Solver, option
 from fpmtools_inr.network import ImplicitField, Layout
 from fpmtools_inr.reconstruction import InrReconstruction
 from fpmtools_inr.schedule import Schedule
@@ -23,14 +23,17 @@ from fpmtools_inr.schedule import Schedule
 @dataclass(frozen=True)
 class Options:
     # The network
-    features: int = option(64, "Q: features per pixel of the plane M and per z node", minimum=1)
+    features: int | None = option(
+        None, "Q: features per pixel of the plane M and per z node; none: 32 in 3-D, 16 in 2-D", minimum=1
+    )
     plane: float | None = option(
-        None, "pixels of M per object pixel along each axis; none: half in 3-D, all in 2-D", minimum=0.01, maximum=2
-    )
+        None, "pixels of M per object pixel along each axis; none: 1, or with grid=camera as published", minimum=0.01,
+        maximum=2,
+    )  # fmt: skip
     z_nodes: int | None = option(
-        None, "z nodes of u, interpolated between; none: follows the z range and depth of field", minimum=1
+        None, "z nodes of u, interpolated between; none: one for every two recovered depths of field", minimum=1
     )
-    hidden: int = option(32, "width of the two hidden layers", minimum=1)
+    hidden: int | None = option(None, "width of the two hidden layers; none: 32 in 3-D, 16 in 2-D", minimum=1)
     joint: bool = option(True, "one network for amplitude and phase, instead of one each")
     layer_norm: bool = option(False, "layer norm after each hidden layer")
     plane_scale: float = option(2e-4, "standard deviation of M before training", minimum=0)
@@ -43,35 +46,50 @@ class Options:
     )
     steps: int = option(600, "steps of the one-cycle schedule", minimum=1)
     epochs: int = option(15, "epochs of the epochs schedule", minimum=1)
-    lr: float = option(0.01, "Adam's (highest) step size", minimum=1e-6, maximum=1)
+    lr: float = option(0.003, "Adam's (highest) step size", minimum=1e-6, maximum=1)
+    plane_lr: float = option(10.0, "Adam's step size of M as a multiple of lr", minimum=0.01, maximum=1000)
     lr_decay_epochs: int = option(6, "epochs between decays of lr (epochs schedule)", minimum=1)
     lr_decay: float = option(0.1, "factor of each decay (epochs schedule)", minimum=1e-3, maximum=1)
-    led_batch: int = option(8, "LEDs per step", minimum=1)
+    led_batch: int = option(16, "LEDs per step", minimum=1)
     dark_weight: float = option(
-        0.0, "p in the weights (mean intensity)^-p of the LEDs; 0 treats all alike", minimum=0, maximum=2
+        0.5, "p in the weights (mean intensity)^-p of the LEDs; 0 treats all alike", minimum=0, maximum=2
     )
     coarse_to_fine: bool = option(False, "render on 1/4, 1/2, then all of the object grid, a third of the steps each")
     # The machinery
     grid: str = option(
-        "critical", "critical: smallest grids that lose nothing; camera: raw pixels, whole-pixel shifts, as published",
+        "critical",
+        "critical: smallest grids that lose nothing; camera: raw pixels, as published",
         choices=("critical", "camera"),
-    )  # fmt: skip
+    )
     band_limit: bool = option(True, "render only what lies inside the synthetic aperture")
-    mixed_precision: bool = option(False, "run the network in bfloat16")
+    mixed_precision: str = option(
+        "auto", "run the network in bfloat16; auto: where the processor has it", choices=("auto", "on", "off")
+    )
     compile: bool = option(False, "torch.compile the network (needs a C++ compiler on a CPU)")
 
 
 PAPER = {
     "features": 32,
+    "hidden": 32,
     "z_nodes": 5,
     "joint": False,
     "schedule": "epochs",
     "lr": 1e-3,
+    "plane_lr": 1.0,
     "led_batch": 1,
+    "dark_weight": 0.0,
     "grid": "camera",
     "band_limit": False,
-    "mixed_precision": True,
+    "mixed_precision": "on",
 }
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 matrices in hardware; elsewhere it would be slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 @dataclass
@@ -82,6 +100,7 @@ class State:
     adam: torch.optim.Adam
     schedule: Schedule
     weights: torch.Tensor
+    bfloat16: bool
     count: int = 0
 
 
@@ -92,9 +111,8 @@ class FpmInr(Solver[State]):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": PAPER}
 
     def grid(self) -> Mapping[str, bool]:
-        """The published method works on raw camera pixels with whole-pixel shifts."""
-        critical = self.options.grid == "critical"
-        return {"critical_grid": critical, "subpixel": critical}
+        """The published method works on raw camera pixels."""
+        return {"critical_grid": self.options.grid == "critical"}
 
     def start(self, problem: Problem) -> State:
         """Random features; nothing of the data is used yet."""
@@ -103,9 +121,16 @@ class FpmInr(Solver[State]):
         network.initialise(problem.generator(), options.plane_scale)
         network.to(forward.device)
         evaluate = torch.compile(network) if options.compile else network
-        adam = torch.optim.Adam(network.parameters(), lr=options.lr, fused=True)
+        planes = [value for name, value in network.named_parameters() if name.endswith("plane")]
+        others = [value for name, value in network.named_parameters() if not name.endswith("plane")]
+        groups = [{"params": planes, "share": options.plane_lr}, {"params": others, "share": 1.0}]
+        adam = torch.optim.Adam(groups, lr=options.lr, fused=True)
         schedule = Schedule.choose(options, problem)
-        return State(problem, network, evaluate, adam, schedule, problem.led_weights(options.dark_weight))
+        bfloat16 = (
+            has_bfloat16(forward.device) if options.mixed_precision == "auto" else options.mixed_precision == "on"
+        )
+        weights = problem.led_weights(options.dark_weight)
+        return State(problem, network, evaluate, adam, schedule, weights, bfloat16 and forward.dtype == torch.complex64)
 
     def _layout(self, problem: Problem) -> Layout:
         options, forward = self.options, problem.forward
@@ -117,16 +142,16 @@ class FpmInr(Solver[State]):
             # The published sizes: 512 for a raw image of 1024 in 3-D, as many as the raw image's in 2-D.
             plane = [n // 2 if volume else n for n in forward.image_shape]
         else:
-            plane = [n // 2 if volume else n for n in forward.object_shape]
+            plane = list(forward.object_shape)
         nodes = options.z_nodes
         if nodes is None:
             depth = forward.optics.recovered_depth_of_field_um(forward.na)
-            nodes = max(2, math.ceil((high - low) / depth) + 1)
+            nodes = math.ceil((high - low) / (2 * depth)) + 1
         return Layout(
             (max(2, plane[0]), max(2, plane[1])),
-            options.features,
+            options.features or (32 if volume else 16),
             nodes if volume else 1,
-            options.hidden,
+            options.hidden or (32 if volume else 16),
             1 if options.joint else 2,
             options.layer_norm,
         )
@@ -136,7 +161,7 @@ class FpmInr(Solver[State]):
         problem, forward, options = state.problem, state.problem.forward, self.options
         z_um, leds, lr = state.schedule.at(state.count)
         for group in state.adam.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["share"]
         scale = state.schedule.coarseness(state.count) if options.coarse_to_fine else 1
         spectrum = self._spectrum(state, z_um, scale)
         loss, gradient = forward.loss_and_gradient(
@@ -156,7 +181,7 @@ class FpmInr(Solver[State]):
         z = (z - low) / (high - low) if high > low else torch.zeros_like(z)
         height, width = forward.object_shape
         shape = (math.ceil(height / scale), math.ceil(width / scale))
-        with torch.autocast(forward.device.type, torch.bfloat16, enabled=self.options.mixed_precision):
+        with torch.autocast(forward.device.type, torch.bfloat16, enabled=state.bfloat16):
             amplitude, phase = state.evaluate(z, shape)
         amplitude, phase = amplitude.to(forward.real_dtype), phase.to(forward.real_dtype)
         spectrum = forward.spectrum(torch.polar(torch.ones_like(phase), phase) * amplitude)
@@ -166,12 +191,15 @@ class FpmInr(Solver[State]):
             spectrum = torch.nn.functional.pad(spectrum, padding) * (height * width / (shape[0] * shape[1]))
         return spectrum
 
-    def result(self, state: State) -> InrReconstruction:
-        """A copy of the network as it stands."""
+    def result(self, state: State) -> Reconstruction:
+        """A copy of the network as it stands; in 2-D the plane that it draws, which says the same in fewer bytes."""
         problem, forward = state.problem, state.problem.forward
         grid = Grid(problem.output_shape, forward.extent_um, problem.z_range)
         support = forward.synthetic_support() if self.options.band_limit else None
-        return InrReconstruction(copy.deepcopy(state.network), forward.object_shape, support, grid)
+        volume = InrReconstruction(copy.deepcopy(state.network), forward.object_shape, support, grid)
+        if problem.z_range[0] < problem.z_range[1] or self.options.grid == "camera":
+            return volume
+        return PlaneStack(volume.native_field(problem.z_um[0])[None], problem.z_um, grid)
 
     def dump(self, state: State) -> dict[str, torch.Tensor]:
         """Parameters, Adam's moments and the number of steps."""

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
-from fpmtools import metrics
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError, FpmError, OptionError
-from fpmtools.metrics import align, band_limit, composite, phase_rmse_rad, quality, residual, score
+from fpmtools.metrics import align, band_limit, composite, phase_rmse_rad, prediction, quality, residual, score
 from fpmtools.optics import resample, synthetic_support, to_spectrum
 from fpmtools.reconstruction import Grid, PlaneStack
 from fpmtools.simulation import simulate
@@ -271,5 +270,5 @@ def test_without_dark_leds_there_is_no_dark_residual(thin: Dataset) -> None:
 def test_leds_in_batches_give_the_same_residual(thin: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     recon = stack(1.05 * truth_of(thin).field[None], (4.5,), thin)
     at_once = residual(recon, thin)["per_led"]
-    monkeypatch.setattr(metrics, "BATCH_PIXELS", 3 * 26 * 33)
+    monkeypatch.setattr(prediction, "BATCH_PIXELS", 3 * 26 * 33)
     np.testing.assert_allclose(residual(recon, thin)["per_led"], at_once, rtol=1e-5)

@@ -1,0 +1,158 @@
+"""The images that a reconstruction predicts against the measured ones; needs no truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpmtools.dataset import Dataset
+from fpmtools.errors import DataError
+from fpmtools.reconstruction import Reconstruction
+
+BATCH_PIXELS = 1 << 23  # camera pixels of predicted images that are in memory at once
+Solve = Callable[[Dataset], Reconstruction]
+
+
+class _Images:
+    """Measured amplitudes of a data set, and those that a reconstruction predicts, in the reconstruction's units."""
+
+    def __init__(self, reconstruction: Reconstruction, dataset: Dataset) -> None:
+        from fpmtools.forward import ForwardModel, SamplingPlan
+
+        shape = SamplingPlan.choose(dataset).object_shape
+        self.forward = ForwardModel(dataset.optics, dataset.na, dataset.image_shape, shape, pupil=dataset.pupil)
+        self.reconstruction, self.dataset = reconstruction, dataset
+        self.scale = float(reconstruction.metadata.get("intensity_scale", 1.0))
+
+    def measured(self, leds: Sequence[int]) -> NDArray[np.float64]:
+        images = np.stack([np.asarray(self.dataset.intensities[i], dtype=np.float64) for i in leds])
+        return np.sqrt(np.maximum(images / self.scale, 0))
+
+    def predicted(self, z_um: float, leds: Sequence[int]) -> NDArray[np.float64]:
+        import torch
+
+        field = np.ascontiguousarray(self.reconstruction.field(z_um, self.forward.object_shape))
+        images: NDArray[np.float64] = self.forward.amplitude(torch.from_numpy(field), z_um, leds)[0].numpy()
+        return images
+
+    def batches(self, leds: Sequence[int]) -> Iterator[tuple[slice, Sequence[int]]]:
+        h, w = self.dataset.image_shape
+        size = max(1, BATCH_PIXELS // (h * w))
+        for first in range(0, len(leds), size):
+            part = slice(first, min(first + size, len(leds)))
+            yield part, leds[part]
+
+
+def residual(reconstruction: Reconstruction, dataset: Dataset, *, planes: int = 5) -> dict[str, Any]:
+    """How far the images that a reconstruction predicts are from the measured ones; needs no truth.
+
+    For each LED Σ(a − A)² / ΣA² over the camera's pixels, A the measured and a the predicted amplitude, both in the
+    reconstruction's units (no gain is fitted), averaged over ``planes`` z spread over the reconstructed range.
+
+    Returns
+    -------
+    dict
+        ``per_led`` [led] float64; its means ``all``, ``bright`` and ``dark`` (None where there are no such LEDs).
+    """
+    low, high = reconstruction.grid.z_range
+    depths = np.linspace(low, high, planes) if high > low else np.array([low])
+    images = _Images(reconstruction, dataset)
+    per_led = np.zeros(dataset.n_leds)
+    for part, leds in images.batches(range(dataset.n_leds)):
+        measured = images.measured(leds)
+        power = np.maximum((measured**2).sum(axis=(-2, -1)), np.finfo(float).tiny)
+        for z in depths:
+            error = images.predicted(float(z), leds) - measured
+            per_led[part] += (error**2).sum(axis=(-2, -1)) / (power * len(depths))
+    bright = dataset.bright_field
+    return {
+        "all": float(per_led.mean()),
+        "bright": float(per_led[bright].mean()) if bright.any() else None,
+        "dark": float(per_led[~bright].mean()) if (~bright).any() else None,
+        "per_led": per_led,
+    }
+
+
+def prediction_error(
+    reconstruction: Reconstruction, dataset: Dataset, leds: Sequence[int], *, z_um: Sequence[float] | None = None
+) -> float:
+    """Relative error of the amplitudes that a reconstruction predicts for the LEDs ``leds``, which it has not seen.
+
+    √(mean over these LEDs of Σ(a − A)² / ΣA²), A the measured and a the predicted amplitude; no gain is fitted. Where
+    a sample has depth, each camera pixel is predicted from the plane, of ``z_um`` (default: ``dataset.planes_um``
+    inside the reconstructed range), that explains the *other* LEDs best around it.
+    """
+    low, high = reconstruction.grid.z_range
+    inside = [z for z in (dataset.planes_um if z_um is None else z_um) if low <= z <= high] or [low, high]
+    depths = list(dict.fromkeys(inside))
+    images = _Images(reconstruction, dataset)
+    seen = sorted(set(range(dataset.n_leds)) - set(leds))
+    best = np.full(dataset.image_shape, np.inf)
+    squares = np.zeros((len(leds), *dataset.image_shape))
+    measured = images.measured(leds)
+    for z in depths:
+        misfit = _misfit(images, z, seen) if len(depths) > 1 else np.zeros(dataset.image_shape)
+        better = misfit < best
+        best = np.where(better, misfit, best)
+        squares = np.where(better, (images.predicted(z, leds) - measured) ** 2, squares)
+    power = np.maximum((measured**2).sum(axis=(-2, -1)), np.finfo(float).tiny)
+    return math.sqrt(float(np.mean(squares.sum(axis=(-2, -1)) / power)))
+
+
+def _misfit(images: _Images, z_um: float, leds: Sequence[int]) -> NDArray[np.float64]:
+    """Squared amplitude error [y, x] of the LEDs at one z, summed, and smoothed over 2 µm."""
+    from scipy.ndimage import gaussian_filter
+
+    total = np.zeros(images.dataset.image_shape)
+    for _, part in images.batches(leds):
+        total += ((images.predicted(z_um, part) - images.measured(part)) ** 2).sum(axis=0)
+    return np.asarray(gaussian_filter(total, 2.0 / images.dataset.optics.pixel_um))
+
+
+def held_out_leds(dataset: Dataset, *, share: float = 0.1, seed: int = 0) -> list[int]:
+    """LEDs to hold out: ``share`` of all, chosen at random where the rest still covers what they show.
+
+    Never the LED nearest to the axis; no two neighbours as long as others are left; and only LEDs of whose pupil the
+    rest sees 95 % or more, or the best covered ones. Raises :class:`DataError` for fewer than five LEDs.
+    """
+    na, count = dataset.na, max(1, round(share * dataset.n_leds))
+    if dataset.n_leds < 5 or not 0 < share <= 0.5:
+        raise DataError(f"{dataset.name}: holding out LEDs needs at least 5 of them and a share of at most 0.5")
+    apart = np.linalg.norm(na[:, None] - na[None], axis=-1)
+    spacing = np.median(np.sort(apart, axis=1)[:, 1])
+    covered = np.array([_covered(na, i, dataset.optics.na) for i in range(dataset.n_leds)])
+    covered[dataset.order[0]] = -1
+    enough = min(0.95, np.sort(covered)[-count])
+    candidates = np.random.default_rng([seed, 4]).permutation(np.flatnonzero(covered >= enough))
+    chosen: list[int] = []
+    for least in (1.5 * spacing, 0.0):
+        for i in candidates:
+            if len(chosen) < count and i not in chosen and (not chosen or apart[i, chosen].min() > least):
+                chosen.append(int(i))
+    return sorted(chosen)
+
+
+def _covered(na: NDArray[np.float64], led: int, objective_na: float) -> float:
+    """Share of the pupil of one LED that lies in those of the others."""
+    n = np.arange(500) + 0.5  # a sunflower's seeds: even over the disc
+    radius, angle = objective_na * np.sqrt(n / 500), n * np.pi * (3 - math.sqrt(5))
+    points = na[led] + np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    others = np.delete(na, led, axis=0)
+    return float(np.mean((np.linalg.norm(points[:, None] - others[None], axis=-1) <= objective_na).any(axis=1)))
+
+
+def held_out_error(
+    dataset: Dataset, solve: Solve, *, share: float = 0.1, seed: int = 0, z_um: Sequence[float] | None = None
+) -> float:
+    """Solve without :func:`held_out_leds` and return the :func:`prediction_error` of these.
+
+    A truth-free score that does not reward a solver for fitting the noise of what it was shown. ``solve`` turns a data
+    set into a reconstruction, for example ``lambda part: fpmtools.reconstruct(part, "ap")``.
+    """
+    leds = held_out_leds(dataset, share=share, seed=seed)
+    kept = sorted(set(range(dataset.n_leds)) - set(leds))
+    return prediction_error(solve(dataset.select(kept)), dataset, leds, z_um=z_um)

@@ -1,0 +1,153 @@
+"""What a plugin announces: one record per solver or metric, checked when it is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from fpmtools.errors import SolverError, unknown
+
+API_VERSION = 1
+CAPABILITIES = frozenset({"2d", "z-stack", "continuous-z", "resume", "cuda"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverRecord:
+    """What a plugin says about one solver.
+
+    Parameters
+    ----------
+    name
+        Lower-case letters, digits and hyphens, a letter first: what users type after ``--solver``.
+    summary
+        One line for the list of solvers.
+    solver
+        ``"module:Class"`` of a :class:`fpmtools.Solver`; imported when the solver is used, not before.
+    reconstructions
+        ``kind`` → ``"module:Class"`` of each :class:`fpmtools.Reconstruction` of its own that the solver returns.
+        Solvers that return a ``PlaneStack`` leave it empty.
+    capabilities
+        Any of ``2d`` (one plane), ``z-stack`` (several planes), ``continuous-z`` (any z between them), ``resume``
+        (has dump and restore), ``cuda`` (tested on a GPU).
+    references
+        Papers, with DOI.
+    api_version
+        The version of this contract that the plugin is written for.
+
+    Raises
+    ------
+    SolverError, OptionError
+        When a value is not of this form.
+    """
+
+    name: str
+    summary: str
+    solver: str
+    reconstructions: Mapping[str, str] = field(default_factory=dict)
+    capabilities: frozenset[str] = frozenset()
+    references: tuple[str, ...] = ()
+    api_version: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        _need(_is_name(self.name), "name", self.name, "lower-case letters, digits and hyphens, a letter first")
+        _check_version("solver", self.name, self.api_version)
+        _need(_is_one_line(self.summary), "summary", self.summary, "one line of text")
+        _need(_is_class_path(self.solver), "solver", self.solver, "'module:Class'")
+        kinds = self.reconstructions
+        _need(isinstance(kinds, Mapping), "reconstructions", kinds, "a mapping of kind to 'module:Class'")
+        for kind, path in kinds.items():
+            _need(_is_name(kind) and _is_class_path(path), "reconstructions", {kind: path}, "{'kind': 'module:Class'}")
+        for name in ("capabilities", "references"):
+            words = getattr(self, name)
+            is_words = isinstance(words, Iterable) and not isinstance(words, str)
+            _need(is_words and all(isinstance(word, str) for word in words), name, words, "a collection of str")
+        object.__setattr__(self, "capabilities", frozenset(self.capabilities))
+        object.__setattr__(self, "references", tuple(self.references))
+        for word in sorted(self.capabilities - CAPABILITIES):
+            raise unknown(f"capability of solver {self.name!r}:", word, CAPABILITIES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRecord:
+    """What a plugin says about one number that can be computed of any reconstruction.
+
+    Parameters
+    ----------
+    name
+        Lower-case letters, digits and underscores, a letter first: the column's name in a comparison.
+    summary
+        One line that says what is measured.
+    measure
+        ``"module:function"``, called as ``function(case)`` with a :class:`fpmtools.evaluation.Case`; returns a number,
+        or None where it has no meaning. Imported when the metric is used, not before.
+    unit
+        Such as ``dB``, ``rad``, ``µm``, ``bytes``; empty for a pure number.
+    better
+        ``"higher"`` or ``"lower"``; empty where neither is.
+    needs_truth
+        Whether it needs a data set whose truth is known.
+    cost
+        ``"cheap"``, or ``"solves"`` when it runs the solver again on part of the measurements.
+    references
+        Papers, with DOI.
+    api_version
+        The version of this contract that the plugin is written for.
+
+    Raises
+    ------
+    SolverError
+        When a value is not of this form.
+    """
+
+    name: str
+    summary: str
+    measure: str
+    unit: str = ""
+    better: str = ""
+    needs_truth: bool = False
+    cost: str = "cheap"
+    references: tuple[str, ...] = ()
+    api_version: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        named = isinstance(self.name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", self.name)
+        kind = "MetricRecord"
+        _need(named, "name", self.name, "lower-case letters, digits and underscores, a letter first", kind)
+        _check_version("metric", self.name, self.api_version, kind)
+        _need(_is_one_line(self.summary), "summary", self.summary, "one line of text", kind)
+        _need(_is_class_path(self.measure), "measure", self.measure, "'module:function'", kind)
+        _need(isinstance(self.unit, str), "unit", self.unit, "a str", kind)
+        _need(self.better in ("higher", "lower", ""), "better", self.better, "'higher', 'lower' or ''", kind)
+        _need(isinstance(self.needs_truth, bool), "needs_truth", self.needs_truth, "True or False", kind)
+        _need(self.cost in ("cheap", "solves"), "cost", self.cost, "'cheap' or 'solves'", kind)
+        words = self.references
+        is_words = isinstance(words, Iterable) and not isinstance(words, str)
+        _need(is_words and all(isinstance(w, str) for w in words), "references", words, "a collection of str", kind)
+        object.__setattr__(self, "references", tuple(self.references))
+
+
+def _check_version(what: str, name: str, version: int, kind: str = "SolverRecord") -> None:
+    if isinstance(version, int) and version > API_VERSION:
+        raise SolverError(
+            f"{what} {name!r} is written for version {version} of the {what} interface and this "
+            f"fpmtools has version {API_VERSION}: upgrade fpmtools"
+        )
+    _need(version == API_VERSION, "api_version", version, str(API_VERSION), kind)
+
+
+def _need(valid: object, name: str, value: object, form: str, kind: str = "SolverRecord") -> None:
+    if not valid:
+        raise SolverError(f"{kind}: {name} {value!r} must be {form}")
+
+
+def _is_one_line(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\n" not in value
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9-]*", value) is not None
+
+
+def _is_class_path(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value) is not None

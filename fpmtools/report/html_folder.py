@@ -1,0 +1,256 @@
+"""What a comparison left in its folder, read defensively: what is missing is left out, and never an error."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpmtools import metrics, storage
+from fpmtools.dataset import Dataset, Truth
+from fpmtools.errors import DataError, FpmError
+from fpmtools.reconstruction import RESULT_FILE, Reconstruction
+from fpmtools.report.contrast import without_piston
+
+RESULTS_FILE = "results.json"
+TRUTH_FOLDER = "truth"
+GOOD = frozenset({"done", "stopped", "reached"})  # statuses of runs that did what they were asked to
+
+
+Curve = list[tuple[float, float]]
+Field = NDArray[np.complexfloating[Any, Any]]
+
+
+class InFocus(NamedTuple):
+    """A result with every pixel [y, x] at its true depth, after the complex gain that brings it to the truth."""
+
+    field: Field
+    gain: complex
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One solver on one data set: its row of the table, and the records (``run.json``) of its runs."""
+
+    name: str
+    data: str
+    row: Mapping[str, Any]
+    records: Sequence[Mapping[str, Any]]
+    folder: Path | None
+
+    @property
+    def status(self) -> str:
+        """How it ended; "done" where it did what it was asked to."""
+        return str(self.row.get("status", "unknown"))
+
+    @property
+    def reason(self) -> str:
+        """Why there is no full result, in words."""
+        return str(self.row.get("reason") or "")
+
+    @cached_property
+    def reconstruction(self) -> Reconstruction | str:
+        """The result of its first run that has one, or why there is none."""
+        if self.folder is None:
+            return self.reason or "no saved result"
+        try:
+            return Reconstruction.load(self.folder)
+        except FpmError as error:
+            return str(error)
+
+    def number(self, key: str) -> float | None:
+        """The finite number in the row under ``key``, if there is one."""
+        return number(self.row.get(key))
+
+    def recorded(self, key: str) -> Any:
+        """What the first of its runs that has recorded ``key`` says; None where none has."""
+        return next((record[key] for record in self.records if record.get(key)), None)
+
+    def over_time(self, key: str) -> Curve:
+        """(seconds, value) of "psnr" or "ssim" while it ran, or of its "loss"; empty where not recorded."""
+        if key == "loss":
+            rows = [row for row in _list(self.recorded("history")) if isinstance(row, list) and len(row) == 3]
+            return _finite((row[1], row[2]) for row in rows)
+        points = [point for point in _list(self.recorded("quality_over_time")) if isinstance(point, dict)]
+        return _finite((point.get("seconds"), point.get(key)) for point in points)
+
+    def ring_correlation(self) -> tuple[Curve, Curve]:
+        """(cycles/µm, correlation) and (cycles/µm, threshold); empty where not measured."""
+        found = self.recorded("ring_correlation")
+        if not isinstance(found, dict):
+            return [], []
+        frequencies = _list(found.get("frequency"))
+        curves = (_list(found.get(key)) for key in ("correlation", "threshold"))
+        first, second = (_finite(zip(frequencies, curve, strict=False)) for curve in curves)
+        return first, second
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a comparison's folder holds.
+
+    ``truths`` are limited to the band that the LEDs cover; their global phase is free, and chosen to be 0 on average.
+    """
+
+    folder: Path
+    document: Mapping[str, Any]
+    entries: Sequence[Entry]
+    truths: Mapping[str, Truth]
+    _in_focus: dict[Entry, InFocus] = field(default_factory=dict, repr=False)
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the data sets, in order."""
+        return list(dict.fromkeys(entry.data for entry in self.entries))
+
+    @property
+    def solvers(self) -> list[str]:
+        """Names of the solvers, in order; a solver's place decides its colour."""
+        return list(dict.fromkeys(entry.name for entry in self.entries))
+
+    def of(self, data: str) -> list[Entry]:
+        """The entries of one data set."""
+        return [entry for entry in self.entries if entry.data == data]
+
+    def in_focus(self, entry: Entry) -> InFocus | None:
+        """The result brought to the truth; None where there is no result or no truth."""
+        truth, result = self.truths.get(entry.data), entry.reconstruction
+        if truth is None or isinstance(result, str):
+            return None
+        if entry not in self._in_focus:
+            composite = metrics.composite(result, truth.depth_um)
+            gain = metrics.align(truth.field, composite)
+            self._in_focus[entry] = InFocus(composite * np.complex64(gain), gain)
+        return self._in_focus[entry]
+
+    def ring_correlations(self, data: str) -> tuple[dict[Entry, Curve], Curve]:
+        """Each solver's (cycles/µm, correlation), and the threshold: of two halves of the LEDs where that was measured.
+
+        Otherwise of the results with the truth, where there is one, for which 0.5 is the customary threshold.
+        """
+        measured = {entry: entry.ring_correlation() for entry in self.of(data)}
+        halves = {entry: curve for entry, (curve, _) in measured.items() if curve}
+        if halves or data not in self.truths:
+            return halves, next((limit for _, limit in measured.values() if limit), [])
+        truth, found = self.truths[data].field, {}
+        for entry in self.of(data):
+            shown = self.in_focus(entry)
+            if shown is not None and isinstance(entry.reconstruction, Reconstruction):
+                height, width = entry.reconstruction.grid.extent_um
+                rings = metrics.ring_correlation(truth, shown.field, (height / truth.shape[0], width / truth.shape[1]))
+                found[entry] = _finite(zip(rings.frequency.tolist(), rings.correlation.tolist(), strict=True))
+        return found, [(frequency, 0.5) for frequency, _ in next(iter(found.values()), [])]
+
+
+def read(folder: str | Path) -> Evidence:
+    """Read the folder that ``fpmtools compare --out`` wrote.
+
+    Raises :class:`DataError` when it holds no readable ``results.json`` with rows; anything else may be missing.
+    """
+    folder = Path(folder)
+    path = folder / RESULTS_FILE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        rows = [row for row in document["rows"] if isinstance(row, dict)]
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder}: no {RESULTS_FILE} here; give a folder that 'fpmtools compare --out' wrote"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not the results of a comparison ({error!r})") from error
+    if not rows:
+        raise DataError(f"{path}: the comparison has no rows")
+    records = [record for record in document.get("runs") or () if isinstance(record, dict)]
+    only = _name(document.get("data"))
+    several_seeds = len({row.get("seed") for row in rows}) > 1
+    entries = [_entry(folder, row, records, only, several_seeds) for row in rows]
+    return Evidence(folder, document, entries, dict(_truths(folder)))
+
+
+def save_truth(folder: str | Path, dataset: Dataset) -> Path | None:
+    """Keep what a simulated data set's results are to be compared with: its truth, limited to the LEDs' band.
+
+    float32 ``field`` [y, x, (re, im)] and ``depth_um`` [y, x] in ``truth/``; None where there is no truth, and then an
+    older one of the same name is removed.
+    """
+    truth, path = dataset.truth, Path(folder) / TRUTH_FOLDER / f"{slug(dataset.name)}.safetensors"
+    if truth is None:
+        path.unlink(missing_ok=True)
+        return None
+    pixel_um = dataset.image_shape[1] * dataset.optics.pixel_um / truth.field.shape[1]
+    limited = metrics.band_limit(truth.field, dataset.optics, dataset.na, pixel_um).astype(np.complex64)
+    tensors = {"field": limited.view(np.float32).reshape(*limited.shape, 2), "depth_um": truth.depth_um}
+    return storage.write_tensors(path, tensors, "truth", {"data": dataset.name})
+
+
+def number(value: Any) -> float | None:
+    """``value`` if it is a finite number."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if usable else None
+
+
+def slug(name: str) -> str:
+    """A name as a file name."""
+    return re.sub(r"[^A-Za-z0-9._=-]+", "_", name)
+
+
+def _truths(folder: Path) -> Iterator[tuple[str, Truth]]:
+    for path in sorted((folder / TRUTH_FOLDER).glob("*.safetensors")):
+        try:
+            tensors, header = storage.read_tensors(path, "truth")
+            pairs: NDArray[np.float32] = np.ascontiguousarray(tensors["field"], dtype=np.float32)
+            flat = without_piston(pairs.view(np.complex64)[..., 0])
+            yield str(header["data"]), Truth(flat, tensors["depth_um"])
+        except (FpmError, KeyError, ValueError, IndexError):
+            continue  # the report then says that there is no truth
+
+
+def _entry(
+    folder: Path, row: Mapping[str, Any], records: Sequence[Mapping[str, Any]], only: str, several_seeds: bool
+) -> Entry:
+    solver, data = str(row.get("solver", "")), _name(row.get("data")) or only
+    own = [record for record in records if _belongs(record, row)]
+    places = (_inside(folder, place) for record in [*own, {}] for place in _places(record, solver))
+    name = f"{solver} (seed {row.get('seed')})" if several_seeds else solver
+    return Entry(name, data, row, own, next(filter(None, places), None))
+
+
+def _belongs(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a run is one of those that a row sums up: the same solver and, where both say so, data set and seed."""
+    if record.get("label") != row.get("solver"):
+        return False
+    pairs = [(_name(record.get("data")), _name(row.get("data"))), (record.get("seed"), row.get("seed"))]
+    return all(mine == theirs for mine, theirs in pairs if mine not in (None, "") and theirs not in (None, ""))
+
+
+def _places(record: Mapping[str, Any], solver: str) -> list[str]:
+    """Where a run's folder may be, the likeliest first."""
+    if isinstance(said := record.get("folder"), str):
+        return [said, f"runs/{said}"]
+    return [f"{base}{slug(solver)}{number}" for base in ("runs/", "") for number in ("", "-1")]
+
+
+def _inside(folder: Path, place: str) -> Path | None:
+    """``place`` in ``folder`` if a result is there; never one that lies outside."""
+    path = (folder / place).resolve()
+    return path if path.is_relative_to(folder.resolve()) and (path / RESULT_FILE).is_file() else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _finite(pairs: Iterable[tuple[Any, Any]]) -> Curve:
+    return [(x, y) for x, y in pairs if number(x) is not None and number(y) is not None]
+
+
+def _name(data: Any) -> str:
+    return str((data.get("name") if isinstance(data, Mapping) else data) or "")

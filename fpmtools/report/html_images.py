@@ -1,0 +1,186 @@
+"""The pictures of the report as data URIs: amplitude, phase and error of every plane, bounded in number and in bytes.
+
+They are for looking at. Fields are resampled band-limited, as complex fields, before amplitude and phase are taken;
+amplitudes are 8-bit and may be compressed with loss, phases and errors are exact to one of 128 colours.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from fpmtools.dataset import Truth
+from fpmtools.optics import Shape, resample
+from fpmtools.reconstruction import Reconstruction
+from fpmtools.report.contrast import FULL_CIRCLE, Scale, gray_scale, without_piston
+from fpmtools.report.html_folder import Entry, Evidence, Field, InFocus
+
+LARGEST = 512  # pixels of the longer side
+SMALLEST = 64
+MOST_PLANES = 24
+MOST_BYTES = 10_000_000  # of all pictures, before base64 adds a third
+COLOURS = 128
+ERROR_MAP = "magma"
+
+
+def galleries(evidence: Evidence) -> list[dict[str, Any]]:
+    """One JSON-ready gallery per data set; an empty list where no solver has a result.
+
+    Each holds ``data``, ``extent_um`` (y, x), ``shape``, ``z_um`` of the planes shown, ``window`` (the amplitudes that
+    are black and white), ``error_max`` (None without a truth), and ``sources``: the solvers and the truth, each with
+    its ``name``, its place among the ``colours`` or -1, ``planes`` ([z] of amplitude and phase, None where it has no
+    such z) and ``focus``: the picture with every pixel at its true depth (amplitude, phase, error), or None.
+    """
+    found = {data: sources for data in evidence.datasets if (sources := _sources(evidence, data))}
+    return [_gallery(evidence, data, sources, MOST_BYTES // len(found)) for data, sources in found.items()]
+
+
+def palette(name: str) -> list[str]:
+    """The 128 colours of a matplotlib colour map as ``#rrggbb``."""
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in _palette(name).tolist()]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A solver's result, and how it stands beside the truth where there is one."""
+
+    entry: Entry
+    result: Reconstruction
+    truth: Truth | None
+    in_focus: InFocus | None
+
+    def plane(self, z_um: float, shape: Shape) -> Field | None:
+        """The plane at ``z_um``, mean phase 0, as bright as the truth; None outside the reconstructed range."""
+        low, high = self.result.grid.z_range
+        slack = 1e-6 * max(1.0, abs(low), abs(high))
+        if not low - slack <= z_um <= high + slack:
+            return None
+        gain = 1.0 if self.in_focus is None else abs(self.in_focus.gain)
+        return without_piston(self.result.field(z_um, shape)) * np.float32(gain)
+
+    def error(self, shape: Shape) -> NDArray[np.floating[Any]] | None:
+        """|truth - aligned field| [y, x]."""
+        if self.truth is None or self.in_focus is None:
+            return None
+        return np.asarray(np.abs(resample(self.truth.field - self.in_focus.field, shape)))
+
+
+def _gallery(evidence: Evidence, data: str, sources: Sequence[_Source], most_bytes: int) -> dict[str, Any]:
+    truth = evidence.truths.get(data)
+    grid = sources[0].result.grid
+    z_um = _planes(sources)
+    shape = _fitting_shape(sources, z_um, most_bytes)
+    window = _window([source.plane(z_um[len(z_um) // 2], shape) for source in sources], truth)
+    shown = [_shown(source, evidence.solvers.index(source.entry.name), z_um, shape, window) for source in sources]
+    errors = [source.error(shape) for source in sources]
+    error_max = _error_max(errors)
+    for picture, error in zip(shown, errors, strict=True):
+        if error is not None:
+            picture["focus"]["error"] = _coloured(error / error_max, ERROR_MAP)
+    if truth is not None:
+        focus = _pictures(resample(truth.field, shape), window)
+        shown.append({"name": "truth", "colour": -1, "planes": [None] * len(z_um), "focus": focus})
+    return {
+        "data": data,
+        "extent_um": list(grid.extent_um),
+        "shape": list(shape),
+        "z_um": z_um,
+        "window": [window.low, window.high],
+        "error_max": None if truth is None else error_max,
+        "sources": shown,
+    }
+
+
+def _sources(evidence: Evidence, data: str) -> list[_Source]:
+    truth, found = evidence.truths.get(data), []
+    for entry in evidence.of(data):
+        if isinstance(entry.reconstruction, Reconstruction):
+            found.append(_Source(entry, entry.reconstruction, truth, evidence.in_focus(entry)))
+    return found
+
+
+def _planes(sources: Sequence[_Source]) -> list[float]:
+    """The z that were asked for, at most :data:`MOST_PLANES` of them."""
+    low, high = sources[0].result.grid.z_range
+    default = [low] if low == high else [float(z) for z in np.linspace(low, high, MOST_PLANES)]
+    asked = next((z for source in sources if (z := source.entry.recorded("z_um"))), default)
+    chosen = sorted({round(k) for k in np.linspace(0, len(asked) - 1, min(MOST_PLANES, len(asked)))})
+    return [float(asked[k]) for k in chosen]
+
+
+def _fitting_shape(sources: Sequence[_Source], z_um: Sequence[float], most_bytes: int) -> Shape:
+    """The size at which all pictures together should take ``most_bytes``, judged by the middle planes."""
+    grid = sources[0].result.grid.shape
+    largest = _scaled(grid, LARGEST)
+    samples = [field for source in sources if (field := source.plane(z_um[len(z_um) // 2], largest)) is not None]
+    window = _window(samples, None)
+    weights = [3 / 4 * len(uri) for field in samples for uri in _pictures(field, window).values()]
+    expected = 2 * float(np.mean(weights or [0])) * len(sources) * (len(z_um) + 2)
+    return _scaled(grid, max(SMALLEST, int(max(largest) * math.sqrt(min(1.0, most_bytes / max(expected, 1.0))))))
+
+
+def _scaled(shape: Shape, longest: int) -> Shape:
+    """``shape`` with its longer side at most ``longest``."""
+    factor = min(1.0, longest / max(shape))
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+def _window(fields: Sequence[Field | None], truth: Truth | None) -> Scale:
+    """The truth's grey scale; without one, the median over the solvers, so that none that went wrong decides it."""
+    leading = [field for field in fields if field is not None] if truth is None else [truth.field]
+    scales = [gray_scale([np.abs(field)]) for field in leading] or [gray_scale([])]
+    return Scale("gray", float(np.median([s.low for s in scales])), float(np.median([s.high for s in scales])))
+
+
+def _error_max(errors: Sequence[NDArray[np.floating[Any]] | None]) -> float:
+    """The upper end of the error scale: what 99.8 % of the median solver's pixels stay below."""
+    tops = [float(np.percentile(error, 99.8)) for error in errors if error is not None]
+    return max(float(np.median(tops)), 1e-6) if tops else 1.0
+
+
+def _shown(source: _Source, colour: int, z_um: Sequence[float], shape: Shape, window: Scale) -> dict[str, Any]:
+    planes = [None if (field := source.plane(z, shape)) is None else _pictures(field, window) for z in z_um]
+    focus = None if source.in_focus is None else _pictures(resample(source.in_focus.field, shape), window)
+    return {"name": source.entry.name, "colour": colour, "planes": planes, "focus": focus}
+
+
+def _pictures(field: Field, window: Scale) -> dict[str, str]:
+    levels = (np.abs(field) - window.low) / (window.high - window.low)
+    turn = np.angle(field) / (2 * np.pi) + 0.5
+    return {"amplitude": _gray(levels), "phase": _coloured(turn, FULL_CIRCLE.cmap)}
+
+
+def _gray(levels: NDArray[np.floating[Any]]) -> str:
+    image = Image.fromarray(np.round(255 * np.clip(np.nan_to_num(levels), 0, 1)).astype(np.uint8))
+    if features.check("webp"):
+        return _uri(image, "webp", quality=86)
+    return _uri(image, "png", optimize=True)
+
+
+def _coloured(share: NDArray[np.floating[Any]], cmap: str) -> str:
+    index = np.clip(np.floor(COLOURS * np.nan_to_num(share)), 0, COLOURS - 1).astype(np.uint8)
+    image = Image.fromarray(index)
+    image.putpalette(_palette(cmap).tobytes())
+    return _uri(image, "png", optimize=True)
+
+
+@functools.cache
+def _palette(name: str) -> NDArray[np.uint8]:
+    share = (np.arange(COLOURS) + 0.5) / COLOURS
+    return np.asarray(np.round(255 * matplotlib.colormaps[name](share)[:, :3]), dtype=np.uint8)
+
+
+def _uri(image: Image.Image, kind: str, **how: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **how)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,240 @@
+"""The report in a real browser: table, viewer, theme, by pointer and by keyboard."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+
+def by_id(browser, name):
+    return browser.find_element(By.ID, name)
+
+
+def painted(browser) -> np.ndarray:
+    """What the viewer's canvas shows, float [y, x, rgb], once it has settled."""
+    state = "const c = document.getElementById('canvas'); return [c.dataset.painted, c.dataset.shows]"
+    known = None
+
+    def settled(_):
+        nonlocal known
+        before, known = known, browser.execute_script(state)
+        return known[0] is not None and known == before
+
+    WebDriverWait(browser, 10, poll_frequency=0.06).until(settled)
+    uri = browser.execute_script("return document.getElementById('canvas').toDataURL()")
+    image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    return np.asarray(image.convert("RGB"), dtype=float)
+
+
+def differ(one, other) -> float:
+    return float(np.abs(one - other).mean())
+
+
+def choose(browser, name, value):
+    browser.find_element(By.CSS_SELECTOR, f"[name={name}][value={value}]").click()
+
+
+def column(browser, k):
+    rows = browser.find_elements(By.CSS_SELECTOR, "#summary-table tbody tr")
+    return [row.find_elements(By.XPATH, "./*")[k].text for row in rows]
+
+
+def heading(browser, name):
+    headings = browser.find_elements(By.CSS_SELECTOR, "#summary-table thead th")
+    place = next(k for k, one in enumerate(headings) if one.text.startswith(name))
+    return place, headings[place]
+
+
+def test_nothing_of_a_hostile_name_runs(page):
+    browser = page()
+    assert "taken" not in browser.title
+    assert "<script>" in by_id(browser, "failures").text
+    assert "onerror" in column(browser, 0)[2]
+
+
+@pytest.mark.parametrize("by", ["click", "keyboard"])
+def test_sorting_by_a_column(page, by):
+    browser = page()
+    place, head = heading(browser, "PSNR")
+    button = head.find_element(By.TAG_NAME, "button")
+
+    def press():
+        if by == "click":
+            button.click()
+        else:
+            browser.execute_script("arguments[0].focus()", button)
+            ActionChains(browser).send_keys(Keys.ENTER).perform()
+        return [float(text) for text in column(browser, place) if text != "–"], column(browser, place)[-1]
+
+    up, last = press()
+    assert (up, last) == (sorted(up), "–")
+    assert head.get_attribute("aria-sort") == "ascending"
+    down, last = press()
+    assert (down, last) == (sorted(up, reverse=True), "–")
+    assert head.get_attribute("aria-sort") == "descending"
+    other, other_head = heading(browser, "solver")
+    other_head.find_element(By.TAG_NAME, "button").click()
+    assert head.get_attribute("aria-sort") == "none"
+    names = column(browser, other)
+    assert names[1:] == ["adam:sweeps=2", "ap:sweeps=9"] or names[:2] == ["adam:sweeps=2", "ap:sweeps=9"]
+
+
+def test_further_numbers_on_request(page):
+    browser = page()
+    before = len(
+        [head for head in browser.find_elements(By.CSS_SELECTOR, "#summary-table thead th") if head.is_displayed()]
+    )
+    by_id(browser, "more").click()
+    after = len(
+        [head for head in browser.find_elements(By.CSS_SELECTOR, "#summary-table thead th") if head.is_displayed()]
+    )
+    assert after > before
+
+
+def test_the_z_slider_changes_the_plane(page):
+    browser = page()
+    first, slider = painted(browser), by_id(browser, "z")
+    assert by_id(browser, "z-value").text == "0.00 µm"
+    slider.send_keys(Keys.END)
+    last = painted(browser)
+    assert by_id(browser, "z-value").text == "2.00 µm"
+    half = first.shape[1] // 2 - 20
+    assert differ(first[:, :half], last[:, :half]) > 1
+    assert differ(first[:, half + 40 :], last[:, half + 40 :]) < 0.1  # the truth has no planes
+    slider.send_keys(Keys.ARROW_LEFT)
+    assert by_id(browser, "z-value").text == "1.00 µm"
+    slider.send_keys(Keys.ARROW_LEFT)
+    assert differ(first, painted(browser)) < 0.1
+
+
+def test_the_divider_follows_pointer_and_keys(page):
+    browser = page()
+    Select(by_id(browser, "left")).select_by_visible_text("truth")
+    Select(by_id(browser, "right")).select_by_visible_text("adam:sweeps=2")
+    divider, before = by_id(browser, "divider"), painted(browser)
+    width = before.shape[1]
+    ActionChains(browser).drag_and_drop_by_offset(divider, -width // 4, 0).perform()
+    assert int(divider.get_attribute("aria-valuenow")) == pytest.approx(25, abs=1)
+    after = painted(browser)
+    changed = np.flatnonzero(np.abs(before - after).max(axis=(0, 2)) > 4)
+    assert changed.min() == pytest.approx(width / 4, abs=4)
+    assert changed.max() == pytest.approx(width / 2, abs=4)
+    divider.send_keys(Keys.ARROW_RIGHT)
+    assert int(divider.get_attribute("aria-valuenow")) == pytest.approx(27, abs=1)
+    divider.send_keys(Keys.END)
+    assert divider.get_attribute("aria-valuenow") == "100"
+    whole = painted(browser)
+    divider.send_keys(Keys.HOME)
+    assert divider.get_attribute("aria-valuenow") == "0"
+    assert differ(whole, painted(browser)) > 1
+
+
+def test_amplitude_phase_and_error(page):
+    browser = page()
+    amplitude = painted(browser)
+    choose(browser, "quantity", "phase")
+    phase = painted(browser)
+    assert by_id(browser, "bar-label").text == "phase (rad)"
+    assert by_id(browser, "bar-low").text == "−π"
+    assert np.ptp(amplitude, axis=2).max() <= 3  # grey
+    assert np.ptp(phase, axis=2).max() > 20
+    choose(browser, "quantity", "error")
+    assert differ(phase, painted(browser)) > 1
+    assert not by_id(browser, "z").is_enabled()
+    assert "no error" in by_id(browser, "right-tag").text  # the truth has none
+
+
+def test_zoom_is_linked_and_goes_by_button_key_and_wheel(page):
+    browser = page()
+    choose(browser, "layout", "pair")
+    Select(by_id(browser, "left")).select_by_visible_text("truth")
+    whole = painted(browser)
+    half = whole.shape[1] // 2
+
+    def sides(picture):  # without scale bars and edges
+        return picture[40:-60, 4 : half - 4], picture[40:-60, -half + 4 : -4]
+
+    assert differ(*sides(whole)) < 1
+    by_id(browser, "zoom-in").click()
+    near = painted(browser)
+    assert differ(whole, near) > 1
+    assert differ(*sides(near)) < 1
+    canvas = by_id(browser, "canvas")
+    canvas.click()
+    canvas.send_keys("+")
+    assert by_id(browser, "zoom-value").text == "2.3 ×"
+    canvas.send_keys(Keys.ARROW_RIGHT)
+    moved = painted(browser)
+    assert differ(*sides(moved)) < 1
+    ActionChains(browser).drag_and_drop_by_offset(canvas, -60, 25).perform()
+    assert differ(moved, painted(browser)) > 1
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    box = browser.execute_script("return arguments[0].getBoundingClientRect().toJSON()", canvas)
+    turn = {"type": "mouseWheel", "x": box["x"] + 100, "y": box["y"] + 60, "deltaX": 0, "deltaY": -300}
+    browser.execute_cdp_cmd("Input.dispatchMouseEvent", turn)
+    painted(browser)
+    assert float(by_id(browser, "zoom-value").text.split()[0]) > 3
+    canvas.send_keys("0")
+    assert differ(whole, painted(browser)) < 0.1
+
+
+def test_values_under_the_pointer(page):
+    browser = page()
+    canvas = by_id(browser, "canvas")
+    painted(browser)
+    ActionChains(browser).move_to_element_with_offset(canvas, 40, 30).perform()
+    text = by_id(browser, "readout").text
+    assert text.startswith("x ")
+    left, right = (float(part.split()[1]) for part in text.split(" · ")[1:])
+    assert 0.2 < left < 1.6
+    assert 0.2 < right < 1.6
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_theme_follows_the_system_until_told_otherwise(page, dark):
+    browser = page(dark=dark)
+
+    def brightness():
+        colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        return sum(int(part) for part in colour.strip("rgb()").split(",")) / 3
+
+    def line():
+        return browser.execute_script("return getComputedStyle(document.querySelector('.dot.s0')).fill")
+
+    system, button, ink = brightness(), by_id(browser, "theme"), line()
+    assert (system < 60) if dark else (system > 200)
+    button.click()
+    assert (button.text, brightness() < 60) == ("Theme: dark", True)
+    assert (line() == ink) == dark
+    browser.refresh()
+    assert by_id(browser, "theme").text == "Theme: dark"
+    by_id(browser, "theme").click()
+    assert brightness() > 200
+    by_id(browser, "theme").click()
+    assert brightness() == system
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_no_width_makes_the_page_scroll_sideways(page, width):
+    browser = page(width)
+    painted(browser)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    stage = browser.find_element(By.CSS_SELECTOR, ".stage")
+    assert stage.size["width"] > 0.45 * width
+    assert stage.size["height"] < 1.1 * stage.size["width"]
+
+
+def test_every_control_can_be_reached_by_keyboard(page):
+    browser = page()
+    reached = set()
+    for _ in range(60):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        reached.add(browser.execute_script("return document.activeElement.id"))
+    assert {"theme", "more", "canvas", "divider", "left", "right", "z", "play", "focus", "zoom-in"} <= reached

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from fpmtools.cli import main
+from fpmtools.report import html_folder, html_page
+
+HOSTILE = "</script><script>document.title='x'</script><img src=//evil.example onerror=alert(1)>\"'&\u202e"
+
+
+class Elements(HTMLParser):
+    """Every element of a page, in order: (tag, attributes), and the text inside each script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.words: list[str] = []
+        self.in_script = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        self.in_script = tag == "script"
+        if self.in_script:
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self.in_script = False
+
+    def handle_data(self, data):
+        if self.in_script:
+            self.scripts[-1] += data
+        self.words.append(data)
+
+    def of(self, tag):
+        return [attributes for found, attributes in self.found if found == tag]
+
+
+def built(folder: Path) -> tuple[str, Elements]:
+    text = html_page.write(folder).read_text()
+    return text, Elements(text)
+
+
+def change(folder, edit):
+    path = folder / "results.json"
+    document = json.loads(path.read_text())
+    edit(document)
+    path.write_text(json.dumps(document))
+
+
+def section(text: str, name: str) -> str:
+    return re.search(f'<section id="{name}".*?</section>', text, re.S).group()
+
+
+def test_one_file_that_needs_no_network(comparison_folder):
+    text, page = built(comparison_folder)
+    for _, attributes in page.found:
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/", "#")), value
+        assert not any(name.startswith("on") for name in attributes)
+    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", text)
+    assert not {tag for tag, _ in page.found} & {"link", "iframe", "object", "embed", "base", "form"}
+
+
+def test_the_policy_lets_only_its_own_script_run(comparison_folder):
+    _, page = built(comparison_folder)
+    (policy,) = (meta["content"] for meta in page.of("meta") if meta.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+    own = [text for text, kind in zip(page.scripts, page.of("script"), strict=True) if "type" not in kind]
+    digest = base64.b64encode(hashlib.sha256(own[0].encode()).digest()).decode()
+    assert len(own) == 1
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_hostile_strings_stay_strings(comparison_folder, dataset):
+    _, harmless = built(comparison_folder)
+    html_folder.save_truth(comparison_folder, replace(dataset, name=HOSTILE))
+
+    def edit(document):
+        document["data"]["name"] = HOSTILE
+        document["rows"][0]["solver"] = document["runs"][0]["label"] = HOSTILE
+        document["runs"][0]["folder"] = "runs/good"
+        document["rows"][2].update(solver=HOSTILE + "2", reason=HOSTILE, status=HOSTILE)
+        document["rows"][1][HOSTILE] = 3.5
+        document["command"] = ["fpmtools", HOSTILE]
+        document["runs"][0].update(data={"name": HOSTILE, "digest": HOSTILE}, options={HOSTILE: HOSTILE})
+        document["runs"][0]["versions"] = {HOSTILE: HOSTILE}
+        document["runs"][1]["data"]["name"] = HOSTILE
+
+    change(comparison_folder, edit)
+    _, page = built(comparison_folder)
+    assert len(page.of("script")) == len(harmless.of("script")) == 2
+    assert {tag for tag, _ in page.found} == {tag for tag, _ in harmless.found}
+    assert not any(name.startswith("on") for _, attributes in page.found for name in attributes)
+    assert all(attributes["src"].startswith("data:") for attributes in page.of("img"))
+    data = json.loads(page.scripts[0])
+    assert data["galleries"][0]["sources"][0]["name"] == HOSTILE
+    assert any(HOSTILE in words for words in page.words)
+
+
+def test_lone_surrogates_and_control_characters_do_not_stop_it(comparison_folder):
+    change(comparison_folder, lambda document: document["rows"][2].update(solver="\ud800\x00\x1b[2J", reason="\udfff"))
+    assert b"</html>" in html_page.write(comparison_folder).read_bytes()
+
+
+def test_what_is_there_is_shown(comparison_folder):
+    text, _ = built(comparison_folder)
+    assert section(text, "summary").count('<th scope="row">') == 3
+    assert "PSNR over time" in section(text, "quality-over-time")
+    assert "SSIM over time" not in section(text, "quality-over-time")
+    assert "Pareto front" in section(text, "storage")
+    assert "threshold" in section(text, "ring-correlation")
+    assert "Loss over time" in section(text, "convergence")
+    assert section(text, "error-maps").count("<img") == 2
+    assert "killed by SIGSEGV" in section(text, "failures")
+    assert "fpmtools compare --data &#x27;my file.mat&#x27;" in section(text, "reproduce")
+    assert "c0ffee" in section(text, "reproduce")
+
+
+def test_what_is_missing_says_why(comparison_folder):
+    for truth in (comparison_folder / "truth").iterdir():
+        truth.unlink()
+    for result in (comparison_folder / "runs").rglob("*.safetensors"):
+        result.unlink()
+
+    def edit(document):
+        for row in document["rows"]:
+            row.update(psnr=None, ssim=None, stored_bytes=None)
+        document["runs"] = []
+        del document["command"]
+
+    change(comparison_folder, edit)
+    text, page = built(comparison_folder)
+    for name, reason in {
+        "images": "No solver has a result that can be shown",
+        "error-maps": "need a known truth",
+        "quality-over-time": "needs a known truth",
+        "storage": "No solver has both",
+        "ring-correlation": "two more solves",
+        "convergence": "have not recorded how their loss fell",
+        "reproduce": "command was not recorded",
+    }.items():
+        assert reason in section(text, name), name
+    assert not page.of("canvas")
+
+
+def test_without_failures_it_says_so(comparison_folder):
+    change(comparison_folder, lambda document: document["rows"].pop())
+    assert "every solver gave a result" in section(built(comparison_folder)[0], "failures")
+
+
+def test_numbers_have_units_spreads_and_unknown_metrics_a_column(comparison_folder):
+    def edit(document):
+        document["rows"][0].update(seconds_min=1.2, seconds_max=1.8, repeats=3, stray_light_um=0.25, flag=True)
+
+    change(comparison_folder, edit)
+    table = section(built(comparison_folder)[0], "summary")
+    assert "1.20–1.80" in table
+    assert re.search(r'>stray light<span class="arrow".*?>µm</span>', table)
+    assert 'data-value="0.25"' in table
+    assert "seconds_min" not in table
+    assert ">flag<" not in table
+    assert "1 kB" in table
+
+
+def test_several_data_sets_each_have_their_charts(comparison_folder):
+    def edit(document):
+        name = document["data"]["name"]
+        document["rows"] = [{**row, "data": data} for data in (name, "other") for row in document["rows"]]
+        document["runs"] += [{**run, "data": {"name": "other"}} for run in document["runs"]]
+
+    change(comparison_folder, edit)
+    text, page = built(comparison_folder)
+    assert section(text, "convergence").count("<svg viewBox") == 2
+    assert len(json.loads(page.scripts[0])["galleries"]) == 2
+    assert "need a known truth" not in section(text, "error-maps")
+
+
+def test_the_command_rebuilds_it_and_draws_figures(comparison_folder, capsys):
+    assert main(["report", str(comparison_folder), "--figures", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert Path(said["report"]) == comparison_folder / "report.html"
+    names = {Path(path).name for path in said["figures"]}
+    stems = {"side_by_side", "psnr_over_time", "storage_quality", "ring_correlation", "loss_over_time"}
+    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
+    for path in map(Path, said["figures"]):
+        start = path.read_bytes()[:200]
+        assert start.startswith(b"\x89PNG") if path.suffix == ".png" else b"<?xml" in start
+
+
+@pytest.mark.parametrize("arguments", [["report"], ["report", "nowhere"], ["report", "nowhere", "--figures"]])
+def test_a_mistake_is_one_line(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) in (2, 3)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1

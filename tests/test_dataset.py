@@ -1,0 +1,92 @@
+"""Data sets: what is refused, and cropping and selecting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fpmtools.dataset import Dataset, Truth
+from fpmtools.errors import DataError
+from fpmtools.optics import Optics, frequency_axes
+
+OPTICS = Optics(wavelength_um=0.5, na=0.2, magnification=10, camera_pixel_um=8)
+
+
+def small(**changes):
+    rng = np.random.default_rng(1)
+    na = np.array([(0.1, 0.0), (0.0, 0.0), (0.0, -0.25), (-0.05, 0.02)])
+    truth = Truth(np.ones((24, 40), np.complex64), np.zeros((24, 40), np.float32))
+    data = Dataset(rng.uniform(1, 2, (4, 12, 20)).astype(np.float32), na, OPTICS, truth=truth)
+    return replace(data, **changes)
+
+
+def test_order_and_bright_field():
+    data = small().validate()
+    assert data.order.tolist() == [1, 3, 0, 2]
+    assert data.bright_field.tolist() == [True, True, False, True]
+    assert (data.n_leds, data.image_shape) == (4, (12, 20))
+
+
+def broken(index, value):
+    images = small().intensities.copy()
+    images[index] = value
+    return images
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"intensities": np.ones((3, 12, 20), np.float32)}, "3 images but 4 LED positions"),
+        ({"intensities": np.ones((4, 12), np.float32)}, r"\[led, y, x\]"),
+        ({"intensities": np.ones((4, 7, 20), np.float32)}, "too small"),
+        ({"intensities": broken((2, 3, 4), np.nan)}, "image 2 has values that are not finite"),
+        ({"intensities": np.zeros((4, 12, 20), np.float32)}, "all images are zero"),
+        ({"intensities": np.ones((4, 12, 20), np.complex64)}, "complex"),
+        ({"na": np.array([(0, 0), (0, np.inf), (0, 0), (0, 0)])}, "LED 1 has no finite NA"),
+        ({"na": np.array([(0, 0), (0, 0), (0, 30.0), (0, 0)])}, "LED 2 has .*direction sines"),
+        ({"optics": replace(OPTICS, camera_pixel_um=15)}, "under-sampled"),
+        ({"pupil": np.ones((20, 12), np.complex64)}, "pupil"),
+    ],
+)
+def test_unusable_measurements_are_refused_in_one_line(changes, word):
+    with pytest.raises(DataError, match=word) as error:
+        small(**changes).validate()
+    assert "\n" not in str(error.value)
+
+
+def test_crop_takes_images_truth_and_pupil():
+    fy, fx = frequency_axes((12, 20), OPTICS.pixel_um)
+    pupil = (fy[:, None] + 2j * fx[None, :]).astype(np.complex64)  # linear, so interpolation is exact
+    data = small(pupil=pupil)
+    roi = data.crop(2, 5, 8, 10)
+    assert np.array_equal(roi.intensities, data.intensities[:, 2:10, 5:15])
+    assert roi.truth is not None
+    assert roi.truth.field.shape == (16, 20)
+    gy, gx = frequency_axes((8, 10), OPTICS.pixel_um)
+    assert roi.pupil is not None
+    assert np.allclose(roi.pupil, gy[:, None] + 2j * gx[None, :], atol=1e-6)
+    assert roi.provenance["roi_yxhw"] == [2, 5, 8, 10]
+
+
+@pytest.mark.parametrize("roi", [(0, 0, 13, 20), (-1, 0, 8, 8), (5, 0, 8, 8), (0, 0, 4, 8)])
+def test_a_region_that_does_not_fit_is_refused(roi):
+    with pytest.raises(DataError, match="does not fit"):
+        small().crop(*roi)
+
+
+def test_select_keeps_images_and_leds_together():
+    chosen = small().select([2, 0])
+    assert np.array_equal(chosen.na, small().na[[2, 0]])
+    assert np.array_equal(chosen.intensities, small().intensities[[2, 0]])
+    with pytest.raises(DataError, match=r"0 … 3"):
+        small().select([4])
+
+
+def test_the_digest_names_these_measurements():
+    data = small()
+    assert data.digest == small(name="other").digest
+    assert data.digest != data.with_optics(na=0.21).digest
+    assert data.digest != small(intensities=broken((0, 0, 0), 9)).digest
+    assert data.digest != data.select([1, 0, 2, 3]).digest

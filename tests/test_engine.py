@@ -1,0 +1,233 @@
+"""The loop that runs any solver, and the sampling plan it prepares."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from fpmtools import engine
+from fpmtools.errors import DataError, OptionError, SolverError
+from fpmtools.forward import SamplingPlan, intensity_scale
+from fpmtools.metrics import score
+from fpmtools.reconstruction import PlaneStack
+from fpmtools.simulation import simulate
+from fpmtools.solver import Progress, Solver, describe_options, make_options, option
+
+
+@dataclass(frozen=True)
+class Options:
+    steps: int = option(50, "number of steps", minimum=1, maximum=1000)
+    pause_s: float = option(0.0, "length of a step", unit="s", minimum=0)
+    fail_at: int | None = option(None, "step that goes wrong")
+    how: str = option("nan", "how it goes wrong", choices=("nan", "memory", "error"))
+    loud: bool = option(False, "nothing")
+
+
+class Counter(Solver[dict[str, int]]):
+    """Counts its steps; the amplitude of its flat result is that number."""
+
+    Options = Options
+    presets = {"short": {"steps": 3}}  # noqa: RUF012
+
+    def start(self, problem):
+        self.problem = problem
+        return {"count": 0}
+
+    def step(self, state):
+        time.sleep(self.options.pause_s)
+        state["count"] += 1
+        loss = 1 / state["count"]
+        if state["count"] == self.options.fail_at:
+            if self.options.how == "memory":
+                raise MemoryError
+            if self.options.how == "error":
+                raise ZeroDivisionError("a\nb")
+            loss = float("nan")
+        done = state["count"] >= self.options.steps or loss != loss
+        return Progress(state["count"], self.options.steps, torch.tensor(loss), done)
+
+    def result(self, state):
+        problem = self.problem
+        height, width = problem.forward.object_shape
+        spectra = np.zeros((len(problem.z_um), height, width), np.complex64)
+        spectra[:, height // 2, width // 2] = state["count"] * height * width
+        return PlaneStack.from_spectra(spectra, problem.z_um, problem.output_shape, problem.forward.extent_um)
+
+    def dump(self, state):
+        return {"count": torch.tensor(state["count"])}
+
+    def restore(self, problem, tensors):
+        self.problem = problem
+        return {"count": int(tensors["count"])}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return simulate("thin", image_shape=(32, 40))
+
+
+def counter(**options):
+    return Counter(make_options(Counter, options))
+
+
+def reached(outcome):
+    return round(float(np.abs(outcome.reconstruction.field(0.0)).mean()))
+
+
+def test_a_run_to_the_end(data):
+    calls = []
+    solver = counter(steps=7)
+    problem = engine.prepare(data, solver)
+    outcome = engine.solve(problem, solver, on_progress=lambda *call: calls.append(call))
+    assert (outcome.status, outcome.steps, outcome.total_steps, reached(outcome)) == ("done", 7, 7, 7)
+    assert calls[-1][:3] == (7, 7, pytest.approx(1 / 7))
+    assert outcome.history[-1][0] == 7
+    assert outcome.reconstruction.metadata["intensity_scale"] == pytest.approx(intensity_scale(data))
+
+
+def test_a_budget_stops_it(data):
+    solver = counter(steps=1000, pause_s=0.01)
+    outcome = engine.solve(engine.prepare(data), solver, budget_s=0.1)
+    assert outcome.status == "stopped"
+    assert 1 <= outcome.steps <= 11
+    assert reached(outcome) == outcome.steps
+
+
+def test_ctrl_c_keeps_what_there_is(data):
+    pressed = []
+
+    def press(*_):
+        if not pressed:
+            pressed.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    solver = counter(steps=1000, pause_s=0.02)
+    outcome = engine.solve(engine.prepare(data), solver, on_progress=press)
+    assert outcome.status == "interrupted"
+    assert reached(outcome) == outcome.steps < 1000
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_snapshots_do_not_cost_time_and_can_end_the_run(data):
+    seen = []
+
+    def look(seconds, reconstruction):
+        seen.append((seconds, float(np.abs(reconstruction.field(0.0)).mean())))
+        time.sleep(0.2)
+        return len(seen) == 3
+
+    outcome = engine.solve(engine.prepare(data), counter(steps=1000, pause_s=0.01), on_snapshot=look)
+    assert outcome.status == "reached"
+    assert len(seen) == 3
+    assert outcome.seconds < 0.5
+    assert [s for s, _ in seen] == sorted(s for s, _ in seen)
+
+
+def test_a_stopped_run_is_resumed_from_its_checkpoint(data, tmp_path):
+    path, problem = tmp_path / "checkpoint.safetensors", engine.prepare(data)
+    first = engine.solve(problem, counter(steps=300, pause_s=0.01), budget_s=0.05, checkpoint=path)
+    assert path.is_file()
+    with pytest.raises(DataError, match="other data, options"):
+        engine.solve(problem, counter(steps=301, pause_s=0.01), checkpoint=path, resume=True)
+    second = engine.solve(problem, counter(steps=300, pause_s=0.01), budget_s=0.1, checkpoint=path, resume=True)
+    assert second.steps > first.steps
+    assert second.seconds >= 0.1 > first.seconds - 0.02
+
+
+@pytest.mark.parametrize(
+    ("how", "word"), [("nan", "diverged"), ("memory", "out of memory"), ("error", "ZeroDivisionError: a b")]
+)
+def test_what_goes_wrong_in_a_solver_is_one_line(data, how, word):
+    with pytest.raises(SolverError, match=word) as error:
+        engine.solve(engine.prepare(data), counter(fail_at=4, how=how))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"z_um": [1.0, 1.0]}, "ascending"),
+        ({"z_um": [float("nan")]}, "finite"),
+        ({"z_um": []}, "one or more"),
+        ({"device": "tpu"}, "unknown device"),
+        ({"dtype": "float16"}, "unknown dtype"),
+        ({"upsample": 0}, "upsample"),
+        ({"upsample": 1, "critical_grid": False}, None),
+    ],
+)
+def test_preparing_refuses_what_makes_no_sense(data, arguments, word):
+    if word is None:
+        engine.prepare(data, **arguments)
+        return
+    with pytest.raises(OptionError, match=word):
+        engine.prepare(data, **arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_missing_gpu_is_said(data):
+    with pytest.raises(OptionError, match="no CUDA device"):
+        engine.prepare(data, device="cuda")
+
+
+def test_an_led_off_the_grid_is_refused(data):
+    far = replace(data, na=data.na * 3)
+    with pytest.raises(DataError, match=r"LED \d+ at NA .* outside the reconstruction grid"):
+        engine.prepare(far, upsample=1, critical_grid=False)
+
+
+def test_options_come_from_text_and_are_checked():
+    options = make_options(Counter, {"steps": "12", "pause_s": "0.5", "fail_at": "none", "loud": "yes"})
+    assert options == Options(12, 0.5, None, "nan", True)
+    assert make_options(Counter, {"pause_s": 0.25}, "short") == Options(3, 0.25)
+    assert make_options(Counter, {"preset": "short", "steps": 4}).steps == 4
+    rows = {row["name"]: row for row in describe_options(Counter)}
+    assert rows["fail_at"]["type"] == "int | none"
+    assert (rows["pause_s"]["unit"], rows["steps"]["maximum"]) == ("s", 1000)
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"step": 3}, "unknown option 'step': did you mean 'steps'"),
+        ({"steps": "many"}, "'many' is not int"),
+        ({"steps": 2.5}, "not int"),
+        ({"steps": True}, "not int"),
+        ({"steps": 0}, "from 1 to 1000"),
+        ({"pause_s": "inf"}, "not float"),
+        ({"how": "nun"}, "did you mean 'nan'"),
+        ({"loud": "maybe"}, "not bool"),
+        ({"preset": "shirt"}, "unknown preset 'shirt': did you mean 'short'"),
+    ],
+)
+def test_a_wrong_option_is_named(values, word):
+    with pytest.raises(OptionError, match=word):
+        make_options(Counter, values)
+
+
+def test_the_plan_is_small_and_loses_nothing():
+    data = simulate("thin", image_shape=(47, 64), photons=None)
+    plan = SamplingPlan.choose(data)
+    assert all(n < 64 and n % 2 == 0 for n in plan.object_shape)
+    scores = [
+        score(engine.reconstruct(data, "ap", upsample=2, critical_grid=critical), data)["in_band_db"]
+        for critical in (True, False)
+    ]
+    assert min(scores) > 80, scores
+
+
+def test_the_plan_resamples_intensities_inside_their_band():
+    data = simulate("thin", image_shape=(95, 132), upsample=1, optics={"camera_pixel_um": 1.7})
+    plan = SamplingPlan.choose(data)
+    assert all(small < full for small, full in zip(plan.image_shape, data.image_shape, strict=True))
+    scale = intensity_scale(data)
+    small = plan.amplitudes(data, scale, torch.float64).numpy()
+    # Parseval: the mean intensity is what it was.
+    assert np.allclose((small**2).mean((1, 2)), data.intensities.mean((1, 2)) / scale, rtol=1e-5)
+    bright = data.bright_field
+    assert (small[bright] ** 2).mean() == pytest.approx(1.0, rel=1e-6)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fpmtools_inr.network import ImplicitField, Layout
+from fpmtools_inr.reconstruction import pack, unpack
 from fpmtools_inr.schedule import Epochs, OneCycle
 from fpmtools_inr.solver import FpmInr
 from torch.nn import functional as F
@@ -145,12 +146,32 @@ def test_every_option_still_fits(tilted, options):
     assert score(late, tilted)["in_band_db"] > score(early, tilted)["in_band_db"] + 3
 
 
-def test_any_z_is_rendered_from_a_saved_file(tilted, tmp_path):
-    found = engine.reconstruct(tilted, "inr", z_um=[-3.0, 3.0], options={"steps": 20, "joint": False})
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_any_z_is_rendered_from_a_saved_file(tilted, tmp_path, bits):
+    options = {"steps": 20, "joint": False, "stored_bits": bits}
+    found = engine.reconstruct(tilted, "inr", z_um=[-3.0, 3.0], options=options)
     again = Reconstruction.load(found.save(tmp_path / "reconstruction.safetensors"))
+    assert again.stored_bytes == found.stored_bytes
     for z in (-3.0, 0.123, 2.9999):
         assert np.array_equal(found.field(z), again.field(z))
     assert not np.allclose(found.field(-3.0), found.field(0.0))
+
+
+def test_eight_bits_cost_bytes_and_no_quality(tilted):
+    z = np.linspace(-10, 10, 3)
+    exact, short = (engine.reconstruct(tilted, "inr", z_um=z, options={"stored_bits": bits}) for bits in (32, 8))
+    assert short.stored_bytes < 0.4 * exact.stored_bytes
+    assert score(short, tilted)["in_band_db"] == pytest.approx(score(exact, tilted)["in_band_db"], abs=0.05)
+
+
+def test_packing_again_changes_nothing():
+    values = np.random.default_rng(4).normal(0, [1e-3, 1, 40], (9, 12, 3)).astype(np.float32)
+    values[0, 0] = 0
+    for bits in (8, 16, 32):
+        once = pack(values, bits)
+        twice = pack(unpack(once), bits)
+        assert all(np.array_equal(once[part], twice[part]) for part in once)
+        assert (np.abs(unpack(once) - values).max((0, 1)) <= np.abs(values).max((0, 1)) / 120).all()
 
 
 def test_in_2d_the_result_is_the_plane(tilted):

@@ -62,6 +62,7 @@ class Options:
         choices=("critical", "camera"),
     )
     band_limit: bool = option(True, "render only what lies inside the synthetic aperture")
+    stored_bits: int = option(8, "bits of each feature of M in the result", choices=(8, 16, 32))
     mixed_precision: str = option(
         "auto", "run the network in bfloat16; auto: where the processor has it", choices=("auto", "on", "off")
     )
@@ -80,6 +81,7 @@ PAPER = {
     "dark_weight": 0.0,
     "grid": "camera",
     "band_limit": False,
+    "stored_bits": 32,
     "mixed_precision": "on",
 }
 
@@ -196,8 +198,10 @@ class FpmInr(Solver[State]):
         problem, forward = state.problem, state.problem.forward
         grid = Grid(problem.output_shape, forward.extent_um, problem.z_range)
         support = forward.synthetic_support() if self.options.band_limit else None
-        volume = InrReconstruction(copy.deepcopy(state.network), forward.object_shape, support, grid)
-        if problem.z_range[0] < problem.z_range[1] or self.options.grid == "camera":
+        flat = problem.z_range[0] == problem.z_range[1] and self.options.grid == "critical"
+        bits = 32 if flat else self.options.stored_bits
+        volume = InrReconstruction(copy.deepcopy(state.network), forward.object_shape, support, grid, bits=bits)
+        if not flat:
             return volume
         return PlaneStack(volume.native_field(problem.z_um[0])[None], problem.z_um, grid)
 

@@ -20,10 +20,10 @@ CACHED_SAMPLES = 1 << 24  # complex samples of the kernels that are kept from on
 
 @dataclass(frozen=True)
 class Options:
-    sweeps: int = option(25, "visits to every LED", minimum=1)
+    sweeps: int = option(15, "visits to every LED", minimum=1)
     step: float = option(1.0, "first step size; 1 replaces the measured part of the spectrum", minimum=1e-3, maximum=2)
     halve_below: float = option(
-        0.01, "halve a plane's step when its error falls by less than this share in a sweep", minimum=0, maximum=1
+        0.1, "halve a plane's step when its error falls by less than this share in a sweep", minimum=0, maximum=1
     )
     damping: float = option(
         1e-6, "ε in the update |P| P* / (max|P| (|P|² + ε)); 1 in the published baseline", minimum=1e-9, maximum=10
@@ -47,7 +47,9 @@ class AlternatingProjection(Solver[State]):
     """``fpmtools run --solver ap``."""
 
     Options = Options
-    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {"paper": {"step": 0.5, "damping": 1.0}}
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": {"sweeps": 25, "step": 0.5, "halve_below": 0.01, "damping": 1.0}
+    }
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""

@@ -19,7 +19,7 @@ import torch
 
 import fpmtools
 from fpmtools import engine, metrics, registry
-from fpmtools.cli.run import peak_memory_mb
+from fpmtools.comparison.memory import peak_memory_mb
 from fpmtools.dataset import Dataset
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.solver import Problem, Solver, make_options

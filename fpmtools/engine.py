@@ -18,7 +18,7 @@ import torch
 
 from fpmtools import registry, storage
 from fpmtools.dataset import Dataset
-from fpmtools.errors import DataError, FpmError, OptionError, SolverError
+from fpmtools.errors import DataError, DivergedError, FpmError, OptionError, OutOfMemoryError, SolverError
 from fpmtools.forward import ForwardModel, SamplingPlan, intensity_scale
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.solver import Problem, Progress, Solver, make_options
@@ -39,8 +39,9 @@ class Outcome:
 
     ``status``: "done", "reached" (a snapshot was good enough), "stopped" (the budget was used up) or "interrupted"
     (Ctrl-C); the reconstruction is what had been reached. ``seconds`` is the time of the steps, ``setup_seconds`` that
-    of :meth:`Solver.start`; both with the device synchronised. ``history`` holds (step, seconds, loss), at most a few
-    per second.
+    of :meth:`Solver.start`; both with the device synchronised. ``first_step_seconds`` is the part of ``seconds`` that
+    the first step took, in which a solver may compile and a device warm up; ``step_seconds`` the mean of the steps
+    after it, None when there was only one. ``history`` holds (step, seconds, loss), at most a few per second.
     """
 
     reconstruction: Reconstruction
@@ -50,6 +51,8 @@ class Outcome:
     steps: int
     total_steps: int
     history: list[tuple[int, float, float]] = field(default_factory=list)
+    first_step_seconds: float = 0.0
+    step_seconds: float | None = None
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -184,7 +187,9 @@ def solve(
             else:
                 run.save_checkpoint()
         reconstruction = run.result()
-    return Outcome(reconstruction, status, seconds, setup, run.progress.step, run.progress.total, run.history)
+    steady = (seconds - earlier - run.first_step_s) / (run.taken - 1) if run.taken > 1 else None
+    step, total = run.progress.step, run.progress.total
+    return Outcome(reconstruction, status, seconds, setup, step, total, run.history, run.first_step_s, steady)
 
 
 class _Clock:
@@ -220,12 +225,18 @@ class _Run:
     checkpoint: Path | None
     progress: Progress = field(default_factory=lambda: Progress(0, 0, 0.0))
     history: list[tuple[int, float, float]] = field(default_factory=list)
+    taken: int = 0
+    first_step_s: float = 0.0
 
     def loop(self, interrupted: threading.Event) -> Status:
-        reported = saved = self.clock.seconds()
+        begun = reported = saved = self.clock.seconds()
         next_snapshot = max(FIRST_SNAPSHOT_S, self.snapshot_growth * reported)
         while True:
             self.progress = self.solver.step(self.state)
+            self.taken += 1
+            if self.taken == 1:
+                _synchronise(self.problem.device)
+                self.first_step_s = self.clock.seconds() - begun
             now = self.clock.seconds()
             status = self._status(interrupted)
             if status or now - reported >= REPORT_EVERY_S:
@@ -233,7 +244,7 @@ class _Run:
                 reported = now
             if self.on_snapshot is not None and (status or now >= next_snapshot):
                 reached = self._snapshot(self.on_snapshot)
-                status = status or ("reached" if reached else None)
+                status = "reached" if reached and status != "interrupted" else status
                 next_snapshot = self.snapshot_growth * now
             if status:
                 _synchronise(self.problem.device)
@@ -257,7 +268,7 @@ class _Run:
     def _report(self) -> None:
         loss, step, total = float(self.progress.loss), self.progress.step, self.progress.total
         if not math.isfinite(loss):
-            raise SolverError(f"diverged: the loss is {loss} after step {step} of {total}")
+            raise DivergedError(f"diverged: the loss is {loss} after step {step} of {total}")
         seconds = self.clock.seconds()
         self.history.append((step, seconds, loss))
         if self.on_progress is not None:
@@ -272,6 +283,7 @@ class _Run:
     def result(self) -> Reconstruction:
         with torch.no_grad():
             reconstruction = self.solver.result(self.state)
+        _need_finite(reconstruction)
         reconstruction.metadata.setdefault("intensity_scale", self.problem.intensity_scale)
         return reconstruction
 
@@ -310,6 +322,12 @@ def _fingerprint(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
     return storage.finite(run)  # type: ignore[no-any-return]
 
 
+def _need_finite(reconstruction: Reconstruction) -> None:
+    arrays = reconstruction.dump()[0].values()
+    if not all(np.isfinite(array).all() for array in arrays if array.dtype.kind in "fc"):
+        raise DivergedError("diverged: the result holds values that are not finite")
+
+
 @contextmanager
 def _guarded(solver: Solver[Any]) -> Iterator[None]:
     """Turn whatever goes wrong inside a solver into one clear line."""
@@ -319,10 +337,12 @@ def _guarded(solver: Solver[Any]) -> Iterator[None]:
     except FpmError:
         raise
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise SolverError(f"{name} ran out of memory; use a smaller --roi, fewer planes, or smaller batches") from error
+        raise OutOfMemoryError(
+            f"{name} ran out of memory; use a smaller --roi, fewer planes, or smaller batches"
+        ) from error
     except Exception as error:
         if "not enough memory" in str(error) or "out of memory" in str(error).lower():
-            raise SolverError(
+            raise OutOfMemoryError(
                 f"{name} ran out of memory; use a smaller --roi, fewer planes, or smaller batches"
             ) from error
         text = " ".join(str(error).split()) or "no message"

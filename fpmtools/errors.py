@@ -32,9 +32,22 @@ class OpticsError(DataError):
 
 
 class SolverError(FpmError):
-    """A solver that could not be loaded, diverged, or ran out of memory."""
+    """A solver that could not be loaded, or that failed; ``status`` is what a comparison's row says."""
 
     exit_code = 4
+    status = "failed"
+
+
+class DivergedError(SolverError):
+    """A solver whose loss or result is no longer finite."""
+
+    status = "diverged"
+
+
+class OutOfMemoryError(SolverError):
+    """A solver that asked for more memory than there is."""
+
+    status = "out of memory"
 
 
 class OutputError(FpmError):

@@ -240,7 +240,10 @@ def interpolate_spectrum(
         (np.asarray(f, float) - axis[0]) / (axis[1] - axis[0])
         for f, axis in zip(np.broadcast_arrays(fy, fx), axes, strict=True)
     ]
-    parts = [map_coordinates(part, at, order=1, mode="grid-constant") for part in (np.real(values), np.imag(values))]
+    parts = [
+        map_coordinates(part, at, order=1, mode="grid-constant", output=np.float64)
+        for part in (np.real(values), np.imag(values))
+    ]
     return np.asarray(parts[0] + 1j * parts[1])
 
 

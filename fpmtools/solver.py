@@ -84,7 +84,9 @@ class Problem:
 
     def generator(self, step: int = 0) -> torch.Generator:
         """A fresh CPU generator for this run's seed and a step: the same numbers on every device, no state to keep."""
-        return torch.Generator().manual_seed((self.seed << 32) + step)
+        # The CPU generator takes 32 bits only, so seed and step are mixed instead of set side by side.
+        word = np.random.SeedSequence(self.seed, spawn_key=(step,)).generate_state(1, np.uint32)[0]
+        return torch.Generator().manual_seed(int(word))
 
     def led_batch(self, step: int, size: int) -> list[int]:
         """LEDs of a step that takes ``size`` at a time: every sweep visits each LED once, in a new random order."""

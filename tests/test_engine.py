@@ -210,6 +210,17 @@ def test_a_wrong_option_is_named(values, word):
         make_options(Counter, values)
 
 
+def test_seeds_and_steps_have_random_numbers_of_their_own(data):
+    drawn = set()
+    for seed in (0, 1, 2, 2**31, 2**33):
+        problem = engine.prepare(data, seed=seed)
+        for step in (0, 1, 2, 70_000):
+            drawn.add(tuple(torch.rand(4, generator=problem.generator(step)).tolist()))
+            again = torch.rand(4, generator=problem.generator(step)).tolist()
+            assert tuple(again) in drawn
+    assert len(drawn) == 20
+
+
 def test_the_plan_is_small_and_loses_nothing():
     data = simulate("thin", image_shape=(47, 64), photons=None)
     plan = SamplingPlan.choose(data)

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,6 +61,43 @@ def key_value(text: str) -> tuple[str, str]:
     if not (key and equals):
         raise OptionError(f"{text!r} is not key=value")
     return key, value
+
+
+DURATIONS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+SIZES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
+
+
+def quantity(option: str, units: Mapping[str, float], example: str) -> Callable[[str], float]:
+    """A parser of a positive number with one of the units, such as 60s, 2m or 4GB; the unit is read in any case."""
+    factors = {unit.lower(): factor for unit, factor in units.items()}
+
+    def parse(text: str) -> float:
+        found = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]*)", text.strip())
+        try:
+            value = float(found[1]) * factors[found[2].lower()] if found else math.nan
+        except (ValueError, KeyError):
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise OptionError(f"{option} {text}: give a positive number and a unit, such as {example}")
+        return value
+
+    return parse
+
+
+def several(text: str) -> list[str]:
+    """Names separated by commas; a file whose own name has one is one name."""
+    return [text] if os.path.exists(text) else [part for part in text.split(",") if part.strip()]
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Whole numbers separated by commas, each once."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = (-1,)
+    if min(found) < 0 or len(set(found)) < len(found):
+        raise OptionError(f"--seeds {text}: give different whole numbers, such as 0,1,2")
+    return found
 
 
 def optics_value(text: str) -> tuple[str, float]:
@@ -125,9 +162,23 @@ solving_options = _all_of(
     click.option(
         "--budget",
         "budget_s",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="SECONDS",
-        help="Stop a solver after this.",
+        type=quantity("--budget", DURATIONS, "60s or 2m"),
+        metavar="TIME",
+        help="Stop a solver after this long, such as 60s or 2m.",
+    ),
+    click.option(
+        "--target",
+        "targets",
+        metavar="psnr=DB|ssim=S",
+        multiple=True,
+        help="Stop a solver when it has reached this (all, if several); needs a truth.",
+    ),
+    click.option(
+        "--no-tracking",
+        "track",
+        flag_value=False,
+        default=True,
+        help="Do not measure quality on the way (the clock stands still for it, but you wait).",
     ),
     # The rest are named like the arguments of fpmtools.engine.prepare.
     click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
@@ -166,6 +217,13 @@ result_options = _all_of(
     ),
     force_option,
     quiet_option,
+    click.option(
+        "--progress",
+        type=click.Choice(["auto", "json"]),
+        default="auto",
+        show_default=True,
+        help="What is shown on stderr: a bar or plain lines, or JSON lines.",
+    ),
     json_option,
 )
 

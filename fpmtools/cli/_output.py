@@ -55,40 +55,79 @@ def size(n_bytes: float | None) -> str:
 
 
 class Progress:
-    """A solver's progress on stderr: a bar on a terminal, a line every few seconds otherwise.
+    """A solver's progress on stderr: a bar on a terminal, a line every few seconds otherwise, or JSON lines.
 
     The loss that solvers report is half the mean squared amplitude error; the PSNR is −10·log₁₀ of the whole.
     """
 
     LINE_EVERY_S = 5.0
 
-    def __init__(self, label: str, *, quiet: bool = False) -> None:
+    def __init__(self, label: str, *, style: str = "auto", budget_s: float | None = None) -> None:
         self.label = label
-        self.quiet = quiet
-        self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.style = style
+        self.budget_s = budget_s
+        self.terminal = style == "auto" and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.colour = self.terminal and "NO_COLOR" not in os.environ
         self._next_line_s = 0.0
+        self._open = False
 
     def __call__(self, step: int, total: int, loss: float, seconds: float) -> None:
-        """Show that ``step`` of ``total`` is done after ``seconds``."""
-        if self.quiet:
-            return
+        """Tell that ``step`` of ``total`` is done after ``seconds``."""
+        left_s = seconds / step * max(total - step, 0) if step else math.inf
+        if self.budget_s is not None:
+            left_s = min(left_s, max(self.budget_s - seconds, 0.0))
         psnr = -10 * math.log10(2 * loss) if loss > 0 else math.inf
-        text = f"{step}/{total}  loss {loss:.3e}  PSNR {psnr:.2f} dB  {seconds:.1f} s"
+        numbers = {"step": step, "total": total, "loss": loss, "psnr": psnr, "seconds": seconds, "remaining_s": left_s}
+        self.show({"event": "progress", **numbers})
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        """An event of a run, of whatever kind, as :func:`fpmtools.compare` describes them."""
+        if self.style == "json":
+            print_event(event)
+        elif self.style == "auto" and event["event"] == "progress":
+            self._progress(event)
+        elif self.style == "auto" and event["event"] == "line":
+            self.finish()
+            click.echo(f"[{self.label}] {event['text']}", err=True)
+
+    def _progress(self, event: Mapping[str, Any]) -> None:
+        step, total, seconds = event["step"], event["total"], event["seconds"]
+        left = "" if event["remaining_s"] is None or event["remaining_s"] == math.inf else _left(event["remaining_s"])
+        text = f"{step}/{total}  loss {_or_inf(event['loss']):.3e}  PSNR {_or_inf(event['psnr']):.2f} dB"
+        text += f"  {seconds:.1f} s{left}"
         if self.terminal:
             filled = round(24 * min(step / max(total, 1), 1.0))
             bar = "█" * filled + "░" * (24 - filled)
             bar = f"\033[36m{bar}\033[0m" if self.colour else bar
             sys.stderr.write(f"\r{self.label}  {bar}  {text}\033[K")
             sys.stderr.flush()
+            self._open = True
         elif step >= total or seconds >= self._next_line_s:
             self._next_line_s = seconds + self.LINE_EVERY_S
             click.echo(f"{self.label}  {text}", err=True)
 
     def finish(self) -> None:
         """Leave the bar's line."""
-        if self.terminal and not self.quiet:
+        if self._open:
             sys.stderr.write("\n")
+            self._open = False
+
+
+def print_event(event: Mapping[str, Any]) -> None:
+    """One JSON line on stderr."""
+    from fpmtools.storage import finite
+
+    click.echo(json.dumps(finite(event), ensure_ascii=False), err=True)
+
+
+def _left(seconds: float) -> str:
+    if seconds < 60:
+        return f", {seconds:.0f} s left"
+    return f", {seconds / 60:.0f} min left" if seconds < 5400 else f", {seconds / 3600:.1f} h left"
+
+
+def _or_inf(value: float | None) -> float:
+    return math.inf if value is None else value  # what JSON cannot say
 
 
 def claim_file(path: Path, force: bool) -> None:

@@ -207,6 +207,8 @@ def _sniff(path: Path) -> str:
 
     if path.is_dir():
         return "images"
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: not a regular file or folder")
     try:
         with path.open("rb") as file:
             head = file.read(1024)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,10 @@ def _tiff_pages(file: Path) -> Iterator[NDArray[Any]]:
 
     # Page by page: a "series" of an OME-TIFF may reach into other files.
     with tifffile.TiffFile(file) as tiff:
+        with _complaints("tifffile") as complaints:
+            len(tiff.pages)
+        if complaints:
+            raise DataError(f"{file}: damaged or truncated ({complaints[0]})")
         pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage | tifffile.TiffFrame)]
         if not pages:
             raise DataError(f"{file}: holds no image")
@@ -111,6 +117,22 @@ def _tiff_pages(file: Path) -> Iterator[NDArray[Any]]:
         for page in pages:
             image = page.asarray()
             yield np.moveaxis(image, 0, -1) if page.axes.startswith("S") else image
+
+
+@contextmanager
+def _complaints(logger_name: str) -> Iterator[list[str]]:
+    """Collect what a library only logs as an error, instead of letting it print."""
+    found: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: found.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
+    logger = logging.getLogger(logger_name)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
 
 
 def _pillow_pages(file: Path) -> Iterator[NDArray[Any]]:

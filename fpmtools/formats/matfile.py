@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -149,10 +150,14 @@ def _mat73(path: Path, include: list[str]) -> dict[str, Any]:
     # Imported here and nowhere else: mat73 is GPL-3.0, and only this kind of file needs it.
     import mat73
 
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it warns of variables that are there, past verbose=False
     try:
         return dict(mat73.loadmat(path, only_include=include, verbose=False))
     except Exception as error:  # mat73 raises almost anything on an unusual file
         raise DataError(f"{path}: mat73 cannot read it ({_one_line(error) or type(error).__name__})") from error
+    finally:
+        logging.disable(disabled)
 
 
 def screen(file: Any, limit_bytes: int = LIMIT_BYTES) -> None:

@@ -170,7 +170,7 @@ def read(folder: str | Path) -> Evidence:
         raise DataError(f"{path}: the comparison has no rows")
     records = [record for record in document.get("runs") or () if isinstance(record, dict)]
     only = _name(document.get("data"))
-    several_seeds = len({row.get("seed") for row in rows}) > 1
+    several_seeds = len({row["seed"] for row in rows if row.get("seed") is not None}) > 1
     entries = [_entry(folder, row, records, only, several_seeds) for row in rows]
     return Evidence(folder, document, entries, dict(_truths(folder)))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fpmtools.report import html_images, html_table
 from fpmtools.report.html_charts import Axis, Series, chart, pareto_edge
-from fpmtools.report.html_folder import GOOD, Curve, Entry, Evidence
+from fpmtools.report.html_folder import GOOD, Curve, Entry, Evidence, number
 
 Draw = Callable[[Evidence, str], str]
 
@@ -19,8 +19,9 @@ def summary(evidence: Evidence) -> str:
     """The table, and how many solvers gave a result."""
     good = sum(entry.status in GOOD for entry in evidence.entries)
     runs = f"{good} of {len(evidence.entries)} gave a result."
-    note = "Medians over the repeats, with the spread below." if _repeated(evidence) else ""
-    return f'{html_table.table(evidence.entries)}<p class="note">{runs} {note} Click a heading to sort.</p>'
+    spread = "Medians over the repeats, with the spread below." if _repeated(evidence) else ""
+    note = f"{runs} {spread} Click a heading to sort."
+    return f'{html_table.table(evidence.entries)}<p class="note">{note}</p>{_verdicts(evidence)}'
 
 
 def per_data_set(evidence: Evidence, draw: Draw) -> str:
@@ -140,6 +141,26 @@ def reproduce(evidence: Evidence) -> str:
 def none(reason: str) -> str:
     """A section's place where there is nothing to show."""
     return f'<p class="none">{escape(reason)}</p>'
+
+
+def _verdicts(evidence: Evidence) -> str:
+    """Which solver is best by what, and where the difference is no more than noise."""
+    items = []
+    for verdict in evidence.document.get("verdicts") or ():
+        if not isinstance(verdict, dict):
+            continue
+        by = html_table.column(str(verdict.get("number", "")))
+        on = f" on <bdi>{escape(str(verdict.get('data', '')))}</bdi>" if len(evidence.datasets) > 1 else ""
+        winner = str(verdict.get("winner") or "")
+        found = f"<b><bdi>{escape(winner)}</bdi></b>" if winner else "no winner named, "
+        reason = f"<bdi>{escape(str(verdict.get('reason') or ''))}</bdi>"
+        sizes = [
+            f"{name} {size:.3g} {by.unit}".strip()
+            for name, key in (("difference", "difference"), ("noise floor", "noise_floor"))
+            if (size := number(verdict.get(key))) is not None
+        ]
+        items.append(f"<li>Best by {escape(by.name)}{on}: {found}{reason} ({escape(', '.join(sizes))})</li>")
+    return f'<ul class="note">{"".join(items)}</ul>' if items else ""
 
 
 def _facts(evidence: Evidence) -> dict[str, dict[str, Any]]:

@@ -33,6 +33,7 @@ class Column:
 
 _KNOWN = (
     Column("seconds", "time", "s", "lower", "solving, without set-up, evaluation, reading and writing"),
+    Column("seconds_to_target", "time to target", "s", "lower", "solving until the quality that was asked for"),
     Column("peak_memory_mb", "memory", "MB", "lower", "largest resident memory of the run's own process"),
     Column("stored_bytes", "stored", "bytes", "lower", "bytes of the arrays in the saved result"),
     Column("psnr", "PSNR", "dB", "higher", "amplitude against the truth, each pixel at its true depth"),
@@ -44,11 +45,13 @@ _KNOWN = (
     Column("held_out", "held-out error", "", "lower", "amplitude error of LEDs that a second solve did not see"),
     Column("residual", "residual", "", "lower", "Σ(a − A)² / ΣA² of predicted and measured amplitudes, all LEDs"),
     Column("setup_seconds", "set‑up", "s", "lower", "before the first step: preparation, warm-up, compilation"),
+    Column("first_step_seconds", "first step", "s", "lower", "the part of the time in which solver and device warm up"),
+    Column("step_seconds", "step", "s", "lower", "the mean of the steps after the first"),
     Column("dense_ratio", "dense / stored", "", "higher", "complex64 planes of the full size over what is stored"),
     Column("residual_bright", "residual, bright", "", "lower", "the same, bright-field LEDs"),
     Column("residual_dark", "residual, dark", "", "lower", "the same, dark-field LEDs"),
 )
-_MAIN = 11  # of these are always shown, the rest and all further metrics on request
+_MAIN = 12  # of these are always shown, the rest and all further metrics on request
 
 
 def table(entries: Sequence[Entry]) -> str:

@@ -55,6 +55,7 @@ def write_run(
     preset: str | None = None,
     metrics: Mapping[str, Any] | None = None,
     peak_memory_mb: float | None = None,
+    tracked: Mapping[str, Any] | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write everything that a run gave and return what ``run.json`` says.
@@ -70,6 +71,8 @@ def write_run(
         JSON-ready numbers, such as those of ``fpmtools.metrics.score``.
     peak_memory_mb
         Peak memory of the run, 10⁶ bytes.
+    tracked
+        What was measured while it ran: ``quality_over_time``, and with a target ``target`` and ``seconds_to_target``.
     command
         The command line, word by word.
 
@@ -81,6 +84,7 @@ def write_run(
     folder = Path(folder)
     document = describe(outcome, problem, solver, name)
     document |= {"preset": preset, "metrics": dict(metrics or {}), "peak_memory_mb": peak_memory_mb}
+    document |= dict(tracked or {})
     document |= {"command": list(command), "files": [RESULT_FILE, RUN_FILE]}
     outcome.reconstruction.save(folder / RESULT_FILE)
     storage.write_json(folder / RUN_FILE, document)
@@ -129,7 +133,12 @@ def describe(outcome: Outcome, problem: Problem, solver: Solver[Any], name: str)
             "dtype": str(forward.dtype).removeprefix("torch."),
         },
         "intensity_scale": problem.intensity_scale,
-        "times": {"setup_s": outcome.setup_seconds, "solve_s": outcome.seconds},
+        "times": {
+            "setup_s": outcome.setup_seconds,
+            "solve_s": outcome.seconds,
+            "first_step_s": outcome.first_step_seconds,
+            "step_s": outcome.step_seconds,
+        },
         "steps": outcome.steps,
         "total_steps": outcome.total_steps,
         "loss": outcome.history[-1][2] if outcome.history else None,

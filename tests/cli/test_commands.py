@@ -16,7 +16,7 @@ from PIL import Image
 import fpmtools
 from fpmtools import metrics
 from fpmtools.cli import main
-from fpmtools.cli._inputs import planes
+from fpmtools.cli._inputs import DURATIONS, SIZES, planes, quantity, several
 from fpmtools.dataset import Dataset
 from fpmtools.formats import native
 
@@ -47,6 +47,15 @@ def as_json(capsys: pytest.CaptureFixture[str]) -> Json:
 )
 def test_planes(text: str, expected: tuple[float, ...]) -> None:
     assert planes(text) == expected
+
+
+def test_quantities(tmp_path: Path) -> None:
+    duration, memory = quantity("--budget", DURATIONS, "60s"), quantity("--memory", SIZES, "4GB")
+    assert [duration(text) for text in ("60", "60s", "1.5m", "2 min", "1H")] == [60, 60, 90, 120, 3600]
+    assert [memory(text) for text in ("4GB", "500 mb", "1GiB")] == [4e9, 5e8, 2**30]
+    (tmp_path / "a,b").touch()
+    assert several("sim:thin,b.mat") == ["sim:thin", "b.mat"]
+    assert several(str(tmp_path / "a,b")) == [str(tmp_path / "a,b")]
 
 
 def test_default_planes() -> None:
@@ -132,11 +141,44 @@ def test_run_without_out_makes_a_new_folder_each_time(
 
 
 def test_budget_stops_a_run(data_file: Path, tmp_path: Path, as_json: Json) -> None:
-    arguments = ["--solver", "ap", "-o", "sweeps=100000", "--budget", "0.2", "--out", tmp_path / "out"]
-    run = as_json("run", "--data", data_file, *arguments)
+    arguments = ["--solver", "ap", "-o", "sweeps=100000", "-o", "halve_below=0", "--budget", "0.2s"]
+    run = as_json("run", "--data", data_file, *arguments, "--out", tmp_path / "out")
     assert run["status"] == "stopped"
     assert run["steps"] < run["total_steps"]
     assert 0.2 <= run["times"]["solve_s"] < 5
+    last = run["quality_over_time"][-1]
+    assert (last["psnr"], last["ssim"]) == pytest.approx((run["metrics"]["psnr"], run["metrics"]["ssim"]))
+
+
+def test_target_ends_a_run(data_file: Path, tmp_path: Path, as_json: Json, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends when all targets are reached; one that is out of reach is said to be missed."""
+    endless = ["run", "--data", data_file, "--solver", "ap", "-o", "sweeps=100000", "-o", "halve_below=0", "--z", "0"]
+    out = ["--out", tmp_path / "out", "--force"]
+    run = as_json(*endless, *out, "--target", "psnr=5", "--target", "ssim=0.1", "--no-tracking")
+    assert run["status"] == "reached"
+    assert run["target"] == {"psnr": 5, "ssim": 0.1}
+    assert 0 < run["seconds_to_target"] <= run["times"]["solve_s"]
+    arguments = [*map(str, [*endless, *out]), "--target", "psnr=5,ssim=1", "--budget", "0.2s"]
+    assert main(arguments) == 0
+    assert "not reached: psnr 5, ssim 1\n" in capsys.readouterr().out
+    missed = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (missed["status"], missed["seconds_to_target"]) == ("stopped", None)
+    untracked = as_json(*endless, *out, "--no-tracking", "--budget", "0.2s")
+    assert "quality_over_time" not in untracked
+
+
+def test_progress_as_json_lines(data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", "--data", str(data_file), "--solver", "ap", "-o", "sweeps=2", "--progress", "json"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    err = capsys.readouterr().err
+    events = [json.loads(line) for line in err.splitlines() if not line.startswith("warning: ")]
+    assert [event["event"] for event in events] == ["progress", "quality"]
+    assert events[0]["step"] == events[0]["total"]
+    assert events[0]["remaining_s"] == 0
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 5
+    said, error = capsys.readouterr().err.splitlines()
+    assert json.loads(said)["event"] == "error"
+    assert error == f"error: {json.loads(said)['message']}"
 
 
 def test_render_every_format(finished: Path, tmp_path: Path, as_json: Json) -> None:

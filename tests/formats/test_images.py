@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,20 @@ def test_an_ome_tiff_does_not_reach_into_other_files(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.ome.tif", stack("uint8")[0], description=ome, metadata=None)
     data = load(tmp_path / "a.ome.tif", optics=SET_UP["optics"], leds=[[0.0, 0.0]])
     np.testing.assert_array_equal(data.intensities, stack("uint8")[:1])
+
+
+def test_a_truncated_stack_is_named_as_such(tmp_path, capfd):
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 999, (7, 30, 41), np.uint16), photometric="minisblack")
+    content = path.read_bytes()
+    for size in (len(content) - 3000, len(content) // 3):
+        path.write_bytes(content[:size])
+        with pytest.raises(DataError, match="damaged or truncated"):
+            load(path, **SET_UP)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="not a regular file"):
+        load(tmp_path / "pipe")

@@ -206,3 +206,19 @@ def test_a_mistake_is_one_line(arguments, capsys, tmp_path, monkeypatch):
     assert out == ""
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_verdicts_stand_below_the_table_and_are_escaped(comparison_folder):
+    path = comparison_folder / "results.json"
+    document = json.loads(path.read_text())
+    floor = {"difference": 0.2, "noise_floor": 0.5}
+    document["verdicts"] = [
+        {"data": "d", "number": "psnr", "winner": None, "reason": "inside <i>the</i> floor", **floor},
+        {"data": "d", "number": "seconds_to_target", "winner": "good<b>", "reason": "", **floor},
+        "nonsense",
+    ]
+    path.write_text(json.dumps(document))
+    text = html_page.page(html_folder.read(comparison_folder))
+    assert "Best by PSNR: no winner named, <bdi>inside &lt;i&gt;the&lt;/i&gt; floor</bdi>" in text
+    assert "(difference 0.2 dB, noise floor 0.5 dB)" in text
+    assert "Best by time to target: <b><bdi>good&lt;b&gt;</bdi></b>" in text

@@ -111,7 +111,8 @@ def test_run_json_says_how_it_came_about(dataset, tmp_path):
     assert about["dense_bytes"] == 4 * height * width * 8
     assert about["stored_bytes"] == outcome.reconstruction.stored_bytes
     assert about["dense_ratio"] == pytest.approx(about["dense_bytes"] / about["stored_bytes"])
-    assert about["times"] == {"setup_s": outcome.setup_seconds, "solve_s": outcome.seconds}
+    times = {"setup_s": outcome.setup_seconds, "solve_s": outcome.seconds}
+    assert about["times"] == {**times, "first_step_s": outcome.first_step_seconds, "step_s": outcome.step_seconds}
     assert about["metrics"] == {"ssim": None}
     assert about["versions"]["fpmtools"] == fpmtools.__version__
     assert about["versions"]["torch"]

@@ -44,8 +44,22 @@ def test_noise_is_averaged(solver, expected):
 
 def test_halving_the_step_pays_with_noise():
     data = simulate("thin", image_shape=(64, 72), photons=500)
-    plain = quality(data, "ap", options={"halve_below": 0.0})["in_band_db"]
+    plain = quality(data, "ap", options={"halve_below": 0.0, "sweeps": 15})["in_band_db"]
     assert quality(data, "ap")["in_band_db"] > plain + 1
+
+
+def test_it_stops_when_there_is_nothing_left_to_gain():
+    clean = simulate("thin", image_shape=(48, 60))
+    noisy = simulate("thin", image_shape=(48, 60), photons=500)
+    sweeps = []
+    for data in (clean, noisy):
+        visits = []
+        problem, solver = engine.prepare(data), ap.AlternatingProjection()
+        state = solver.start(problem)
+        while not solver.step(state).done:
+            visits.append(state.visit)
+        sweeps.append(len(visits) / 68)
+    assert sweeps[1] < sweeps[0] < 60
 
 
 def test_the_published_baseline_is_slower():

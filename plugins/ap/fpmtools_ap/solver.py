@@ -20,10 +20,13 @@ CACHED_SAMPLES = 1 << 24  # complex samples of the kernels that are kept from on
 
 @dataclass(frozen=True)
 class Options:
-    sweeps: int = option(15, "visits to every LED", minimum=1)
+    sweeps: int = option(200, "visits to every LED, at most", minimum=1)
     step: float = option(1.0, "first step size; 1 replaces the measured part of the spectrum", minimum=1e-3, maximum=2)
     halve_below: float = option(
-        0.1, "halve a plane's step when its error falls by less than this share in a sweep", minimum=0, maximum=1
+        0.03, "halve a plane's step when its error falls by less than this share in a sweep", minimum=0, maximum=1
+    )
+    stop_below: float = option(
+        0.03, "stop when the steps of all planes have fallen below this; 0: never", minimum=0, maximum=1
     )
     damping: float = option(
         1e-6, "ε in the update |P| P* / (max|P| (|P|² + ε)); 1 in the published baseline", minimum=1e-9, maximum=10
@@ -48,7 +51,7 @@ class AlternatingProjection(Solver[State]):
 
     Options = Options
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "paper": {"sweeps": 25, "step": 0.5, "halve_below": 0.01, "damping": 1.0}
+        "paper": {"sweeps": 25, "step": 0.5, "halve_below": 0.01, "stop_below": 0.0, "damping": 1.0}
     }
 
     def start(self, problem: Problem) -> State:
@@ -72,11 +75,8 @@ class AlternatingProjection(Solver[State]):
 
     def step(self, state: State) -> Progress:
         """One LED, all planes of the block in work; one block after another."""
-        problem, forward, per_block = (
-            state.problem,
-            state.problem.forward,
-            self.options.sweeps * len(state.problem.order),
-        )
+        problem, forward = state.problem, state.problem.forward
+        per_block = self.options.sweeps * len(problem.order)
         first = state.visit // per_block * state.planes_per_block
         block = slice(first, min(first + state.planes_per_block, len(problem.z_um)))
         led = [problem.order[state.visit % len(problem.order)]]
@@ -90,8 +90,8 @@ class AlternatingProjection(Solver[State]):
         forward.add(spectra, change * weight * -state.step[block], led)
 
         state.visit += 1
-        if state.visit % len(problem.order) == 0:
-            self._end_sweep(state, block)
+        if state.visit % len(problem.order) == 0 and self._end_sweep(state, block):
+            state.visit = (first // state.planes_per_block + 1) * per_block  # converged: on to the next block
         if state.visit % per_block == 0:
             state.kernels.clear()
         return self._progress(state, block, error)
@@ -108,12 +108,14 @@ class AlternatingProjection(Solver[State]):
             state.kernels[led] = pair
         return pair
 
-    def _end_sweep(self, state: State, block: slice) -> None:
+    def _end_sweep(self, state: State, block: slice) -> bool:
+        """Halve the steps of the planes that no longer gain; True when none is left that does."""
         error, last = state.error[block], state.last_error[block]
         slow = error > (1 - self.options.halve_below) * last
         state.step[block] = torch.where(slow, state.step[block] / 2, state.step[block])
         state.last_error[block] = error
         state.error[block] = 0
+        return bool((state.step[block] < self.options.stop_below).all())
 
     def _progress(self, state: State, block: slice, error: torch.Tensor) -> Progress:
         leds, count = len(state.problem.order), len(state.problem.z_um)

@@ -1,0 +1,268 @@
+"""The benchmark: several solvers on one or more data sets, each run in a process of its own.
+
+Each data set is saved once; every run is ``python -m fpmtools run`` on that file, so that a crash, a memory leak or a
+changed global setting of one solver cannot reach the numbers of another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fpmtools import storage
+from fpmtools.comparison.process import resident_bytes
+from fpmtools.comparison.rows import COLUMNS, Verdict, row, verdicts
+from fpmtools.comparison.runs import GOOD, Limits, OnEvent, Source, plan, run_all
+from fpmtools.comparison.spec import Spec, check_solvers, slug
+from fpmtools.dataset import Dataset
+from fpmtools.errors import OptionError
+from fpmtools.reconstruction import Reconstruction
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Comparison", "Spec", "Verdict", "check_solvers", "compare"]
+
+SOLVERS = ("inr", "ap", "adam")
+DEFAULT_TIMEOUT = (10.0, 600.0)  # times the budget, plus seconds for everything that is not solving
+Data = Dataset | str | Path
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison gave.
+
+    ``rows`` holds one dict per solver, data set and seed with the keys :data:`COLUMNS`: medians over the repeats, the
+    spread of some, and where something went wrong a ``reason``. ``verdicts`` say which solver is best by what, where
+    the difference is more than noise. ``runs`` are the complete records of all runs (``run.json``). ``reconstructions``
+    holds the first result of each row that has one, under the solver's label, followed by data set and seed where
+    there are several (:meth:`title`). ``command`` are the words that make it again.
+    """
+
+    data: Sequence[Mapping[str, Any]]
+    rows: list[dict[str, Any]]
+    verdicts: list[Verdict]
+    runs: list[dict[str, Any]] = field(repr=False)
+    reconstructions: dict[str, Reconstruction] = field(repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    command: Sequence[str] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every solver gave a result in every repeat."""
+        return all(row["status"] in GOOD for row in self.rows)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it early."""
+        return any(run["status"] == "interrupted" for run in self.runs)
+
+    def title(self, row: Mapping[str, Any]) -> str:
+        """What the row is called in ``reconstructions``, and in what is printed."""
+        return next(
+            str(run["title"])
+            for run in self.runs
+            if (run["label"], run["data"]["name"], run["seed"]) == (row["solver"], row["data"], row["seed"])
+        )
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The rows as a data frame."""
+        import pandas
+
+        return pandas.DataFrame(self.rows, columns=list(COLUMNS))
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the rows as ``results.csv`` (and ``.parquet`` where pyarrow is installed), all as ``results.json``."""
+        folder = Path(folder)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        document = {
+            "command": list(self.command),
+            "settings": self.settings,
+            "data": self.data,
+            "rows": self.rows,
+            "verdicts": [verdict.to_dict() for verdict in self.verdicts],
+            "runs": self.runs,
+        }
+        written = [
+            storage.write_bytes(folder / "results.csv", text.getvalue().encode()),
+            storage.write_json(folder / "results.json", document),
+        ]
+        with contextlib.suppress(ImportError):
+            table = self.to_pandas().to_parquet(None, index=False)
+            written.append(storage.write_bytes(folder / "results.parquet", table))
+        return written
+
+
+def compare(
+    data: Data | Sequence[Data] = "sim:tilted",
+    solvers: Iterable[str] = SOLVERS,
+    *,
+    z_um: Sequence[float] | float | None = None,
+    seeds: Sequence[int] = (0,),
+    repeats: int = 1,
+    budget_s: float | None = None,
+    targets: Mapping[str, float] | None = None,
+    timeout_s: float | None = None,
+    memory_bytes: float | None = None,
+    track: bool = True,
+    device: str = "auto",
+    dtype: str = "complex64",
+    threads: int | None = None,
+    upsample: float | None = None,
+    critical_grid: bool | None = None,
+    subpixel: bool | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    on_event: OnEvent | None = None,
+    command: Sequence[str] = (),
+) -> Comparison:
+    """Run several solvers and compare time, memory, storage and quality.
+
+    Parameters
+    ----------
+    data
+        A data set, anything that ``fpmtools.load`` takes, or several of them, with different names.
+    solvers
+        Each ``"name"`` or ``"name:key=value:key=value"``, for example ``"inr:preset=paper"``.
+    z_um
+        Planes to reconstruct at, µm; default: where the sample is known to be (``dataset.planes_um``).
+    seeds, repeats
+        Every solver runs on every data set with every seed, this often; repeats are interleaved.
+    budget_s
+        Seconds of solving that each run has: comparison at equal time.
+    targets
+        ``{"psnr": 25}``: a run ends when all are reached; comparison of the time to a quality. Needs a truth.
+    timeout_s, memory_bytes
+        A run that takes longer, or that has more in memory, is killed and becomes a row that says so. Default: no
+        limits, but with a budget ten times as long and ten minutes.
+    track
+        Measure quality on the way where there is a truth; the clock stands still meanwhile.
+    threads
+        CPU threads of each run.
+    out
+        Folder to keep everything in: tables, and each run's own folder.
+    resume
+        Keep the results of runs with the same measurements and options that are in ``out``; run the others.
+    on_event
+        Called as ``on_event(title, event)`` for what a run says: dicts with ``event``, which is "start", "progress",
+        "quality", "line" (other output), "error" or "end".
+    command
+        What makes this comparison again, for the record.
+
+    Other arguments are those of ``fpmtools.reconstruct``. Ctrl-C lets the running solver keep what it has and skips
+    the others.
+
+    Raises
+    ------
+    OptionError
+        Unknown solver, option or target, a value out of range, something named twice, a target without a truth. A
+        solver that fails is a row instead.
+    """
+    from fpmtools.comparison.tracking import check_targets
+
+    specs = check_solvers(solvers)
+    if repeats < 1:
+        raise OptionError(f"repeats must be at least 1, got {repeats}")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise OptionError("give at least one seed, and each only once")
+    if resume and out is None:
+        raise OptionError("resume needs out: the folder of the comparison to continue")
+    if memory_bytes is not None and not resident_bytes(os.getpid()):
+        raise OptionError("a memory limit needs a system that tells what a process has in memory (Linux)")
+    datasets = _load(data)
+    for dataset in datasets:
+        check_targets(targets or {}, dataset)
+    if timeout_s is None and budget_s is not None:
+        timeout_s = DEFAULT_TIMEOUT[0] * budget_s + DEFAULT_TIMEOUT[1]
+    common = _options(
+        {"--device": device, "--dtype": dtype, "--threads": threads, "--budget": budget_s, "--upsample": upsample},
+        {"--no-critical-grid": critical_grid, "--pixel-rounding": subpixel, "--no-tracking": track},
+        targets or {},
+    )
+    with tempfile.TemporaryDirectory(prefix="fpmtools-") as scratch:
+        sources = [_save(dataset, Path(scratch), z_um) for dataset in datasets]
+        cases = plan(specs, sources, seeds, repeats, common)
+        records = run_all(
+            cases,
+            Path(out or scratch),
+            Limits(timeout_s, memory_bytes),
+            resume=resume,
+            on_event=on_event or (lambda title, event: None),
+        )
+    results = {r["title"]: r.pop("reconstruction") for r in reversed(records) if "reconstruction" in r}
+    titles = list(dict.fromkeys(case.title for case in cases))
+    comparison = Comparison(
+        [
+            {"name": s.name, "digest": s.digest, "optics": d.optics.to_dict(), "z_um": list(s.z_um)}
+            for s, d in zip(sources, datasets, strict=True)
+        ],
+        [row([record for record in records if record["title"] == title]) for title in titles],
+        verdicts(records, _measures(budget_s, targets)),
+        records,
+        {title: results[title] for title in titles if title in results},
+        {
+            "repeats": repeats,
+            "seeds": list(seeds),
+            "budget_s": budget_s,
+            "targets": dict(targets or {}),
+            "timeout_s": timeout_s,
+            "memory_bytes": memory_bytes,
+        },
+        command,
+    )
+    if out is not None:
+        comparison.save(out)
+    return comparison
+
+
+def _options(
+    values: Mapping[str, object], switches: Mapping[str, bool | None], targets: Mapping[str, float]
+) -> list[str]:
+    """The options of ``fpmtools run`` that all runs share; a switch is given where its value is False."""
+    words = ["--force", "--progress", "json"]
+    for flag, value in values.items():
+        words += [] if value is None else [flag, str(value)]
+    for name, least in targets.items():
+        words += ["--target", f"{name}={least!r}"]
+    return words + [flag for flag, wanted in switches.items() if wanted is False]
+
+
+def _load(data: Data | Sequence[Data]) -> list[Dataset]:
+    from fpmtools import formats
+
+    several = [data] if isinstance(data, Dataset | str | Path) else list(data)
+    datasets = [one if isinstance(one, Dataset) else formats.load(one) for one in several]
+    if not datasets:
+        raise OptionError("name at least one data set")
+    seen: set[str] = set()
+    for name in (slug(dataset.name) for dataset in datasets):
+        if name in seen:
+            raise OptionError(f"two data sets are called {name!r}; give them different names")
+        seen.add(name)
+    return datasets
+
+
+def _save(dataset: Dataset, folder: Path, z_um: Sequence[float] | float | None) -> Source:
+    from fpmtools.formats import native
+
+    planes = dataset.planes_um if z_um is None else tuple([z_um] if isinstance(z_um, int | float) else z_um)
+    file = native.save(dataset, folder / f"{slug(dataset.name)}.safetensors")
+    return Source(dataset.name, dataset.digest, file, planes)
+
+
+def _measures(budget_s: float | None, targets: Mapping[str, float] | None) -> dict[str, str]:
+    """What decides, by what the comparison holds equal: the time, the quality, or neither."""
+    if targets:
+        return {"seconds_to_target": "lower"}
+    quality = {"psnr": "higher", "ssim": "higher"}
+    return quality if budget_s is not None else {"seconds": "lower", **quality}

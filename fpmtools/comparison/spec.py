@@ -1,0 +1,61 @@
+"""What is compared: solvers with their options, as users write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fpmtools.errors import OptionError, SolverError
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A solver with options, written ``name`` or ``name:key=value:key=value``."""
+
+    label: str
+    solver: str
+    options: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Spec:
+        """Read ``inr:preset=paper:epochs=5``; raises :class:`OptionError` when it is not of this form."""
+        solver, *parts = (part.strip() for part in text.split(":"))
+        pairs = [tuple(part.partition("=")[::2]) for part in parts]
+        if "=" in solver:
+            raise OptionError(
+                f"{text!r} names no solver; options follow it after colons, as in inr:preset=paper:epochs=5"
+            )
+        if not solver or not all(key and "=" in part for part, (key, _) in zip(parts, pairs, strict=True)):
+            raise OptionError(f"{text!r} is not NAME or NAME:key=value:key=value")
+        return cls(text.strip(), solver, tuple((key, value) for key, value in pairs))
+
+    @property
+    def folder(self) -> str:
+        """The label as a file name."""
+        return slug(self.label)
+
+
+def slug(name: str) -> str:
+    """A name as a file name."""
+    return re.sub(r"[^A-Za-z0-9._=-]+", "_", name)
+
+
+def check_solvers(solvers: Iterable[str]) -> list[Spec]:
+    """Parse the solvers and check their names and options; a plugin that is broken is left for its run to report."""
+    from fpmtools import registry
+    from fpmtools.solver import make_options
+
+    specs = [Spec.parse(text) for text in solvers]
+    if not specs:
+        raise OptionError("name at least one solver to compare")
+    seen: set[str] = set()
+    for spec in specs:
+        if spec.folder in seen:
+            raise OptionError(f"solver {spec.label!r} is named twice; for several runs of each use --repeats")
+        seen.add(spec.folder)
+        try:
+            make_options(registry.solver_class(spec.solver), dict(spec.options))
+        except SolverError:
+            continue
+    return specs

@@ -1,0 +1,202 @@
+"""The comparison's parts on their own: specs, plan, processes, rows, noise floor, targets."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fpmtools.comparison import Spec, process, rows, runs, tracking
+from fpmtools.comparison.memory import PeakMemory
+from fpmtools.comparison.tracking import Tracker, parse_targets
+from fpmtools.engine import prepare, reconstruct, solve
+from fpmtools.errors import OptionError
+from fpmtools.leds import direction_sines, raster
+from fpmtools.registry import solver_class
+from fpmtools.simulation import simulate
+from fpmtools.solver import make_options
+
+
+def test_spec() -> None:
+    spec = Spec.parse("inr:preset=paper:epochs=5")
+    assert (spec.solver, spec.options) == ("inr", (("preset", "paper"), ("epochs", "5")))
+    assert Spec.parse("ap").options == ()
+    assert Spec.parse("ap:x=a/b").folder == "ap_x=a_b"
+    for bad in ("", "ap:sweeps", ":x=1", "ap:=1", "sweeps=3"):
+        with pytest.raises(OptionError):
+            Spec.parse(bad)
+
+
+def test_plan_interleaves_and_gives_each_run_its_folder() -> None:
+    sources = [runs.Source(name, name, Path(name), (0.0,)) for name in ("a", "b c")]
+    specs = [Spec.parse(text) for text in ("ap", "ap-2", "adam:rate=1")]
+    cases = runs.plan(specs, sources, (0, 7), 2, ["--x"])
+    assert len({case.folder for case in cases}) == len(cases) == 24
+    assert [case.spec.label for case in cases[:6]] == ["ap", "ap-2", "adam:rate=1"] * 2
+    assert [case.repeat for case in cases] == [0] * 12 + [1] * 12
+    assert cases[-1].folder == "adam_rate=1+b_c+seed7+run2"
+    assert cases[-1].title == "adam:rate=1 · b c · seed 7"
+    assert runs.plan(specs, sources[:1], (7,), 1, [])[0].title == "ap"
+
+
+def record(label: str, **more: Any) -> dict[str, Any]:
+    identity = {"label": label, "data": {"name": "d"}, "seed": 0}
+    return {**identity, "status": "done", "reason": "", **more}
+
+
+def test_row_has_medians_spread_and_the_worst_status() -> None:
+    timed = [record("ap", times={"solve_s": s}, metrics={"psnr": 20 + s}, seconds_to_target=s) for s in (3, 1, 2, 10)]
+    row = rows.row(timed)
+    assert (row["seconds"], row["seconds_min"], row["seconds_max"], row["psnr"]) == (2.5, 1, 10, 22.5)
+    assert (row["status"], row["repeats"], row["seconds_to_target"]) == ("done", 4, 2.5)
+    row = rows.row([*timed, record("ap", status="stopped", reason="psnr=50 not reached")])
+    assert (row["status"], row["reason"], row["seconds_to_target"]) == ("stopped", "psnr=50 not reached", None)
+    row = rows.row([*timed, record("ap", status="stopped"), record("ap", status="timed out", reason="why")])
+    assert (row["status"], row["reason"], row["seconds"]) == ("timed out", "why", 2.5)
+
+
+@pytest.mark.parametrize(
+    ("fast", "slow", "winner", "floor"),
+    [
+        ((1.0, 1.1, 1.2), (2.0, 2.1, 2.3), "a", 0.3),
+        ((1.0, 1.1, 1.2), (1.1, 1.2, 1.5), None, 0.4),  # apart by 0.1
+        ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), None, 0.0),
+        ((1.0, 1.0, 1.0), (1.1, 1.1, 1.1), "a", 0.0),
+        ((1.0, 1.2), (9.0, 9.1), None, None),  # two runs say too little about their spread
+    ],
+)
+def test_no_winner_inside_the_noise_floor(
+    fast: tuple[float, ...], slow: tuple[float, ...], winner: str | None, floor: float | None
+) -> None:
+    found = [record("a", times={"solve_s": s}) for s in fast] + [record("b", times={"solve_s": s}) for s in slow]
+    (verdict,) = rows.verdicts(found, {"seconds": "lower"})
+    assert (verdict.winner, verdict.noise_floor) == (winner, None if floor is None else pytest.approx(floor))
+    assert bool(verdict.reason) == (winner is None)
+    (turned,) = rows.verdicts(found, {"seconds": "higher"})
+    assert turned.winner == (winner and "b")
+
+
+def test_a_close_third_is_close_although_the_second_is_not() -> None:
+    values = {"a": (10.0, 10.0, 10.0), "b": (9.0, 9.0, 9.0), "c": (5.0, 8.0, 12.0)}
+    found = [record(label, metrics={"psnr": v}) for label, runs_ in values.items() for v in runs_]
+    (verdict,) = rows.verdicts(found, {"psnr": "higher", "ssim": "higher"})
+    assert verdict.winner is None
+    assert "from c lies inside" in verdict.reason
+    assert (verdict.difference, verdict.noise_floor) == (2, 7)
+
+
+def run_python(code: str, **limits: Any) -> tuple[process.Ending, list[str]]:
+    lines: list[str] = []
+    return process.watch([sys.executable, "-c", code], lines.append, **limits), lines
+
+
+def test_watch_hands_on_lines_and_the_exit_code() -> None:
+    ending, lines = run_python("import sys; print('no'); print('a\\n', file=sys.stderr); sys.exit(3)")
+    assert (ending.code, ending.by, ending.last_line) == (3, "itself", "a")
+    assert lines == ["a", ""]
+
+
+def alive(pid: str) -> bool:
+    """Whether a process runs; a dead one that nobody has asked after does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def test_watch_ends_what_takes_too_long_with_its_children() -> None:
+    """The child ignores everything that can be ignored and has a child of its own that holds stderr open."""
+    code = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "child = os.fork()\n"
+        "print(child, file=sys.stderr, flush=True) if child else None\n"
+        "time.sleep(60)"
+    )
+    begun = time.monotonic()
+    ending, lines = run_python(code, timeout_s=1.0)
+    assert (ending.by, ending.code) == ("time limit", -9)
+    assert time.monotonic() - begun < 10
+    while time.monotonic() - begun < 10 and alive(lines[0]):
+        time.sleep(0.05)
+    assert not alive(lines[0])
+
+
+def test_watch_ends_what_takes_too_much() -> None:
+    code = "import time; kept = [bytearray(b'x' * 10_000_000) for i in range(12)]; time.sleep(60)"
+    ending, _ = run_python(code, memory_bytes=80e6, timeout_s=30)
+    assert (ending.by, ending.code) == ("memory limit", -9)
+    ending, _ = run_python("kept = bytearray(b'x' * 10_000_000)", memory_bytes=80e6)
+    assert (ending.by, ending.code) == ("itself", 0)
+
+
+def test_peak_memory_without_what_was_aside() -> None:
+    memory = PeakMemory()
+    before = memory.mb()
+    with memory.aside():
+        np.ones(40_000_000)  # 320 MB
+    assert before <= memory.mb() < before + 100
+    np.ones(40_000_000)
+    assert memory.mb() > before + 200
+
+
+def test_targets() -> None:
+    assert parse_targets(["psnr=25,ssim=0.9"]) == parse_targets(["psnr=20", "ssim = 0.9", "psnr=25"])
+    assert parse_targets([]) == {}
+    for bad, says in (("psrn=3", "did you mean 'psnr'"), ("psnr", "psnr=NUMBER"), ("ssim=2", "cannot be reached")):
+        with pytest.raises(OptionError, match=says):
+            parse_targets([bad])
+
+
+def test_tracking_takes_no_longer_than_solving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where looking takes long it is done seldom; the end is always recorded, and with a target all is looked at."""
+    monkeypatch.setattr(tracking, "FREE_S", 0.0)
+    dataset = simulate("thin", image_shape=(17, 22), leds=direction_sines(raster(3, 3, 9.0), 74.0))
+    result = reconstruct(dataset, "ap", options={"sweeps": 1}, device="cpu")
+    seldom, always = (Tracker(dataset, targets, lambda point: None, PeakMemory()) for targets in ({}, {"psnr": 1e3}))
+    for seconds in (1e-6, 2e-6, 1e3, 2e3):
+        assert not seldom(seconds, result)
+        assert not always(seconds, result)
+    assert [point["seconds"] for point in seldom.points] == [1e-6, 1e3, 2e3]
+    assert len(always.points) == 4
+    seldom._spent_s = 1e9
+    seldom(3e3, result)
+    final = {"psnr": 1.0, "ssim": 0.5, "rmse": 0.1}
+    assert seldom.record(4e3, final)["quality_over_time"][-1] == {"seconds": 4e3, "psnr": 1.0, "ssim": 0.5}
+    assert len(always.record(4e3, final)["quality_over_time"]) == 4
+
+
+def test_tracking_stops_at_the_target_and_changes_nothing() -> None:
+    """Looking at the result on the way, however often, leaves the result as it is, to the bit."""
+    na = direction_sines(raster(3, 3, 9.0), 74.0)
+    dataset = simulate("tilted", image_shape=(17, 22), leds=na, tilt_um=2.0)
+    cls = solver_class("ap")
+
+    def run(sweeps: int, target: float | None) -> tuple[Any, Tracker]:
+        solver = cls(make_options(cls, {"sweeps": sweeps, "halve_below": 0}))
+        targets = {} if target is None else {"psnr": target}
+        tracker = Tracker(dataset, targets, lambda point: None, PeakMemory())
+        problem = prepare(dataset, solver, z_um=(-1.0, 1.0), device="cpu")
+        return solve(problem, solver, on_snapshot=tracker, snapshot_growth=tracker.growth), tracker
+
+    often, tracker = run(300, 1e3)
+    cls_solver = cls(make_options(cls, {"sweeps": 300, "halve_below": 0}))
+    alone = solve(prepare(dataset, cls_solver, z_um=(-1.0, 1.0), device="cpu"), cls_solver)
+    np.testing.assert_array_equal(often.reconstruction.planes, alone.reconstruction.planes)
+    assert often.status == "done"
+    assert tracker.record(often.seconds, {})["seconds_to_target"] is None
+    seconds = [point["seconds"] for point in tracker.points]
+    assert len(seconds) > 3
+    assert all(later > earlier for earlier, later in itertools.pairwise(seconds))
+
+    reachable = min(point["psnr"] for point in tracker.points) - 0.5
+    ended, tracker = run(100_000, reachable)
+    assert ended.status == "reached"
+    assert ended.steps < ended.total_steps
+    assert tracker.record(ended.seconds, {})["seconds_to_target"] == tracker.points[-1]["seconds"] <= ended.seconds
+    assert tracker.points[-1]["psnr"] >= reachable

@@ -1,0 +1,259 @@
+"""Whole comparisons: isolated runs, honest rows, hostile solvers, Ctrl-C and going on afterwards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fpmtools import comparison, metrics
+from fpmtools.dataset import Dataset
+from fpmtools.errors import OptionError
+from fpmtools.formats import native
+from fpmtools.leds import direction_sines, raster
+from fpmtools.simulation import simulate
+
+HOSTILE = """
+import ctypes
+import time
+
+import torch
+from fpmtools import SolverRecord, hookimpl
+from fpmtools_ap.solver import AlternatingProjection
+
+
+class Segfault(AlternatingProjection):
+    def step(self, state):
+        ctypes.string_at(0)
+
+
+class NotANumber(AlternatingProjection):
+    def result(self, state):
+        found = super().result(state)
+        found.planes[-1, 0, 0] = float("nan")
+        return found
+
+
+class Hog(AlternatingProjection):
+    kept = []
+
+    def step(self, state):
+        self.kept.append(torch.ones(25_000_000))
+        return super().step(state).__class__(1, 1_000_000, 0.1)
+
+
+class Endless(AlternatingProjection):
+    def step(self, state):
+        time.sleep(1e6)
+
+
+@hookimpl
+def fpmtools_solvers():
+    classes = {"segfault": "Segfault", "nan": "NotANumber", "hog": "Hog", "endless": "Endless", "flat": "Segfault"}
+    return [
+        SolverRecord(
+            name=name, summary=name, solver=f"hostile:{cls}", capabilities={"2d"} if name == "flat" else frozenset()
+        )
+        for name, cls in classes.items()
+    ]
+"""
+PLANES = (-1.0, 0.0, 1.0)
+SOLVERS = ("ap:sweeps=2", "ap:sweeps=1")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def datasets() -> list[Dataset]:
+    """9 LEDs; odd and even sizes, not square; with and without a truth."""
+    na = direction_sines(raster(3, 3, 9.0), 74.0)
+    small, large = (simulate("tilted", image_shape=shape, leds=na, tilt_um=2.0) for shape in ((17, 22), (18, 25)))
+    return [replace(small, name="with truth"), replace(large, name="measured", truth=None)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("comparison")
+
+
+def compare(datasets: list[Dataset], folder: Path, **more: Any) -> comparison.Comparison:
+    return comparison.compare(datasets, SOLVERS, z_um=PLANES, threads=1, seeds=(3,), out=folder, **more)
+
+
+@pytest.fixture(scope="module")
+def found(datasets: list[Dataset], folder: Path) -> comparison.Comparison:
+    """Two solvers on two data sets."""
+    return compare(datasets, folder)
+
+
+def test_rows_are_those_of_the_runs(found: comparison.Comparison, datasets: list[Dataset], folder: Path) -> None:
+    assert found.complete
+    assert not found.interrupted
+    assert [(row["solver"], row["data"], row["seed"]) for row in found.rows] == [
+        (solver, data, 3) for data in ("with truth", "measured") for solver in SOLVERS
+    ]
+    for row, run in zip(found.rows, found.runs, strict=True):
+        dataset = next(one for one in datasets if one.name == row["data"])
+        result = found.reconstructions[found.title(row)]
+        assert run["folder"] == f"{row['solver'].replace(':', '_')}+{row['data'].replace(' ', '_')}"
+        assert (folder / run["folder"] / "reconstruction.safetensors").is_file()
+        assert (run["seed"], run["z_um"]) == (3, list(PLANES))
+        assert row["seconds"] == row["seconds_min"] == row["seconds_max"] == run["times"]["solve_s"]
+        steady = row["first_step_seconds"] + row["step_seconds"] * (run["steps"] - 1)
+        assert row["seconds"] == pytest.approx(steady, rel=0.01, abs=1e-3)
+        assert row["stored_bytes"] == result.stored_bytes
+        assert 50 < row["peak_memory_mb"] < 5000
+        assert row["residual_dark"] is None or math.isfinite(row["residual_dark"])
+        if dataset.truth is None:
+            assert row["psnr"] is None
+            assert "quality_over_time" not in run
+        else:
+            assert row["psnr"] == pytest.approx(metrics.score(result, dataset)["psnr"], rel=1e-6)
+            (*_, last) = run["quality_over_time"]
+            assert last["seconds"] <= row["seconds"]
+            assert (last["psnr"], last["ssim"]) == (pytest.approx(row["psnr"]), pytest.approx(row["ssim"]))
+    assert found.rows[0]["psnr"] != found.rows[1]["psnr"]
+    assert {verdict.winner for verdict in found.verdicts} == {None}
+    assert "one run" in found.verdicts[0].reason
+
+
+def test_tables(found: comparison.Comparison, folder: Path) -> None:
+    written = json.loads((folder / "results.json").read_text())
+    assert written["rows"] == found.rows
+    assert written["verdicts"] == [verdict.to_dict() for verdict in found.verdicts]
+    assert [data["name"] for data in written["data"]] == ["with truth", "measured"]
+    with (folder / "results.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["data"] for row in table] == [row["data"] for row in found.rows]
+    assert float(table[0]["psnr"]) == found.rows[0]["psnr"]
+    assert list(found.to_pandas()["solver"]) == [*SOLVERS, *SOLVERS]
+
+
+def test_resume_runs_what_is_missing_or_not_good(
+    found: comparison.Comparison, datasets: list[Dataset], folder: Path
+) -> None:
+    """Of four runs one is lost and one has failed; the other two are kept, to the byte and the second."""
+    lost, failed, *kept = [folder / run["folder"] / "run.json" for run in found.runs]
+    lost.unlink()
+    failed.write_text(failed.read_text().replace('"status": "done"', '"status": "diverged"'))
+    before = [path.stat().st_mtime_ns for path in kept]
+    events: list[tuple[str, str]] = []
+    again = compare(datasets, folder, resume=True, on_event=lambda title, event: events.append((title, event["event"])))
+    assert [title for title, event in events if event == "start"] == [f"{solver} · with truth" for solver in SOLVERS]
+    assert {event for _, event in events} >= {"start", "progress", "quality", "end"}
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert again.rows[2:] == found.rows[2:]
+    assert [row["psnr"] for row in again.rows] == [row["psnr"] for row in found.rows]
+    others = [replace(one, intensities=one.intensities * 2) for one in datasets]
+    assert not any(comparison.runs._kept(case, folder) for case in cases(others, folder))
+    assert all(comparison.runs._kept(case, folder) for case in cases(datasets, folder))
+
+
+def cases(datasets: list[Dataset], folder: Path) -> list[comparison.runs.Case]:
+    sources = [comparison.runs.Source(one.name, one.digest, folder / "other.file", PLANES) for one in datasets]
+    common = ["--force", "--progress", "json", "--device", "auto", "--dtype", "complex64", "--threads", "1"]
+    return comparison.runs.plan(comparison.check_solvers(SOLVERS), sources, (3,), 1, common)
+
+
+@pytest.fixture
+def hostile_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed solvers, none of which comes to a good end."""
+    site = tmp_path / "site"
+    info = site / "hostile-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "hostile.py").write_text(HOSTILE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hostile\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[fpmtools]\nhostile = hostile\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])]))
+
+
+@pytest.mark.usefixtures("hostile_plugin")
+def test_failures_are_rows_and_disturb_nobody(
+    found: comparison.Comparison, datasets: list[Dataset], folder: Path, tmp_path: Path
+) -> None:
+    """The one good solver's result is the same, bit for bit, as in the company of good ones."""
+    data, out = native.save(datasets[0], tmp_path / "data.safetensors"), tmp_path / "out"
+    solvers = "segfault,nan,hog,flat,endless,ap:sweeps=2"
+    arguments = ["--data", str(data), "--z=-1,0,1", "--seed", "3", "--threads", "1", "--quiet", "--out", str(out)]
+    command = [sys.executable, "-m", "fpmtools", "compare", "--solvers", solvers, *arguments]
+    done = subprocess.run(
+        [*command, "--timeout", "12s", "--memory", "1.5GB"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 6, done.stderr
+    rows = {row["solver"]: row for row in json.loads((out / "results.json").read_text())["rows"]}
+    assert {name: (row["status"], row["reason"]) for name, row in rows.items()} == {
+        "segfault": ("failed", "killed by SIGSEGV"),
+        "nan": ("diverged", "diverged: the result holds values that are not finite"),
+        "hog": ("out of memory", "killed with more than 1500 MB"),
+        "flat": ("skipped", "solver 'flat' takes one plane, not 3; give one with --z"),
+        "endless": ("timed out", "killed after 12 s"),
+        "ap:sweeps=2": ("done", ""),
+    }
+    assert rows["nan"]["psnr"] is None
+    assert rows["ap:sweeps=2"]["psnr"] == found.rows[0]["psnr"]
+    result = "reconstruction.safetensors"
+    alone = folder / found.runs[0]["folder"] / result
+    assert (out / "ap_sweeps=2" / result).read_bytes() == alone.read_bytes()
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[:3] == ["solver", "status", "seconds"]
+    assert [line.split()[0] for line in lines[2:8]] == solvers.split(",")
+    assert "segfault: killed by SIGSEGV" in lines
+    assert lines[-1].endswith("report.html")
+    report = (out / "report.html").read_text()
+    assert "killed by SIGSEGV" in report
+    assert f"fpmtools compare --solvers {solvers} --data" in report
+    assert "error map of ap:sweeps=2" in report
+
+
+def test_interrupt(datasets: list[Dataset], tmp_path: Path) -> None:
+    """Ctrl-C reaches the solver under way once, which keeps its result; the next one is not started."""
+    data = native.save(datasets[0], tmp_path / "data.safetensors")
+    arguments = ["--data", str(data), "--z", "0", "--threads", "1", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "fpmtools", "compare", "--json", "--progress", "json"]
+    command += ["--solvers", "ap:sweeps=1000000:halve_below=0,adam"]
+    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        event: dict[str, Any] = {}
+        while event.get("event") != "progress":
+            event = json.loads(process.stderr.readline())
+            assert event["run"] == "ap:sweeps=1000000:halve_below=0"
+        process.send_signal(signal.SIGINT)
+        printed = json.loads(process.stdout.read())
+        process.stderr.read()
+    assert event["remaining_s"] > 0
+    assert process.returncode == 130
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert printed["rows"] == rows
+    assert [row["status"] for row in rows] == ["interrupted", "skipped"]
+    assert rows[0]["psnr"] is not None
+    assert rows[1]["reason"] == "interrupted before its turn"
+
+
+def test_mistakes(datasets: list[Dataset]) -> None:
+    measured = datasets[1]
+    for mistake, says in (
+        (lambda: comparison.compare(measured, ["ap"], targets={"psnr": 20}), "needs a data set whose truth is known"),
+        (lambda: comparison.compare([measured, measured], ["ap"]), "two data sets are called 'measured'"),
+        (lambda: comparison.compare([], ["ap"]), "at least one data set"),
+        (lambda: comparison.compare(measured, ["ap"], seeds=(1, 1)), "only once"),
+        (lambda: comparison.compare(measured, ["ap"], resume=True), "resume needs out"),
+        (lambda: comparison.compare(measured, ["ap"], repeats=0), "repeats"),
+        (lambda: comparison.compare(measured, ["ap", "ap"]), "twice"),
+    ):
+        with pytest.raises(OptionError, match=says):
+            mistake()

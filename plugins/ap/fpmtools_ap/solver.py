@@ -20,7 +20,7 @@ CACHED_SAMPLES = 1 << 24  # complex samples of the kernels that are kept from on
 
 @dataclass(frozen=True)
 class Options:
-    sweeps: int = option(200, "visits to every LED, at most", minimum=1)
+    sweeps: int = option(300, "visits to every LED, at most", minimum=1)
     step: float = option(1.0, "first step size; 1 replaces the measured part of the spectrum", minimum=1e-3, maximum=2)
     halve_below: float = option(
         0.03, "halve a plane's step when its error falls by less than this share in a sweep", minimum=0, maximum=1

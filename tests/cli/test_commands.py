@@ -141,7 +141,7 @@ def test_run_without_out_makes_a_new_folder_each_time(
 
 
 def test_budget_stops_a_run(data_file: Path, tmp_path: Path, as_json: Json) -> None:
-    arguments = ["--solver", "ap", "-o", "sweeps=100000", "-o", "halve_below=0", "--budget", "0.2s"]
+    arguments = ["--solver", "ap", "-o", "sweeps=100000", "-o", "join_below=0", "--budget", "0.2s"]
     run = as_json("run", "--data", data_file, *arguments, "--out", tmp_path / "out")
     assert run["status"] == "stopped"
     assert run["steps"] < run["total_steps"]
@@ -152,7 +152,7 @@ def test_budget_stops_a_run(data_file: Path, tmp_path: Path, as_json: Json) -> N
 
 def test_target_ends_a_run(data_file: Path, tmp_path: Path, as_json: Json, capsys: pytest.CaptureFixture[str]) -> None:
     """It ends when all targets are reached; one that is out of reach is said to be missed."""
-    endless = ["run", "--data", data_file, "--solver", "ap", "-o", "sweeps=100000", "-o", "halve_below=0", "--z", "0"]
+    endless = ["run", "--data", data_file, "--solver", "ap", "-o", "sweeps=100000", "-o", "join_below=0", "--z", "0"]
     out = ["--out", tmp_path / "out", "--force"]
     run = as_json(*endless, *out, "--target", "psnr=5", "--target", "ssim=0.1", "--no-tracking")
     assert run["status"] == "reached"

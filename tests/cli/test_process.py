@@ -17,7 +17,7 @@ import fpmtools as package
 from fpmtools import storage
 
 Fpmtools = Callable[..., "subprocess.CompletedProcess[str]"]
-ENDLESS = ["--solver", "ap", "-o", "sweeps=1000000", "-o", "halve_below=0"]
+ENDLESS = ["--solver", "ap", "-o", "sweeps=1000000", "-o", "join_below=0"]
 COMMAND = [sys.executable, "-m", "fpmtools"]
 
 

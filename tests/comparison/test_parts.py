@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 from fpmtools.comparison import Spec, process, rows, runs, tracking
+from fpmtools.comparison.journal import Found, Journal
 from fpmtools.comparison.memory import PeakMemory
 from fpmtools.comparison.tracking import Tracker, parse_targets
 from fpmtools.engine import prepare, reconstruct, solve
 from fpmtools.errors import OptionError
 from fpmtools.leds import direction_sines, raster
+from fpmtools.reconstruction import Grid, PlaneStack
+from fpmtools.records import MetricRecord
 from fpmtools.registry import solver_class
 from fpmtools.simulation import simulate
 from fpmtools.solver import make_options
@@ -49,15 +52,48 @@ def record(label: str, **more: Any) -> dict[str, Any]:
     return {**identity, "status": "done", "reason": "", **more}
 
 
+NAMES = ("seconds", "seconds_to_target", "psnr", "my_metric")
+
+
 def test_row_has_medians_spread_and_the_worst_status() -> None:
     timed = [record("ap", times={"solve_s": s}, metrics={"psnr": 20 + s}, seconds_to_target=s) for s in (3, 1, 2, 10)]
-    row = rows.row(timed)
+    row = rows.row(timed, NAMES)
     assert (row["seconds"], row["seconds_min"], row["seconds_max"], row["psnr"]) == (2.5, 1, 10, 22.5)
     assert (row["status"], row["repeats"], row["seconds_to_target"]) == ("done", 4, 2.5)
-    row = rows.row([*timed, record("ap", status="stopped", reason="psnr=50 not reached")])
+    row = rows.row([*timed, record("ap", status="stopped", reason="psnr=50 not reached")], NAMES)
     assert (row["status"], row["reason"], row["seconds_to_target"]) == ("stopped", "psnr=50 not reached", None)
-    row = rows.row([*timed, record("ap", status="stopped"), record("ap", status="timed out", reason="why")])
+    row = rows.row([*timed, record("ap", status="stopped"), record("ap", status="timed out", reason="why")], NAMES)
     assert (row["status"], row["reason"], row["seconds"]) == ("timed out", "why", 2.5)
+
+
+def test_row_has_metrics_and_says_what_is_missing() -> None:
+    runs_ = [
+        record("ap", metrics={"my_metric": 2.0}, missing={"held_out": "too few LEDs"}),
+        record("ap", metrics={"my_metric": 4.0}, missing={"held_out": "another", "pictures": "killed by SIGABRT"}),
+    ]
+    row = rows.row(runs_, NAMES)
+    assert row["my_metric"] == 3.0
+    assert row["missing"] == "held_out: too few LEDs; pictures: killed by SIGABRT"
+    assert (row["status"], row["reason"], row["psnr"]) == ("done", "", None)
+    mine = MetricRecord(name="my_metric", summary="Mine", measure="a:b", unit="rad", better="higher")
+    about = rows.columns([mine])
+    assert about["my_metric"] == {"unit": "rad", "better": "higher", "summary": "Mine"}
+    assert about["seconds"]["unit"] == "s"
+
+
+def test_journal_survives_who_writes_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    assert journal.read() == ({}, "")
+    journal.begin("a")
+    journal.end("a", Found(float("nan")))
+    journal.begin("b")
+    journal.end("b", Found(reason="no"))
+    journal.begin("c")
+    with journal.path.open("a") as file:
+        file.write('{"step": "c", "val')  # the process died here
+    assert journal.read() == ({"a": Found(None), "b": Found(None, "no")}, "c")
+    journal.keep_only_values()
+    assert journal.read() == ({"a": Found(None)}, "")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +163,16 @@ def test_watch_ends_what_takes_too_long_with_its_children() -> None:
     assert not alive(lines[0])
 
 
+def test_watch_ends_what_falls_silent() -> None:
+    code = (
+        "import sys, time\nfor pause in (0.3, 0.3, 0.3, 60): print('a', file=sys.stderr, flush=True); time.sleep(pause)"
+    )
+    begun = time.monotonic()
+    ending, lines = run_python(code, silent_s=1.0)
+    assert (ending.by, lines) == ("time limit", ["a"] * 4)
+    assert 1.5 < time.monotonic() - begun < 10
+
+
 def test_watch_ends_what_takes_too_much() -> None:
     code = "import time; kept = [bytearray(b'x' * 10_000_000) for i in range(12)]; time.sleep(60)"
     ending, _ = run_python(code, memory_bytes=80e6, timeout_s=30)
@@ -171,6 +217,24 @@ def test_tracking_takes_no_longer_than_solving(monkeypatch: pytest.MonkeyPatch) 
     assert len(always.record(4e3, final)["quality_over_time"]) == 4
 
 
+def test_tracking_gives_up_on_a_result_that_cannot_be_looked_at() -> None:
+    dataset = simulate("thin", image_shape=(17, 22), leds=direction_sines(raster(3, 3, 9.0), 74.0))
+
+    class Broken(PlaneStack):
+        def native_field(self, z_um: float) -> Any:
+            raise RuntimeError("no field")
+
+    result = Broken(np.zeros((1, 34, 44), np.complex64), (0.0,), Grid((34, 44), (10.0, 13.0), (0.0, 0.0)))
+    heard: list[str] = []
+    tracker = Tracker(dataset, {}, lambda event: heard.append(event["event"]), PeakMemory())
+    assert not tracker(1.0, result)
+    assert not tracker(2.0, result)
+    assert heard == ["looking"]
+    assert "RuntimeError: no field" in tracker.record(2.0, {})["untracked"]
+    with pytest.raises(RuntimeError):
+        Tracker(dataset, {"psnr": 1.0}, lambda event: None, PeakMemory())(1.0, result)
+
+
 def test_tracking_stops_at_the_target_and_changes_nothing() -> None:
     """Looking at the result on the way, however often, leaves the result as it is, to the bit."""
     na = direction_sines(raster(3, 3, 9.0), 74.0)
@@ -178,14 +242,14 @@ def test_tracking_stops_at_the_target_and_changes_nothing() -> None:
     cls = solver_class("ap")
 
     def run(sweeps: int, target: float | None) -> tuple[Any, Tracker]:
-        solver = cls(make_options(cls, {"sweeps": sweeps, "halve_below": 0}))
+        solver = cls(make_options(cls, {"sweeps": sweeps, "join_below": 0}))
         targets = {} if target is None else {"psnr": target}
         tracker = Tracker(dataset, targets, lambda point: None, PeakMemory())
         problem = prepare(dataset, solver, z_um=(-1.0, 1.0), device="cpu")
         return solve(problem, solver, on_snapshot=tracker, snapshot_growth=tracker.growth), tracker
 
     often, tracker = run(300, 1e3)
-    cls_solver = cls(make_options(cls, {"sweeps": 300, "halve_below": 0}))
+    cls_solver = cls(make_options(cls, {"sweeps": 300, "join_below": 0}))
     alone = solve(prepare(dataset, cls_solver, z_um=(-1.0, 1.0), device="cpu"), cls_solver)
     np.testing.assert_array_equal(often.reconstruction.planes, alone.reconstruction.planes)
     assert often.status == "done"

@@ -111,9 +111,15 @@ def test_adjoint(seed, subpixel, complex_pupil):
 
 
 @settings(max_examples=15, **CASES)
-@given(seed=st.integers(0, 2**31), subpixel=st.booleans(), weighted=st.booleans())
-def test_gradient_is_autograds(seed, subpixel, weighted):
+@given(
+    seed=st.integers(0, 2**31),
+    subpixel=st.booleans(),
+    weighted=st.booleans(),
+    batch=st.sampled_from([1, 1500, 1 << 16]),
+)
+def test_gradient_is_autograds(seed, subpixel, weighted, batch):
     model, _, _, _, z, field = random_case(seed, subpixel=subpixel, complex_pupil=True, dtype=torch.complex128)
+    model.batch_samples = batch
     rng = np.random.default_rng(seed + 1)
     leds = [2, 0, 3]
     # Amplitudes about 1, so that errors fall on both sides of the smooth-L1 loss's corner.
@@ -166,3 +172,31 @@ def test_a_wrong_object_size_is_refused():
     model = ForwardModel(optics, [(0.0, 0.0)], (16, 20), (32, 40))
     with pytest.raises(OptionError, match="needs"):
         model.amplitude(torch.ones(40, 32, dtype=torch.complex64))
+
+
+def test_a_batch_that_runs_out_of_memory_is_tried_again_in_halves(monkeypatch):
+    """The machine's limit is played by the transform; what it lets through is what a large memory gives at once."""
+    forward, _, _, _, z_um, field = random_case(5, subpixel=True, complex_pupil=True, dtype=torch.complex128)
+    spectrum = forward.spectrum(torch.from_numpy(field))
+    amplitudes = torch.rand(len(forward.na), *forward.image_shape, dtype=torch.float64)
+    loss, gradient = forward.loss_and_gradient(spectrum, amplitudes, z_um)
+    transform, images = forward.to_image, []
+
+    def limited(pieces):
+        if len(pieces) * pieces.shape[1] > 2:
+            raise torch.OutOfMemoryError
+        images.append(len(pieces) * pieces.shape[1])
+        return transform(pieces)
+
+    monkeypatch.setattr(forward, "to_image", limited)
+    in_halves = forward.loss_and_gradient(spectrum, amplitudes, z_um)
+    assert sum(images) == 3 * len(amplitudes)
+    assert torch.allclose(loss, in_halves[0])
+    assert torch.allclose(gradient, in_halves[1], atol=1e-12)
+    images.clear()
+    forward.loss_and_gradient(spectrum, amplitudes, z_um)
+    assert max(images) == 2, "the next pass knows what fits"
+
+    monkeypatch.setattr(forward, "to_image", lambda pieces: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    with pytest.raises(torch.OutOfMemoryError):
+        forward.loss_and_gradient(spectrum, amplitudes, z_um)

@@ -23,6 +23,7 @@ _HOME = {
     "Grid": "fpmtools.reconstruction",
     "MetricRecord": "fpmtools.records",
     "Optics": "fpmtools.optics",
+    "PlaneBlocks": "fpmtools.planes",
     "PlaneStack": "fpmtools.reconstruction",
     "Problem": "fpmtools.solver",
     "Progress": "fpmtools.solver",
@@ -41,6 +42,7 @@ __all__ = [
     "Grid",
     "MetricRecord",
     "Optics",
+    "PlaneBlocks",
     "PlaneStack",
     "Problem",
     "Progress",
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from fpmtools.formats import load
     from fpmtools.forward import ForwardModel
     from fpmtools.optics import Optics
+    from fpmtools.planes import PlaneBlocks
     from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
     from fpmtools.records import MetricRecord, SolverRecord
     from fpmtools.registry import hookimpl

@@ -323,8 +323,8 @@ def _fingerprint(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
 
 
 def _need_finite(reconstruction: Reconstruction) -> None:
-    arrays = reconstruction.dump()[0].values()
-    if not all(np.isfinite(array).all() for array in arrays if array.dtype.kind in "fc"):
+    arrays = [array for array in reconstruction.dump()[0].values() if array.dtype.kind in "fc"]
+    if not all(np.isfinite(part).all() for array in arrays for part in storage.slices(array)):
         raise DivergedError("diverged: the result holds values that are not finite")
 
 

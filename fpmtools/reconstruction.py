@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -141,13 +140,27 @@ class PlaneStack(Reconstruction):
 
     @classmethod
     def from_spectra(
-        cls, spectra: NDArray[Any], z_um: tuple[float, ...], output_shape: Shape, extent_um: tuple[float, float]
+        cls,
+        spectra: Iterable[NDArray[Any]],
+        z_um: tuple[float, ...],
+        output_shape: Shape,
+        extent_um: tuple[float, float],
     ) -> PlaneStack:
-        """Planes from centred spectra [z, y, x] that keep the amplitude of a constant field c as c · y x at DC."""
-        planes = to_field(spectra).astype(np.complex64)
-        for previous, plane in itertools.pairwise(planes):
-            overlap = complex(np.vdot(plane, previous))
-            plane *= np.complex64(overlap / abs(overlap) if overlap else 1)
+        """Planes from centred spectra, [z, y, x] or one [y, x] after the other.
+
+        A constant field c has the spectrum c · y x at DC.
+        """
+        planes: NDArray[np.complex64] | None = None
+        for i, spectrum in enumerate(spectra):
+            plane = to_field(spectrum).astype(np.complex64)
+            if planes is None:
+                planes = storage.scratch((len(z_um), *plane.shape), np.complex64)
+            elif overlap := complex(np.vdot(plane, planes[i - 1])):
+                plane *= np.complex64(overlap / abs(overlap))
+            planes[i] = plane
+            storage.release(planes)
+        if planes is None:
+            raise DataError("a plane stack needs at least one plane")
         return cls(planes, tuple(z_um), Grid(output_shape, extent_um, (z_um[0], z_um[-1])))
 
     def native_field(self, z_um: float) -> NDArray[np.complex64]:

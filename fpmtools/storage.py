@@ -5,18 +5,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
+import mmap
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fpmtools.errors import DataError, OutputError
 
 FORMAT_VERSION = 1
+SCRATCH_BYTES = 1 << 27  # what a scratch array may take up in memory
+PART_BYTES = 1 << 24
+SAFETENSORS_NAMES = {
+    "b1": "BOOL", "u1": "U8", "i1": "I8", "u2": "U16", "i2": "I16", "f2": "F16", "u4": "U32", "i4": "I32", "f4": "F32",
+    "u8": "U64", "i8": "I64", "f8": "F64", "c8": "C64",
+}  # fmt: skip
 
 
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
@@ -74,11 +82,30 @@ def finite(value: Any) -> Any:
 
 def write_tensors(path: str | Path, tensors: Mapping[str, NDArray[Any]], kind: str, header: Mapping[str, Any]) -> Path:
     """Write real arrays and a JSON header as one safetensors file; ``kind`` says what the file is."""
-    from safetensors.numpy import save
-
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    double = sorted(name for name, array in arrays.items() if array.dtype == np.complex128)  # unknown to safetensors
+    arrays |= {name: arrays[name].view(np.float64) for name in double}
     info = {"format": FORMAT_VERSION, "what": kind, "sha256": _digest(arrays), "header": finite(header)}
-    return write_bytes(path, save(arrays, metadata={"fpmtools": json.dumps(info)}))
+    if double:
+        info["complex128"] = double
+    # Written here and not by the library, which would hold two more copies of every array.
+    table: dict[str, Any] = {"__metadata__": {"fpmtools": json.dumps(info)}}
+    offset = 0
+    for name in sorted(arrays, key=lambda name: (-arrays[name].itemsize, name)):
+        end = offset + arrays[name].nbytes
+        dtype, shape = arrays[name].dtype, list(arrays[name].shape)
+        table[name] = {"dtype": SAFETENSORS_NAMES[dtype.str[1:]], "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    head = json.dumps(table).encode()
+    head += b" " * (-len(head) % 8)
+
+    def write(file: IO[bytes]) -> None:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for name in list(table)[1:]:
+            for part in _parts(arrays[name]):
+                file.write(part)
+
+    return write_atomic(path, write)
 
 
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -103,6 +130,7 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], 
         raise DataError(f"{path}: written in format {info.get('format')}; this fpmtools reads format {FORMAT_VERSION}")
     if info.get("sha256") != _digest(tensors):
         raise DataError(f"{path}: damaged: the checksum of its tensors does not match")
+    tensors |= {name: tensors[name].view(np.complex128) for name in info.get("complex128", ())}
     return tensors, info["header"]
 
 
@@ -110,5 +138,44 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     sha = hashlib.sha256()
     for name in sorted(arrays):
         sha.update(f"{name}:{arrays[name].dtype.str}:{arrays[name].shape}".encode())
-        sha.update(np.ascontiguousarray(arrays[name]).tobytes())
+        for part in _parts(np.asarray(arrays[name], order="C")):
+            sha.update(part)
     return sha.hexdigest()
+
+
+def _parts(array: NDArray[Any]) -> Iterator[memoryview]:
+    """The bytes of a contiguous array, little by little."""
+    flat = array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8)
+    for begin in range(0, flat.size, PART_BYTES):
+        yield memoryview(flat[begin : begin + PART_BYTES])  # type: ignore[arg-type]
+        release(array)
+
+
+def scratch(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """A zeroed array; a large one in an unnamed temporary file, which :func:`release` takes out of memory.
+
+    The file is reserved in full beforehand, in the system's folder for temporary files (``TMPDIR``); where the disk
+    has no room for it the array is in memory after all.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size > SCRATCH_BYTES and hasattr(os, "posix_fallocate"):
+        with contextlib.suppress(OSError), tempfile.TemporaryFile(prefix="fpmtools-") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "r+", shape=shape)
+    return np.zeros(shape, dtype)
+
+
+def slices(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The parts of an array along its first axis, each taken out of memory again where :func:`release` can."""
+    for part in array if array.ndim > 1 else [array]:
+        yield part
+        release(array)
+
+
+def release(array: NDArray[Any]) -> None:
+    """Take an array of :func:`scratch`, or a view of it, out of memory until it is next used; others stay."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)  # of a shared mapping: the file keeps what was written

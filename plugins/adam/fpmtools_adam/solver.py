@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from fpmtools import PlaneStack, Problem, Progress, Solver, option
+from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
 
-BLOCK_SAMPLES = 1 << 22  # complex samples of the object planes that are in work at once
 BETAS = (0.9, 0.99)
 
 
@@ -33,11 +32,12 @@ class Options:
 class State:
     problem: Problem
     weights: torch.Tensor  # [led], mean 1
-    planes_per_block: int
-    unknown: torch.Tensor  # [z, H, W] complex: every plane, as a field or as its unitary spectrum
-    mean: torch.Tensor  # [planes of the block, H, W] complex: Adam's first moment
-    square: torch.Tensor  # [planes of the block, H, W, (re, im)]: Adam's second moment
-    count: int = 0  # steps so far, over all blocks
+    blocks: PlaneBlocks
+    # Of the planes in work:
+    unknown: torch.Tensor  # [z, H, W] complex: fields, or their unitary spectra
+    mean: torch.Tensor  # [z, H, W] complex: Adam's first moment
+    square: torch.Tensor  # [z, H, W, (re, im)]: Adam's second moment
+    count: int = 0  # steps so far
 
 
 class AdamPixels(Solver[State]):
@@ -47,64 +47,68 @@ class AdamPixels(Solver[State]):
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
-        height, width = problem.forward.object_shape
-        spectra = problem.first_guess().repeat(len(problem.z_um), 1, 1)
-        planes = max(1, min(len(spectra), BLOCK_SAMPLES // (height * width)))
-        unknown = (
-            spectra / math.sqrt(height * width) if self.options.domain == "spectrum" else problem.forward.field(spectra)
-        )
-        mean = torch.zeros_like(unknown[:planes])
-        square = torch.zeros_like(torch.view_as_real(mean))
-        return State(problem, problem.led_weights(self.options.dark_weight), planes, unknown, mean, square)
+        none = torch.empty(0)
+        weights = problem.led_weights(self.options.dark_weight)
+        state = State(problem, weights, PlaneBlocks(problem), none, none, none)
+        self._begin(state)
+        return state
+
+    def _begin(self, state: State) -> None:
+        """Start on the planes of the next block."""
+        spectra, forward = state.blocks.first_guess(), state.problem.forward
+        in_space = self.options.domain == "pixels"
+        state.unknown = forward.field(spectra) if in_space else spectra / math.sqrt(spectra[0].numel())
+        state.mean = torch.zeros_like(state.unknown)
+        state.square = torch.zeros_like(torch.view_as_real(state.mean))
+        state.count = 0
 
     def step(self, state: State) -> Progress:
         """One batch of LEDs, all planes of the block in work; one block after another."""
-        problem, options = state.problem, self.options
-        batches = math.ceil(len(problem.order) / options.led_batch)
-        per_block = options.sweeps * batches
-        block, at = divmod(state.count, per_block)
-        planes = slice(block * state.planes_per_block, (block + 1) * state.planes_per_block)
-        leds = problem.led_batch(at, options.led_batch)
-        if at == 0:
-            state.mean.zero_()
-            state.square.zero_()
-        loss, gradient = self._gradient(state, planes, leds)
-        rate = options.final_lr + (1 - options.final_lr) * (1 + math.cos(math.pi * at / per_block)) / 2
-        _adam(state.unknown[planes], gradient, state.mean, state.square, options.lr * rate, at + 1)
+        problem, options, blocks = state.problem, self.options, state.blocks
+        per_block = options.sweeps * math.ceil(len(problem.order) / options.led_batch)
+        leds = problem.led_batch(state.count, options.led_batch)
+        loss, gradient = self._gradient(state, leds)
+        rate = options.final_lr + (1 - options.final_lr) * (1 + math.cos(math.pi * state.count / per_block)) / 2
         state.count += 1
-        total = per_block * -(-len(state.unknown) // state.planes_per_block)
-        return Progress(state.count, total, loss, state.count >= total)
+        _adam(state.unknown, gradient, state.mean, state.square, options.lr * rate, state.count)
+        steps, total = blocks.number * per_block + state.count, per_block * blocks.count
+        if state.count == per_block and not blocks.finish(self._spectra(state)):
+            self._begin(state)
+        return Progress(steps, total, loss, blocks.done)
 
-    def _gradient(self, state: State, planes: slice, leds: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _gradient(self, state: State, leds: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss, and its gradient with respect to the unknown, scaled to the size of one pixel's."""
         problem, forward = state.problem, state.problem.forward
-        unknown, pixels = state.unknown[planes], math.prod(forward.object_shape)
+        unknown, pixels = state.unknown, math.prod(forward.object_shape)
         in_space = self.options.domain == "pixels"
         spectra = forward.spectrum(unknown) if in_space else unknown * math.sqrt(pixels)
         loss, gradient = forward.loss_and_gradient(
-            spectra, problem.amplitudes[leds], problem.z_um[planes], leds, weights=state.weights[leds]
+            spectra, problem.amplitudes[leds], state.blocks.z_um, leds, weights=state.weights[leds]
         )
         # The adjoint of the unnormalised FFT is the inverse one times the number of pixels.
         return loss, forward.field(gradient) * pixels if in_space else gradient * math.sqrt(pixels)
 
-    def result(self, state: State) -> PlaneStack:
-        """All planes, inside the synthetic aperture; those of blocks not yet begun are still the first guess."""
-        problem, forward = state.problem, state.problem.forward
-        unknown = state.unknown
+    def _spectra(self, state: State) -> torch.Tensor:
+        """Centred spectra of the planes in work, inside the synthetic aperture."""
+        forward, unknown = state.problem.forward, state.unknown
         in_space = self.options.domain == "pixels"
         spectra = forward.spectrum(unknown) if in_space else unknown * math.sqrt(unknown[0].numel())
         # Adam scales every pixel's step on its own, which leaks into frequencies that no LED has measured.
-        planes = spectra.to(torch.complex64).cpu().numpy() * forward.synthetic_support()
-        return PlaneStack.from_spectra(planes, problem.z_um, problem.output_shape, forward.extent_um)
+        return spectra * torch.from_numpy(forward.synthetic_support()).to(forward.device)
+
+    def result(self, state: State) -> PlaneStack:
+        """All planes; those of blocks not yet begun are still the first guess."""
+        return state.blocks.stack(None if state.blocks.done else self._spectra(state))
 
     def dump(self, state: State) -> dict[str, torch.Tensor]:
-        """The planes, Adam's moments and the number of steps."""
+        """What is finished; of the planes in work the unknown, Adam's moments and the number of steps."""
         moments = {"mean": state.mean, "square": state.square}
-        return {"unknown": state.unknown, **moments, "count": torch.tensor(state.count)}
+        return {"unknown": state.unknown, **moments, "count": torch.tensor(state.count), **state.blocks.dump()}
 
     def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
         """Inverse of :meth:`dump`."""
         state = self.start(problem)
+        state.blocks.restore(tensors)
         state.unknown, state.mean, state.square = tensors["unknown"], tensors["mean"], tensors["square"]
         state.count = int(tensors["count"])
         return state
@@ -114,7 +118,6 @@ def _adam(
     unknown: torch.Tensor, gradient: torch.Tensor, mean: torch.Tensor, square: torch.Tensor, lr: float, count: int
 ) -> None:
     """One Adam step on complex tensors, in place; real and imaginary part each have their own scale."""
-    mean, square = mean[: len(unknown)], square[: len(unknown)]  # the last block may be smaller
     mean.lerp_(gradient, 1 - BETAS[0])
     square.lerp_(torch.view_as_real(gradient).square(), 1 - BETAS[1])
     scale = square.div(1 - BETAS[1] ** count).sqrt_().add_(1e-12)

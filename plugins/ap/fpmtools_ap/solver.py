@@ -20,10 +20,9 @@ from typing import ClassVar
 
 import torch
 
-from fpmtools import PlaneStack, Problem, Progress, Solver, option
+from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
 
-BLOCK_SAMPLES = 1 << 23  # complex samples of the object planes that are in work at once
-CACHED_SAMPLES = 1 << 24  # complex samples of the kernels that are kept from one sweep to the next
+CACHED_SAMPLES = 1 << 22  # complex samples of the kernels that are kept from one sweep to the next
 BATCHES = 4  # of the forward model's batches that one joint step takes
 LEAST_ERROR = 0.03  # of the mean: an LED's error below this share weighs no more
 
@@ -69,21 +68,16 @@ class State:
     filter: torch.Tensor  # |P| / (max|P| (|P|² + ε)), [led or 1, box y, box x]
     peak: float  # max|P|
     floor: float  # Σ e² that rounding leaves
-    planes_per_block: int
-    spectra: torch.Tensor  # [z, H, W], every plane
-    step: torch.Tensor  # of every plane, [z]; 0 for those that wait for the others of their block
-    errors: torch.Tensor  # Σ e² of every plane and LED at its last visit, [z, led]
+    blocks: PlaneBlocks
+    # Of the planes in work:
+    spectra: torch.Tensor  # [z, H, W]
+    step: torch.Tensor  # [z]; 0 for those that wait for the others
+    errors: torch.Tensor  # Σ e² of every LED at its last visit, [z, led]
     last_error: torch.Tensor  # its sum over the LEDs in the sweep before, [z]
-    first: int = 0  # plane of the block in work
-    sweep: int = 0  # of this block
+    sweep: int = 0
     at: int = 0  # LEDs visited in this sweep
-    joint: Joint | None = None  # of this block, once its LEDs are taken together
-    kernel: torch.Tensor | None = field(default=None, repr=False)  # of the planes in work, where there is room
-
-    @property
-    def block(self) -> slice:
-        """The planes in work."""
-        return slice(self.first, min(self.first + self.planes_per_block, len(self.spectra)))
+    joint: Joint | None = None  # once the LEDs are taken together
+    kernel: torch.Tensor | None = field(default=None, repr=False)  # where there is room
 
 
 class AlternatingProjection(Solver[State]):
@@ -96,42 +90,41 @@ class AlternatingProjection(Solver[State]):
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
-        forward, count = problem.forward, len(problem.z_um)
-        size = forward.kernel(0.0)[0].abs()
+        size = problem.forward.kernel(0.0)[0].abs()
         # The kernel carries the scale of the FFTs, so ε is relative to max|P|².
         damped = size.square() + self.options.damping * size.max().square()
-        blocks = math.ceil(count / max(1, BLOCK_SAMPLES // math.prod(forward.object_shape)))
-        planes = torch.ones(count, dtype=forward.real_dtype, device=forward.device)
-        state = State(
-            problem,
-            size / (size.max() * damped),
-            float(size.max()),
-            float(problem.amplitudes.square().sum()) * (2 * torch.finfo(forward.real_dtype).eps) ** 2,
-            math.ceil(count / blocks),
-            problem.first_guess().repeat(count, 1, 1),
-            planes * self.options.step,
-            planes[:, None].repeat(1, len(problem.order)) * 0,
-            planes * torch.inf,
-        )
-        self._keep_kernel(state)
+        floor = float(problem.amplitudes.square().sum()) * (2 * torch.finfo(problem.forward.real_dtype).eps) ** 2
+        none = torch.empty(0)
+        blocks = PlaneBlocks(problem)
+        state = State(problem, size / (size.max() * damped), float(size.max()), floor, blocks, none, none, none, none)
+        self._begin(state)
         return state
+
+    def _begin(self, state: State) -> None:
+        """Start on the planes of the next block."""
+        state.spectra = state.blocks.first_guess()
+        planes = torch.ones(len(state.spectra), dtype=state.problem.forward.real_dtype, device=state.problem.device)
+        state.step, state.last_error = planes * self.options.step, planes * torch.inf
+        state.errors = planes[:, None].repeat(1, len(state.problem.order)) * 0
+        state.sweep, state.at, state.joint = 0, 0, None
+        self._keep_kernel(state)
+
+    def _z_um(self, state: State) -> list[float]:
+        """Depths of the planes that still gain."""
+        z_um = state.blocks.z_um
+        return list(z_um) if state.joint is None else [z_um[i] for i in state.joint.planes.tolist()]
 
     def _keep_kernel(self, state: State) -> None:
         """Compute the kernels of the planes in work, if there is room for them."""
-        forward, z_um = state.problem.forward, list(state.problem.z_um[state.block])
-        if state.joint is not None:
-            z_um = [z_um[i] for i in state.joint.planes.tolist()]
+        forward, z_um = state.problem.forward, self._z_um(state)
         room = len(z_um) * len(state.problem.order) * math.prod(forward.box_shape) <= CACHED_SAMPLES
         state.kernel = forward.kernel(z_um) if room else None
 
     def _kernel(self, state: State, leds: slice) -> torch.Tensor:
         """Kernels of some LEDs at the planes in work, [z, led or 1, box y, box x]."""
-        forward, z_um = state.problem.forward, state.problem.z_um[state.block]
-        if state.kernel is not None:
-            return state.kernel[:, leds] if state.kernel.shape[1] > 1 else state.kernel
-        if state.joint is not None:
-            z_um = tuple(z_um[i] for i in state.joint.planes.tolist())
-        return forward.kernel(z_um, range(leds.start, leds.stop))
+        if state.kernel is None:
+            return state.problem.forward.kernel(self._z_um(state), range(leds.start, leds.stop))
+        return state.kernel[:, leds] if state.kernel.shape[1] > 1 else state.kernel
 
     def step(self, state: State) -> Progress:
         """One LED, or several of them together, at all planes of the block in work."""
@@ -144,22 +137,23 @@ class AlternatingProjection(Solver[State]):
             last = min(state.at + max(1, room // len(state.joint.planes)), leds)
             self._gather(state, state.joint, slice(state.at, last))
             state.at = last
-        if state.at == leds:
-            self._end_sweep(state)
-        return self._progress(state)
+        finished = state.at == leds and self._end_sweep(state)
+        progress = self._progress(state, finished)
+        if finished and not progress.done:
+            self._begin(state)
+        return progress
 
     def _visit(self, state: State, led: int) -> None:
         """Move every plane's spectrum towards the measured amplitude of one LED."""
-        forward, one = state.problem.forward, slice(led, led + 1)
-        spectra, errors, step = state.spectra[state.block], state.errors[state.block], state.step[state.block]
+        forward, one, spectra = state.problem.forward, slice(led, led + 1), state.spectra
         kernel, measured = self._kernel(state, one), state.problem.amplitudes[one]
         own = state.filter[one] if len(state.filter) > 1 else state.filter
 
         def work(planes: slice, _: slice) -> None:
             pieces, error = forward.mismatch(spectra[planes], measured, [led], kernel[planes])
-            weight = kernel[planes].conj() * (own * -step[planes, None, None, None])
+            weight = kernel[planes].conj() * (own * -state.step[planes, None, None, None])
             forward.add(spectra[planes], pieces.mul_(weight), [led])
-            errors[planes, led] = error[:, 0]
+            state.errors[planes, led] = error[:, 0]
 
         forward.in_batches(len(spectra), [led], work)
 
@@ -178,33 +172,29 @@ class AlternatingProjection(Solver[State]):
             errors[planes, batch] = error
 
         forward.in_batches(len(joint.ahead), numbers, work)
-        state.errors[state.block][joint.planes, leds] = errors
+        state.errors[joint.planes, leds] = errors
 
-    def _end_sweep(self, state: State) -> None:
-        """Decide how to go on: smaller steps, all LEDs together, fewer planes, or the next block."""
-        options, block = self.options, state.block
+    def _end_sweep(self, state: State) -> bool:
+        """Decide how to go on: smaller steps, all LEDs together, or fewer planes; True when the block is finished."""
+        options, step = self.options, state.step
         state.sweep, state.at = state.sweep + 1, 0
         if state.joint is None:
-            error, last, step = state.errors[block].sum(1), state.last_error[block], state.step[block]
-            moving = step > 0
+            error, moving = state.errors.sum(1), step > 0
             if options.halve_below:
-                step[moving & (error > (1 - options.halve_below) * last)] /= 2
+                step[moving & (error > (1 - options.halve_below) * state.last_error)] /= 2
             if options.join_below:
-                step[moving & (error > (1 - options.join_below) * last)] = 0
+                step[moving & (error > (1 - options.join_below) * state.last_error)] = 0
                 if not step.any():
                     state.joint = self._join(state)
-            last.copy_(error)
+            state.last_error = error
         else:
             self._advance(state, state.joint)
-        if state.sweep == options.sweeps or (state.joint is not None and not len(state.joint.planes)):
-            state.first, state.sweep, state.joint = block.stop, 0, None
-            if state.first < len(state.spectra):
-                self._keep_kernel(state)
+        return state.sweep == options.sweeps or (state.joint is not None and not len(state.joint.planes))
 
     def _join(self, state: State) -> Joint:
         """Weights from what each LED was wrong by, and the state at rest."""
-        forward, spectra = state.problem.forward, state.spectra[state.block]
-        error = state.errors[state.block].sqrt()
+        forward, spectra = state.problem.forward, state.spectra
+        error = state.errors.sqrt()
         error = error.clamp_min(LEAST_ERROR * error.mean(1, keepdim=True)).clamp_min(torch.finfo(error.dtype).tiny)
         # The sum of squares stays what it was, so that the losses before and after can be compared.
         weights = error.square().sum(1, keepdim=True) / error.sum(1, keepdim=True) / error
@@ -223,45 +213,42 @@ class AlternatingProjection(Solver[State]):
 
     def _advance(self, state: State, joint: Joint) -> None:
         """Step from the look-ahead to the weighted average of what the LEDs ask for, and look ahead again."""
-        spectra, last = state.spectra[state.block], state.last_error[state.block]
-        error = state.errors[state.block][joint.planes].sum(1)
-        gain = 1 - error / last[joint.planes]
-        last[joint.planes] = error
+        error = state.errors[joint.planes].sum(1)
+        gain = 1 - error / state.last_error[joint.planes]
+        state.last_error[joint.planes] = error
         # A step without momentum lowers the error, unless rounding is all that is left of it.
         settled = (gain < self.options.stop_below) & ((gain >= 0) | (joint.inertia == 1)) & (joint.inertia > 0)
         settled |= error < state.floor
         joint.inertia = torch.where(gain < 0, 0, joint.inertia) + 1
         momentum = ((joint.inertia - 1) / (joint.inertia + 2))[:, None, None]
         new = joint.ahead - joint.gradient / (joint.coverage * state.peak**2)
-        joint.ahead = new + momentum * (new - spectra[joint.planes])
-        spectra[joint.planes] = new
+        joint.ahead = new + momentum * (new - state.spectra[joint.planes])
+        state.spectra[joint.planes] = new
         joint.gradient.zero_()
         if self.options.stop_below and settled.any():
             state.joint = Joint(**{name: value[~settled] for name, value in vars(joint).items()})
             self._keep_kernel(state)
 
-    def _progress(self, state: State) -> Progress:
+    def _progress(self, state: State, finished: bool) -> Progress:
+        """Where the run is; hands a finished block over."""
         leds, pixels = len(state.problem.order), math.prod(state.problem.forward.image_shape)
-        planes = len(state.spectra)
-        blocks = math.ceil(planes / state.planes_per_block)
         per_block = self.options.sweeps * leds
-        visits = state.first // state.planes_per_block * per_block + state.sweep * leds + state.at
-        done = state.first >= planes
-        block = slice(planes - 1, planes) if done else state.block
-        visited = leds if done or state.sweep else max(1, state.at)
-        loss = state.errors[block].sum(1).mean() / (2 * visited * pixels)
-        return Progress(per_block * blocks if done else visits, per_block * blocks, loss, done)
+        total = per_block * state.blocks.count
+        visits = state.blocks.number * per_block + state.sweep * leds + state.at
+        loss = state.errors.sum(1).mean() / (2 * pixels * (leds if state.sweep else state.at))
+        if not finished:
+            return Progress(visits, total, loss)
+        done = state.blocks.finish(state.spectra)
+        return Progress(state.blocks.number * per_block, total, loss, done)
 
     def result(self, state: State) -> PlaneStack:
         """All planes; those of blocks not yet begun are still the first guess."""
-        problem = state.problem
-        spectra = state.spectra.to(torch.complex64).cpu().numpy()
-        return PlaneStack.from_spectra(spectra, problem.z_um, problem.output_shape, problem.forward.extent_um)
+        return state.blocks.stack(None if state.blocks.done else state.spectra)
 
     def dump(self, state: State) -> dict[str, torch.Tensor]:
-        """Spectra, steps and errors of every plane, where the run stands, and the momentum of the block in work."""
+        """What is finished; and of the planes in work the spectra, steps, errors, place and momentum."""
         tensors = {name: getattr(state, name) for name in ("spectra", "step", "errors", "last_error")}
-        tensors["place"] = torch.tensor([state.first, state.sweep, state.at])
+        tensors |= {"place": torch.tensor([state.sweep, state.at]), **state.blocks.dump()}
         if state.joint is not None:
             tensors |= {f"joint.{name}": value for name, value in vars(state.joint).items()}
         return tensors
@@ -269,12 +256,12 @@ class AlternatingProjection(Solver[State]):
     def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
         """Inverse of :meth:`dump`."""
         state = self.start(problem)
+        state.blocks.restore(tensors)
         for name in ("spectra", "step", "errors", "last_error"):
             setattr(state, name, tensors[name])
-        state.first, state.sweep, state.at = (int(number) for number in tensors["place"])
+        state.sweep, state.at = (int(number) for number in tensors["place"])
         prefix = "joint."
         joint = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         state.joint = Joint(**joint) if joint else None
-        if state.first < len(state.spectra):
-            self._keep_kernel(state)
+        self._keep_kernel(state)
         return state

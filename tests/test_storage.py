@@ -1,0 +1,84 @@
+"""Arrays that may lie on disk, and files written without a second copy of them."""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+import pytest
+
+import fpmtools
+from fpmtools import planes, storage
+from fpmtools.simulation import simulate
+
+
+def base(array):
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array
+
+
+def test_a_large_scratch_array_lies_in_a_file_and_keeps_what_was_written(monkeypatch):
+    monkeypatch.setattr(storage, "SCRATCH_BYTES", 100)
+    small, large = storage.scratch((2, 3), np.complex64), storage.scratch((3, 5, 7), np.complex64)
+    assert base(small) is None
+    assert isinstance(base(large), mmap.mmap)
+    assert not large.any()
+    values = np.arange(105).reshape(3, 5, 7) * (1 + 2j)
+    large[:] = values
+    storage.release(large)
+    storage.release(small)
+    assert np.array_equal(large, values)
+    for part, value in zip(storage.slices(large), values, strict=True):
+        assert np.array_equal(part, value)
+
+
+def test_a_disk_without_room_leaves_the_array_in_memory(monkeypatch):
+    monkeypatch.setattr(storage, "SCRATCH_BYTES", 100)
+    huge = storage.scratch((1 << 12,), np.uint8)
+    assert isinstance(base(huge), mmap.mmap)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "posix_fallocate", full)
+    assert base(storage.scratch((1 << 12,), np.uint8)) is None
+
+
+@pytest.mark.parametrize("solver", ["ap", "adam"])
+def test_stacks_on_disk_are_the_same_stacks(solver, monkeypatch, tmp_path):
+    data = simulate("tilted", image_shape=(24, 30), tilt_um=3)
+    arguments = {"z_um": [-3.0, -1.0, 0.0, 2.0, 3.0], "options": {"sweeps": 3}}
+    monkeypatch.setattr(planes, "BLOCK_SAMPLES", 2 * 40 * 50)
+    expected = fpmtools.reconstruct(data, solver, **arguments)
+    monkeypatch.setattr(storage, "SCRATCH_BYTES", 0)
+    found = fpmtools.reconstruct(data, solver, **arguments)
+    assert isinstance(base(found.planes), mmap.mmap)
+    loaded = fpmtools.Reconstruction.load(found.save(tmp_path / "found.safetensors"))
+    for z in arguments["z_um"]:
+        assert np.array_equal(expected.field(z), found.field(z))
+        assert np.array_equal(expected.field(z), loaded.field(z))
+
+
+def test_files_are_what_the_safetensors_library_reads(tmp_path):
+    from safetensors.numpy import load_file
+
+    rng = np.random.default_rng(3)
+    tensors = {
+        "fields": (rng.normal(size=(3, 4, 5)) + 1j * rng.normal(size=(3, 4, 5))).astype(np.complex64),
+        "bits": rng.integers(-128, 127, (7, 3)).astype(np.int8),
+        "flags": np.array([True, False, True]),
+        "turned": rng.normal(size=(4, 6)).T,
+        "none": np.empty((0, 3), np.float32),
+        "one": np.float64(2.5).reshape(()),
+    }
+    path = storage.write_tensors(tmp_path / "a.safetensors", tensors, "test", {"note": "µm"})
+    read = load_file(path)
+    assert set(read) == set(tensors)
+    for name, value in tensors.items():
+        assert read[name].dtype == value.dtype
+        assert np.array_equal(read[name], value)
+    double = {"spectra": rng.normal(size=(2, 3)) + 1j * rng.normal(size=(2, 3))}
+    again, header = storage.read_tensors(storage.write_tensors(path, double, "test", {"note": "µm"}), "test")
+    assert np.array_equal(again["spectra"], double["spectra"])
+    assert header == {"note": "µm"}

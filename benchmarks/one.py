@@ -1,7 +1,8 @@
 """One job in a process of its own, described by JSON on the command line; prints a JSON record.
 
 Called by the other scripts. A job names ``data`` (a file), ``solver``, ``options``, ``z_um``, and either ``steps``, to
-time that many steps, or a ``goal``, to solve to the end and note when its quality was reached.
+time that many steps, or not, to solve to the end; then a ``goal`` asks when its quality was reached, and ``save`` names
+a file for the result.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     problem = engine.prepare(data, solver, z_um=job.get("z_um"), device=job.get("device", "cpu"))
     if "steps" in job:
         return time_steps(problem, solver, job["steps"])
-    return run_through(problem, solver, data, job.get("goal"), job.get("growth", GROWTH))
+    outcome, found = run_through(problem, solver, data, job.get("goal"), job.get("growth", GROWTH))
+    if "save" in job:
+        found["file_bytes"] = outcome.reconstruction.save(job["save"]).stat().st_size
+    return found
 
 
 def make_solver(name: str, options: dict[str, Any]) -> Solver[Any]:
@@ -96,30 +100,31 @@ def time_steps(problem: Problem, solver: Solver[Any], count: int) -> dict[str, A
 
 def run_through(
     problem: Problem, solver: Solver[Any], data: Dataset, goal: dict[str, float] | None, growth: float
-) -> dict[str, Any]:
+) -> tuple[engine.Outcome, dict[str, Any]]:
     """Solve to the end; with a ``goal`` score snapshots, the clock stopped, until every number of it is reached."""
     trajectory: list[dict[str, float]] = []
     reached: float | None = None
 
     def look(seconds: float, reconstruction: Reconstruction) -> None:
         nonlocal reached
-        if goal is not None and reached is None:
+        if reached is None and goal is not None:
             trajectory.append({"seconds": seconds, **quality(reconstruction, data)})
             if all(trajectory[-1][name] >= value for name, value in goal.items()):
                 reached = seconds
 
     warm_up, _ = timed(lambda: warm(problem, solver), problem.device)
-    outcome = engine.solve(problem, solver, on_snapshot=look, snapshot_growth=growth)
-    setup = outcome.setup_seconds
-    return {
+    outcome = engine.solve(problem, solver, on_snapshot=None if goal is None else look, snapshot_growth=growth)
+    setup, memory = outcome.setup_seconds, peak_memory_mb()
+    return outcome, {
         "seconds": setup + outcome.seconds,
         "reached_seconds": None if reached is None else setup + reached,
         "trajectory": [{**point, "seconds": setup + point["seconds"]} for point in trajectory],
-        "quality": quality(outcome.reconstruction, data),
+        "quality": None if data.truth is None else quality(outcome.reconstruction, data),
         "warm_up_seconds": warm_up,
         "steps": outcome.steps,
         "total_steps": outcome.total_steps,
         "stored_bytes": outcome.reconstruction.stored_bytes,
+        "peak_memory_mb": memory,
     }
 
 

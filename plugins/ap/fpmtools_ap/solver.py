@@ -69,6 +69,7 @@ class State:
     peak: float  # max|P|
     floor: float  # Σ e² that rounding leaves
     blocks: PlaneBlocks
+    visits: int  # of LEDs, for the blocks that are finished
     # Of the planes in work:
     spectra: torch.Tensor  # [z, H, W]
     step: torch.Tensor  # [z]; 0 for those that wait for the others
@@ -96,7 +97,9 @@ class AlternatingProjection(Solver[State]):
         floor = float(problem.amplitudes.square().sum()) * (2 * torch.finfo(problem.forward.real_dtype).eps) ** 2
         none = torch.empty(0)
         blocks = PlaneBlocks(problem)
-        state = State(problem, size / (size.max() * damped), float(size.max()), floor, blocks, none, none, none, none)
+        state = State(
+            problem, size / (size.max() * damped), float(size.max()), floor, blocks, 0, none, none, none, none
+        )
         self._begin(state)
         return state
 
@@ -232,14 +235,13 @@ class AlternatingProjection(Solver[State]):
     def _progress(self, state: State, finished: bool) -> Progress:
         """Where the run is; hands a finished block over."""
         leds, pixels = len(state.problem.order), math.prod(state.problem.forward.image_shape)
-        per_block = self.options.sweeps * leds
-        total = per_block * state.blocks.count
-        visits = state.blocks.number * per_block + state.sweep * leds + state.at
         loss = state.errors.sum(1).mean() / (2 * pixels * (leds if state.sweep else state.at))
-        if not finished:
-            return Progress(visits, total, loss)
-        done = state.blocks.finish(state.spectra)
-        return Progress(state.blocks.number * per_block, total, loss, done)
+        if finished:
+            state.visits += state.sweep * leds
+            state.blocks.finish(state.spectra)
+        visits = state.visits + (0 if finished else state.sweep * leds + state.at)
+        total = state.visits + (state.blocks.count - state.blocks.number) * self.options.sweeps * leds
+        return Progress(visits, total, loss, state.blocks.done)
 
     def result(self, state: State) -> PlaneStack:
         """All planes; those of blocks not yet begun are still the first guess."""
@@ -248,7 +250,7 @@ class AlternatingProjection(Solver[State]):
     def dump(self, state: State) -> dict[str, torch.Tensor]:
         """What is finished; and of the planes in work the spectra, steps, errors, place and momentum."""
         tensors = {name: getattr(state, name) for name in ("spectra", "step", "errors", "last_error")}
-        tensors |= {"place": torch.tensor([state.sweep, state.at]), **state.blocks.dump()}
+        tensors |= {"place": torch.tensor([state.sweep, state.at, state.visits]), **state.blocks.dump()}
         if state.joint is not None:
             tensors |= {f"joint.{name}": value for name, value in vars(state.joint).items()}
         return tensors
@@ -259,7 +261,7 @@ class AlternatingProjection(Solver[State]):
         state.blocks.restore(tensors)
         for name in ("spectra", "step", "errors", "last_error"):
             setattr(state, name, tensors[name])
-        state.sweep, state.at = (int(number) for number in tensors["place"])
+        state.sweep, state.at, state.visits = (int(number) for number in tensors["place"])
         prefix = "joint."
         joint = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         state.joint = Joint(**joint) if joint else None

@@ -105,6 +105,24 @@ def interleaved(cases: Mapping[str, Callable[[], Record]], repeats: int) -> dict
     return runs
 
 
+def stack_bytes(path: str | Path, planes: int) -> dict[str, int]:
+    """Bytes of the field of a data set on this many planes, three ways.
+
+    Amplitude, and amplitude and phase, as float32 at the output size; real and imaginary part, 16 bits each, of the
+    spectrum inside the synthetic aperture.
+    """
+    import fpmtools
+    from fpmtools.forward import SamplingPlan
+    from fpmtools.optics import synthetic_support
+
+    data = fpmtools.load(path)
+    plan = SamplingPlan.choose(data)
+    height, width = plan.output_shape
+    inside = int(synthetic_support(data.optics, data.na, (height, width), plan.extent_um[0] / height).sum())
+    pixels = height * width * planes
+    return {"amplitude": 4 * pixels, "complex": 8 * pixels, "band_limited_16_bit": 4 * inside * planes}
+
+
 def spread(values: Iterable[float]) -> dict[str, float]:
     """Median, minimum and maximum."""
     found = sorted(values)
@@ -128,13 +146,18 @@ def about(threads: int, device: str = "cpu") -> Record:
     }
 
 
+def hardware_name(hardware: Mapping[str, Any]) -> str:
+    """The processor or graphics card that did the work."""
+    return str(hardware["device_name"] if hardware["device"] != "cpu" else hardware["cpu"])
+
+
 def _command() -> str:
     """The command line, without the folders that are this machine's own."""
     shown, words = [], iter(sys.argv[1:])
     for word in words:
-        if word in ("--results", "--cache"):
+        if word in ("--results", "--cache", "--data"):
             next(words, None)
-        elif not word.startswith(("--results=", "--cache=")):
+        elif not word.startswith(("--results=", "--cache=", "--data=")):
             shown.append(word)
     return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *shown])
 

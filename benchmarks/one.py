@@ -38,10 +38,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     problem = engine.prepare(data, solver, z_um=job.get("z_um"), device=job.get("device", "cpu"))
     if "steps" in job:
         return time_steps(problem, solver, job["steps"])
-    outcome, found = run_through(problem, solver, data, job.get("goal"), job.get("growth", GROWTH))
-    if "save" in job:
-        found["file_bytes"] = outcome.reconstruction.save(job["save"]).stat().st_size
-    return found
+    return run_through(problem, solver, data, job.get("goal"), job.get("growth", GROWTH), job.get("save"))
 
 
 def make_solver(name: str, options: dict[str, Any]) -> Solver[Any]:
@@ -99,8 +96,13 @@ def time_steps(problem: Problem, solver: Solver[Any], count: int) -> dict[str, A
 
 
 def run_through(
-    problem: Problem, solver: Solver[Any], data: Dataset, goal: dict[str, float] | None, growth: float
-) -> tuple[engine.Outcome, dict[str, Any]]:
+    problem: Problem,
+    solver: Solver[Any],
+    data: Dataset,
+    goal: dict[str, float] | None,
+    growth: float,
+    save: str | None = None,
+) -> dict[str, Any]:
     """Solve to the end; with a ``goal`` score snapshots, the clock stopped, until every number of it is reached."""
     trajectory: list[dict[str, float]] = []
     reached: float | None = None
@@ -115,7 +117,7 @@ def run_through(
     warm_up, _ = timed(lambda: warm(problem, solver), problem.device)
     outcome = engine.solve(problem, solver, on_snapshot=None if goal is None else look, snapshot_growth=growth)
     setup, memory = outcome.setup_seconds, peak_memory_mb()
-    return outcome, {
+    return {
         "seconds": setup + outcome.seconds,
         "reached_seconds": None if reached is None else setup + reached,
         "trajectory": [{**point, "seconds": setup + point["seconds"]} for point in trajectory],
@@ -124,6 +126,7 @@ def run_through(
         "steps": outcome.steps,
         "total_steps": outcome.total_steps,
         "stored_bytes": outcome.reconstruction.stored_bytes,
+        "file_bytes": None if save is None else outcome.reconstruction.save(save).stat().st_size,
         "peak_memory_mb": memory,
     }
 

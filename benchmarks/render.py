@@ -17,6 +17,7 @@ SECTIONS = {
     "scaling": "How cost grows",
     "roofline": "How far from the FFTs",
     "peers": "Other packages",
+    "paper": "The paper's comparisons",
     "gpu": "On a GPU",
     "held_out": "Held-out LEDs against the truth",
 }
@@ -41,9 +42,8 @@ def main() -> None:
 def circumstances(about: common.Record) -> str:
     """One line: command, machine, threads, versions, date."""
     machine, versions = about["hardware"], about["versions"]
-    where = machine["device_name"] if machine["device"] != "cpu" else machine["cpu"]
     return (
-        f"`{about['command']}` on {where}, {machine['usable_cores']} cores, "
+        f"`{about['command']}` on {common.hardware_name(machine)}, {machine['usable_cores']} cores, "
         f"{common.size(machine['memory_bytes'])} memory, {about['threads']} threads "
         f"(waiting: {about['wait_policy'].lower()}); torch {versions['torch']}, "
         f"Python {versions['python']}; {about['date']}."

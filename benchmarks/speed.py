@@ -76,7 +76,7 @@ def measure(args: argparse.Namespace, paper: common.Record) -> common.Record:
         "paper": reference,
         "rows": rows,
         "threads": _threads(args),
-        "stack_bytes": _stack_bytes(args),
+        "stack_bytes": common.stack_bytes(_data(args), STACK_PLANES),
     }
 
 
@@ -106,20 +106,6 @@ def _threads(args: argparse.Namespace) -> list[common.Record]:
         for name, job in jobs.items()
         for threads in sorted({1, args.threads})
     ]
-
-
-def _stack_bytes(args: argparse.Namespace) -> dict[str, int]:
-    """Bytes of the same field as 161 planes, three ways."""
-    import fpmtools
-    from fpmtools.optics import synthetic_support
-
-    data = fpmtools.load(_data(args))
-    assert data.truth is not None
-    height, width = data.truth.field.shape
-    pixel_um = data.optics.pixel_um * data.image_shape[0] / height
-    inside = int(synthetic_support(data.optics, data.na, (height, width), pixel_um).sum())
-    pixels = height * width * STACK_PLANES
-    return {"amplitude": 4 * pixels, "complex": 8 * pixels, "band_limited_16_bit": 4 * inside * STACK_PLANES}
 
 
 def _cases(args: argparse.Namespace) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
+
+import fpmtools
+from fpmtools import metrics
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 Script = Callable[..., dict[str, Any]]
@@ -162,3 +169,130 @@ def test_held_out_leds_rank_solvers_as_the_truth_does(script: Script) -> None:
     assert entry["rho"] == record["rho"]["min"] > 0.7
     right, pairs = entry["pairs"]
     assert right >= 0.8 * pairs > 0
+
+
+@pytest.fixture
+def data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where `fpmtools data fetch` would put its files; empty, whatever else is on this machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    monkeypatch.setenv("FPMTOOLS_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def test_the_papers_comparisons_on_twins(script: Script, data_folder: Path, tmp_path: Path) -> None:
+    record = script("paper", "--brief", "--repeats", "1", "--sizes", "16,24", "--solved", "24")
+    assert record["data"] == {"volume": "`sim:twin-blood-smear`", "flat": "`sim:twin-sheepblood`"}
+    assert len({(row["label"], *row["shape"]) for row in record["times"]}) == 4 * 2
+    assert len(record["focus"]) == 3
+    for found in record["focus"].values():
+        assert set(found) == set(record["runs"]["flat"]["solvers"]) == {row["label"] for row in record["times"]}
+    for name in record["figures"]:
+        assert (tmp_path / name).stat().st_size > 5000
+    assert len(record["figures"]) == 4
+
+    volume, flat = record["stored"]["volume"], record["stored"]["flat"]
+    assert volume["dense"]["amplitude"] == 161 * flat["dense"]["amplitude"] == 161 * 4 * 48 * 48
+    published = volume["files"]["inr:preset=paper"]
+    assert 2 * volume["amplitude_network"] < published < 2 * volume["amplitude_network"] + 3000
+    # 80 of the published table is n_z · 16 / Q, but for the small networks, which weigh little at 1024² and much here.
+    plane = 4 * 12 * 12 * 32
+    assert volume["dense"]["amplitude"] / plane == pytest.approx(161 * 16 / 32)
+    assert plane < volume["amplitude_network"] < plane + 12000
+    assert flat["files"]["inr:preset=paper"] > flat["dense"]["complex"] >= flat["files"]["inr"]
+
+
+def published_layout(data: Any) -> dict[str, Any]:
+    """The variables of a published file with these measurements."""
+    optics = {"na_cal": data.optics.na, "mag": data.optics.magnification, "dpix_c": data.optics.camera_pixel_um}
+    return {"I_low": np.moveaxis(data.intensities.astype(np.float64), 0, -1), "na_calib": -data.na, **optics}
+
+
+def test_the_papers_comparisons_on_published_files(
+    script: Script,
+    load: Callable[[str], ModuleType],
+    write_v73: Callable[..., Path],
+    data_folder: Path,
+    tmp_path: Path,
+) -> None:
+    data = fpmtools.simulate(image_shape=(40, 48))
+    file = write_v73("bloodsmeartilt_G.mat", published_layout(data))
+    record = script(
+        "paper", "--brief", "--repeats", "1", "--data", str(tmp_path), "--sizes", "24,44,80,96", "--solved", "44"
+    )
+    assert record["data"] == {"volume": "the measured `bloodsmeartilt_G.mat`", "flat": "`sim:twin-sheepblood`"}
+    assert sorted({tuple(row["shape"]) for row in record["times"]}) == [(24, 24), (40, 44), (40, 48)]
+    assert record["runs"]["volume"]["shape"] == [40, 44]
+    assert record["runs"]["volume"]["solvers"]["inr"]["quality"] is None
+    assert record["focus"] == {}
+    assert str(tmp_path) not in record["about"]["command"]
+    assert {"paper_focus.png", "paper_volume.png"} < set(record["figures"])
+
+    source = load("paper_data").find_all(tmp_path)["volume"]
+    patch = fpmtools.load(source.patch(44, tmp_path / "patches"))
+    np.testing.assert_allclose(patch.intensities, data.intensities[:, :, 2:46], rtol=1e-6)
+    np.testing.assert_array_equal(patch.na, data.na)
+    assert patch.optics.wavelength_um == 0.522
+
+    (data_folder / "fpm_inr").mkdir(parents=True)
+    fetched = file.rename(data_folder / "fpm_inr" / "BloodSmearTilt_r.mat")
+    source = load("paper_data").find_all(None)["volume"]
+    assert (source.file, source.entry.name) == (fetched, "blood_smear_tilt_r")
+
+
+def test_a_folder_without_published_files_is_a_mistake(script: Script, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"none of BloodSmearTilt_g\.mat, .* is there; leave out --data"):
+        script("paper", "--data", str(tmp_path))
+
+
+def test_an_interrupted_reproduction_keeps_what_it_has(
+    script: Script, load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(load("paper"), "solve_patch", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit) as caught:
+        script("paper", "--brief", "--sizes", "24")
+    assert caught.value.code == 130
+    record = json.loads((tmp_path / "paper.json").read_text())
+    assert record["interrupted"]
+    assert len(record["times"]) == 4
+    text = load("paper").section(record)
+    assert "interrupted" in text
+    row = next(line for line in text.splitlines() if line.startswith("| 24×24"))
+    assert [cell.strip()[:1] for cell in row.split("|")[4:8]] == ["≈"] * 4, "nothing was solved to the end"
+
+
+def test_a_run_to_the_end_replaces_what_was_extrapolated(load: Callable[[str], ModuleType]) -> None:
+    paper = load("paper")
+    runs = {label: {"seconds": 9.0} for label in paper.SOLVERS}
+    record = {"runs": {"volume": {"shape": [32, 40], "solvers": runs}}}
+    time = {"median": 7.0, "min": 6.0, "max": 8.0}
+    for label, shape, expected in [
+        ("inr", [32, 40], ({"median": 9.0, "min": 9.0, "max": 9.0}, True)),
+        ("inr", [64, 40], (time, False)),
+        ("ap", [32, 40], (time, False)),  # on fewer planes than the table is about
+    ]:
+        assert paper.seconds(record, {"label": label, "shape": shape, "seconds": time}) == expected
+
+
+def test_all_in_focus_of_a_perfect_stack(load: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    paper = load("paper")
+    data = fpmtools.simulate("tilted", image_shape=(48, 64), leds="rings")
+    assert data.truth is not None
+    z_um = np.linspace(*paper.Z_UM, paper.FOCUS_PLANES)
+    truth = metrics.band_limit(data.truth.field, data.optics, data.na, data.optics.pixel_um / 2)
+    planes = []
+    for z in z_um:  # sharp where the sample is at this depth, blurred with the distance from it
+        spread = np.abs(data.truth.depth_um[0] - z)
+        blurred = [gaussian_filter(np.abs(truth), sigma) for sigma in (0, 1, 2, 4)]
+        planes.append(np.select([spread <= limit for limit in (0.6, 2, 4)], blurred[:3], blurred[3]))
+    stack = np.array(planes).astype(np.complex64)
+    grid = fpmtools.Grid((96, 128), (48 * data.optics.pixel_um, 64 * data.optics.pixel_um), paper.Z_UM)
+    record: dict[str, Any] = {"focus": {}, "figures": []}
+    results = {label: fpmtools.PlaneStack(stack, tuple(z_um), grid) for label in paper.SOLVERS}
+    paper.focus(argparse.Namespace(results=tmp_path), data, results, record)
+    plain, clipped, light_field = (found["inr"] for found in record["focus"].values())
+    assert plain["depth_um"] < 1.5 < record["depth_of_truth_um"] < 6.5
+    assert plain["psnr"] > 35
+    assert light_field["psnr"] > 22
+    assert clipped["mse"] > plain["mse"], "clipping hides from the focus measure what is brighter"

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from fpmtools.metrics.images import align
 from fpmtools.metrics.prediction import held_out_error
-from fpmtools.metrics.resolution import half_data_correlation
 
 if TYPE_CHECKING:
     from fpmtools.evaluation import Case
     from fpmtools.metrics.focus import AllInFocus
 
+TRUTH_THRESHOLD = 0.5  # of the correlation with a noise-free truth; of two noisy halves it is the half-bit curve
 
 Measure = Callable[["Case"], float | None]
 
@@ -53,16 +53,18 @@ def focus_light_field_mse(case: Case) -> float:
 
 
 def depth_rmse_um(case: Case) -> float | None:
-    """Of pixels with detail, counted by the truth's local contrast; a sample in one plane has no depth to find."""
+    """A sample in one plane has no depth to find."""
+    return depth_error_um(case, case.in_focus("normal-variance")) if np.ptp(case.truth.depth_um) else None
+
+
+def depth_error_um(case: Case, found: AllInFocus) -> float:
+    """Rms error of a depth map where the sample has detail: pixels count by the truth's local contrast."""
     from scipy.ndimage import gaussian_filter
 
-    truth = case.truth
-    if np.ptp(truth.depth_um) == 0:
-        return None
-    amplitude = np.abs(case.matched.truth)
+    depth, amplitude = case.truth.depth_um, np.abs(case.matched.truth)
     contrast = (amplitude - gaussian_filter(amplitude, 1 / case.matched.pixel_um)) ** 2
-    found = _like(case.in_focus("normal-variance").depth_um, truth.depth_um.shape)
-    return float(np.sqrt(np.average((found - truth.depth_um) ** 2, weights=contrast)))
+    error = _like(found.depth_um, depth.shape) - depth
+    return float(np.sqrt(np.average(error**2, weights=contrast)))
 
 
 def held_out(case: Case) -> float:
@@ -70,7 +72,11 @@ def held_out(case: Case) -> float:
 
 
 def ring_resolution_um(case: Case) -> float:
-    return half_data_correlation(case.dataset, case.solve).resolution_um
+    return case.rings_of_halves.resolution_um
+
+
+def truth_resolution_um(case: Case) -> float:
+    return case.rings_with_truth.resolution_um_at(TRUTH_THRESHOLD)
 
 
 def ratio_dense(case: Case) -> float:

@@ -17,7 +17,9 @@ import functools
 import importlib
 import inspect
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -88,6 +90,14 @@ def metrics() -> list[Supplied[MetricRecord]]:
     return list(_scan().metrics.values())
 
 
+def built_in_metrics() -> Iterator[Supplied[MetricRecord]]:
+    """The metrics of fpmtools itself; looks into no other package."""
+    for entry in _entries()[0]:
+        for record in _announced(entry)[0] if entry.distribution == GROUP else ():
+            if isinstance(record, MetricRecord):
+                yield entry.supplies(record)
+
+
 def faults() -> list[Fault]:
     """Everything that is wrong with the installed plugins, as far as can be seen without importing a solver."""
     return list(_scan().faults)
@@ -98,10 +108,10 @@ def metric_function(name: str) -> Callable[[Any], float | None]:
 
     Raises :class:`OptionError` for an unknown name and :class:`SolverError` for a metric that cannot be used.
     """
-    known = _scan().metrics
-    if name not in known:
-        raise unknown("metric", name, known)
-    what, path = f"metric {name!r} of {known[name]}", known[name].record.measure
+    supplied = next((own for own in built_in_metrics() if own.record.name == name), None) or _scan().metrics.get(name)
+    if supplied is None:
+        raise unknown("metric", name, _scan().metrics)
+    what, path = f"metric {name!r} of {supplied}", supplied.record.measure
     module, _, function = path.partition(":")
     with _foreign(f"{what}: cannot import {path}"):
         measure = getattr(importlib.import_module(module), function)
@@ -326,14 +336,39 @@ def _import_class(path: str, base: type[Any], what: str) -> type[Any]:
 
 @contextlib.contextmanager
 def _foreign(what: str) -> Iterator[None]:
-    """Run a plugin's code: its prints go to stderr, and all it raises, even SystemExit, becomes a SolverError."""
+    """Run a plugin's code: its prints go to stderr, and all it raises, even SystemExit, becomes a SolverError.
+
+    So does a KeyboardInterrupt that nobody's Ctrl-C has caused.
+    """
+    with _ctrl_c() as pressed:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                yield
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and pressed:
+                raise
+            raise SolverError(f"{what}: {_one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[list[int]]:
+    """Signals of Ctrl-C that arrive meanwhile, handled as before; only the main thread gets any."""
+    pressed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield pressed
+        return
+
+    def note(number: int, frame: Any) -> None:
+        pressed.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise SolverError(f"{what}: {_one_line(error)}") from error
+        yield pressed
+    finally:
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, before)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,14 +1,45 @@
-"""Shared fixtures: where the measured data sets are, and random test cases."""
+"""Shared fixtures: where the measured data sets are, and a writer of MATLAB's v7.3 files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+MATLAB_CLASSES = {"float64": "double", "float32": "single", "complex128": "double"}
+
+
+def matlab_group(group: h5py.Group, variables: dict[str, Any]) -> None:
+    for name, value in variables.items():
+        if isinstance(value, dict):
+            inner = group.create_group(name)
+            inner.attrs["MATLAB_class"] = np.bytes_("struct")
+            matlab_group(inner, value)
+            continue
+        array = np.atleast_2d(np.asarray(value))
+        if array.dtype.kind == "U":
+            array, kind = np.atleast_2d([ord(c) for c in str(value)]).astype(np.uint16), "char"
+        else:
+            kind = MATLAB_CLASSES.get(str(array.dtype), str(array.dtype))
+        stored = array.T
+        if array.dtype.kind == "c":
+            parts = np.zeros(stored.shape, [("real", "f8"), ("imag", "f8")])
+            parts["real"], parts["imag"] = stored.real, stored.imag
+            stored = parts
+        item = group.create_dataset(name, data=stored, compression="gzip" if stored.size > 100 else None)
+        item.attrs["MATLAB_class"] = np.bytes_(kind)
+
+
+def add_userblock(path: Path) -> None:
+    text = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, HDF5 schema 1.00 .".ljust(124) + b"\x00\x02IM"
+    with path.open("r+b") as file:
+        file.write(text.ljust(512, b"\0"))
 
 
 @pytest.fixture
@@ -22,3 +53,17 @@ def measured_data() -> Callable[[str], Path]:
         pytest.skip(f"measured data set {name} is absent (set FPMTOOLS_DATA to the folder that holds it)")
 
     return find
+
+
+@pytest.fixture
+def write_v73(tmp_path: Path) -> Callable[..., Path]:
+    """``write_v73("a.mat", {"I_low": …})``: as MATLAB's -v7.3: HDF5 after 512 bytes, axes reversed, classes named."""
+
+    def write(name: str, variables: dict[str, Any]) -> Path:
+        path = tmp_path / name
+        with h5py.File(path, "w", userblock_size=512) as file:
+            matlab_group(file, variables)
+        add_userblock(path)
+        return path
+
+    return write

@@ -86,6 +86,8 @@ class Progress:
             print_event(event)
         elif self.style == "auto" and event["event"] == "progress":
             self._progress(event)
+        elif self.terminal and event["event"] == "measuring":
+            self._rewrite(f"{self.label}  measuring: {event['step']}")
         elif self.style == "auto" and event["event"] == "line":
             self.finish()
             click.echo(f"[{self.label}] {event['text']}", err=True)
@@ -99,12 +101,15 @@ class Progress:
             filled = round(24 * min(step / max(total, 1), 1.0))
             bar = "█" * filled + "░" * (24 - filled)
             bar = f"\033[36m{bar}\033[0m" if self.colour else bar
-            sys.stderr.write(f"\r{self.label}  {bar}  {text}\033[K")
-            sys.stderr.flush()
-            self._open = True
+            self._rewrite(f"{self.label}  {bar}  {text}")
         elif step >= total or seconds >= self._next_line_s:
             self._next_line_s = seconds + self.LINE_EVERY_S
             click.echo(f"{self.label}  {text}", err=True)
+
+    def _rewrite(self, text: str) -> None:
+        sys.stderr.write(f"\r{text}\033[K")
+        sys.stderr.flush()
+        self._open = True
 
     def finish(self) -> None:
         """Leave the bar's line."""
@@ -118,6 +123,11 @@ def print_event(event: Mapping[str, Any]) -> None:
     from fpmtools.storage import finite
 
     click.echo(json.dumps(finite(event), ensure_ascii=False), err=True)
+
+
+def tell_step(step: str) -> None:
+    """One JSON line: what of a finished run is measured next."""
+    print_event({"event": "measuring", "step": step})
 
 
 def _left(seconds: float) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,43 @@ if TYPE_CHECKING:
 
 TABLES = ("results.csv", "results.json", "results.parquet")
 PICTURE = "comparison.png"
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the table in the terminal, of all the numbers that a row has; shown where any row has one.
+
+    ``always`` or ``without_truth``: shown in any case, or only where a row that has one has no PSNR.
+    """
+
+    key: str
+    name: str
+    text: Callable[[float | None], str] = number
+    always: bool = False
+    without_truth: bool = False
+
+    def belongs(self, rows: list[dict[str, Any]]) -> bool:
+        """Whether it is shown."""
+        having = [row for row in rows if row[self.key] is not None]
+        return self.always or any(not self.without_truth or row["psnr"] is None for row in having)
+
+
+COLUMNS = (
+    _Column("seconds_to_target", "to target"),
+    _Column("seconds", "seconds", always=True),
+    _Column("peak_memory_mb", "memory", lambda mb: size(None if mb is None else mb * 1e6), always=True),
+    _Column("stored_bytes", "stored", size, always=True),
+    _Column("dense_ratio", "dense/stored", always=True),
+    _Column("psnr", "PSNR dB", lambda db: number(db, 4)),
+    _Column("ssim", "SSIM"),
+    _Column("rmse", "RMSE"),
+    _Column("relative_l2", "rel. L2"),
+    _Column("held_out", "held-out"),
+    _Column("ring_resolution_um", "res. µm"),
+    _Column("residual", "residual", without_truth=True),
+    _Column("residual_bright", "bright", without_truth=True),
+    _Column("residual_dark", "dark", without_truth=True),
+)
 
 
 @click.command(short_help="Compare several solvers on one or more data sets.")
@@ -57,6 +95,17 @@ PICTURE = "comparison.png"
 )
 @click.option(
     "--resume", is_flag=True, help="Keep the results in --out that still hold; run what is missing or failed."
+)
+@click.option(
+    "--held-out/--no-held-out",
+    "held_out",
+    default=None,
+    help="Solve again without a tenth of the LEDs and predict them (default: where there is no truth).",
+)
+@click.option(
+    "--ring-correlation",
+    is_flag=True,
+    help="Solve twice more, from half of the LEDs each, for the resolution without a truth.",
 )
 @_inputs.solving_options
 @_inputs.result_options
@@ -101,14 +150,15 @@ def compare(
         command=["fpmtools", *click.get_current_context().obj],
         **choices,
     )
-    pictures = [picture for dataset in datasets if (picture := _draw(result, dataset, folder))]
     page = html_page.write(folder, datasets)
+    pictures = _draw(page, datasets)
     if as_json:
         tables = [name for name in TABLES if (folder / name).is_file()]
         files = [*tables, *(picture.name for picture in pictures), page.name]
         print_json(
             {
                 "data": result.data,
+                "columns": result.columns,
                 "rows": result.rows,
                 "verdicts": [verdict.to_dict() for verdict in result.verdicts],
                 "folder": str(folder),
@@ -136,33 +186,22 @@ class _Shown:
             return
         if event["event"] in ("start", "end"):
             self.bar.finish()
-            self.bar = Progress(title, style=self.style)
+            phase = f", {event['phase']}" if "phase" in event else ""
+            self.bar = Progress(title + phase, style=self.style)
         self.bar.show(event)
 
 
 def _print(result: Comparison, folder: Path, pictures: list[Path]) -> None:
-    timed = any("target" in run for run in result.runs)
-    header = ["solver", "status", *(["to target"] if timed else []), "seconds", "memory", "stored", "dense/stored"]
-    header += ["PSNR dB", "SSIM", "RMSE", "rel. L2", "residual", "bright", "dark"]
+    shown = [column for column in COLUMNS if column.belongs(result.rows)]
+    header = ["solver", "status", *(column.name for column in shown)]
     rows = [
-        [
-            result.title(row),
-            row["status"],
-            *([number(row["seconds_to_target"])] if timed else []),
-            number(row["seconds"]),
-            size(None if row["peak_memory_mb"] is None else row["peak_memory_mb"] * 1e6),
-            size(row["stored_bytes"]),
-            number(row["dense_ratio"]),
-            number(row["psnr"], 4),
-            number(row["ssim"]),
-            *(number(row[key]) for key in ("rmse", "relative_l2", "residual", "residual_bright", "residual_dark")),
-        ]
-        for row in result.rows
+        [result.title(row), row["status"], *(column.text(row[column.key]) for column in shown)] for row in result.rows
     ]
     print_table(header, rows, right=header[2:])
     for row in result.rows:
-        if row["reason"]:
-            click.echo(f"{result.title(row)}: {row['reason']}")
+        for why in (row["reason"], row["missing"] and f"not measured: {row['missing']}"):
+            if why:
+                click.echo(f"{result.title(row)}: {why}")
     if result.verdicts:
         click.echo("")
     for verdict in result.verdicts:
@@ -180,36 +219,15 @@ def _say(verdict: Verdict) -> str:
     return f"{verdict.winner} ({numbers})" if verdict.winner else f"no winner named, {verdict.reason} ({numbers})"
 
 
-def _draw(result: Comparison, dataset: Dataset, folder: Path) -> Path | None:
-    """One panel per solver: each pixel at its true depth where that is known, else the middle plane."""
-    from fpmtools import metrics
+def _draw(page: Path, datasets: list[Dataset]) -> list[Path]:
+    """``comparison.png``, or one for each of several data sets."""
     from fpmtools.comparison.spec import slug
-    from fpmtools.report import figures
+    from fpmtools.report import figures, html_folder, publication
 
-    rows = [row for row in result.rows if row["data"] == dataset.name and row["seed"] == result.rows[0]["seed"]]
-    results = [result.reconstructions.get(result.title(row)) for row in rows]
-    extents = [found.grid.extent_um for found in results if found is not None]
-    if not extents:
-        return None
-    planes = next(data["z_um"] for data in result.data if data["name"] == dataset.name)
-    z_um = planes[len(planes) // 2]
-    truth, where = None, f"z = {z_um:g} µm"
-    if dataset.truth is not None:
-        field = dataset.truth.field
-        pixel_um = dataset.image_shape[1] * dataset.optics.pixel_um / field.shape[1]
-        truth = metrics.band_limit(field, dataset.optics, dataset.na, pixel_um)
-        where = "each pixel at its true depth; the truth is limited to the synthetic aperture"
-    columns = []
-    for row, reconstruction in zip(rows, results, strict=True):
-        if reconstruction is None:
-            columns.append(figures.Column(row["solver"], None, row["reason"]))
-            continue
-        quality = "" if row["psnr"] is None else f"{row['psnr']:.1f} dB · "
-        if dataset.truth is None:
-            field = reconstruction.field(z_um)
-        else:
-            field = metrics.composite(reconstruction, dataset.truth.depth_um)
-        columns.append(figures.Column(row["solver"], field, f"{quality}{number(row['seconds'])} s"))
-    figure = figures.side_by_side(columns, extents[0], truth=truth, title=f"{dataset.name}, {where}")
-    name = PICTURE if len(result.data) == 1 else f"comparison-{slug(dataset.name)}.png"
-    return figures.save(figure, folder / name)
+    evidence, drawn = html_folder.read(page.parent), []
+    for dataset in datasets:
+        figure = publication.side_by_side(evidence, dataset.name)
+        if figure is not None:
+            name = PICTURE if len(datasets) == 1 else f"comparison-{slug(dataset.name)}.png"
+            drawn.append(figures.save(figure, page.parent / name))
+    return drawn

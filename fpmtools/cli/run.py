@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fpmtools.cli import _inputs
-from fpmtools.cli._output import Progress, number, print_event, print_json, size
+from fpmtools.cli._output import Progress, number, print_event, print_json, size, tell_step
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, SolverError
 
 if TYPE_CHECKING:
+    from fpmtools.comparison.tracking import Tracker
     from fpmtools.dataset import Dataset
+    from fpmtools.engine import Outcome
     from fpmtools.reconstruction import Reconstruction
-    from fpmtools.solver import Solver
+    from fpmtools.solver import Problem, Solver
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -41,6 +43,8 @@ CHECKPOINT = "checkpoint.safetensors"
 @_inputs.solving_options
 @_inputs.result_options
 @click.option("--resume", is_flag=True, help="Continue the run in --out that was stopped; same options and data.")
+@click.option("--record-only", is_flag=True, hidden=True)  # for compare, which says what is measured and drawn:
+@click.option("--step", "steps", multiple=True, hidden=True)
 def run(
     data: str,
     name: str,
@@ -54,6 +58,8 @@ def run(
     out: Path | None,
     force: bool,
     resume: bool,
+    record_only: bool,
+    steps: tuple[str, ...],
     quiet: bool,
     progress: str,
     as_json: bool,
@@ -66,8 +72,7 @@ def run(
     from fpmtools import engine
     from fpmtools.comparison import tracking
     from fpmtools.comparison.memory import PeakMemory
-    from fpmtools.reconstruction import RESULT_FILE
-    from fpmtools.report import run_folder
+    from fpmtools.report import gathering, run_folder
 
     reading = _inputs.take_reading(choices)
     engine.choose_device(choices["device"])
@@ -78,50 +83,111 @@ def run(
         solver = _make_solver(name, options, preset, resume)
         folder = out or _inputs.new_folder(name, data)
         checkpoint = folder / CHECKPOINT
-        run_folder.claim_folder(folder, force or (resume and checkpoint.is_file()))
+        finished = _finished(folder) if resume and not (force or checkpoint.is_file()) else None
+        run_folder.claim_folder(folder, force or finished is not None or (resume and checkpoint.is_file()))
         dataset = _inputs.load(data, reading)
         tracking.check_targets(wanted, dataset)
         memory, tracker = PeakMemory(), None
         if dataset.truth is not None and (track or wanted):
-            tracker = tracking.Tracker(dataset, wanted, lambda point: shown.show({"event": "quality", **point}), memory)
+            tracker = tracking.Tracker(dataset, wanted, shown.show, memory)
         problem = engine.prepare(dataset, solver, z_um=z_um, **choices)
-        if threads is None and "OMP_NUM_THREADS" not in os.environ:
-            _inputs.set_threads(engine.suggested_threads(problem))
-        for warning in dataset.optics.check(dataset.na, dataset.image_shape, upsample=choices["upsample"]):
-            click.echo(f"warning: {warning}", err=True)
-        try:
-            outcome = engine.solve(
+        if finished is not None:
+            _check_same(finished, problem, solver, wanted, folder)
+            document = finished
+        else:
+            if threads is None and "OMP_NUM_THREADS" not in os.environ:
+                _inputs.set_threads(engine.suggested_threads(problem))
+            for warning in dataset.optics.check(dataset.na, dataset.image_shape, upsample=choices["upsample"]):
+                click.echo(f"warning: {warning}", err=True)
+            outcome = _solve(problem, solver, shown, tracker, budget_s, checkpoint, resume)
+            peak_mb = memory.mb()
+
+            def measure() -> dict[str, Any]:
+                found = {} if record_only else _measure(outcome.reconstruction, dataset)
+                return {"metrics": found, **(tracker.record(outcome.seconds, found) if tracker else {})}
+
+            document = run_folder.write_run(
+                folder,
+                outcome,
                 problem,
                 solver,
-                budget_s=budget_s,
-                on_progress=shown,
-                on_snapshot=tracker,
-                snapshot_growth=tracker.growth if tracker else tracking.GROWTH,
-                checkpoint=checkpoint,
-                resume=resume,
+                name,
+                preset=dict(options).get("preset", preset),
+                measure=measure,
+                pictures=not record_only,
+                peak_memory_mb=peak_mb,
+                command=["fpmtools", *click.get_current_context().obj],
             )
-        finally:
-            shown.finish()
-        peak_mb = memory.mb()
-        outcome.reconstruction.save(folder / RESULT_FILE)  # before anything that could still go wrong
-        metrics = _measure(outcome.reconstruction, dataset)
-        document = run_folder.write_run(
-            folder,
-            outcome,
-            problem,
-            solver,
-            name,
-            preset=dict(options).get("preset", preset),
-            metrics=metrics,
-            peak_memory_mb=peak_mb,
-            tracked=tracker.record(outcome.seconds, metrics) if tracker else None,
-            command=["fpmtools", *click.get_current_context().obj],
-        )
+            gathering.gather(folder, dataset, steps, tell_step)
     if as_json:
         print_json({**document, "folder": str(folder)})
-    else:
+    elif not record_only:
         _summarise(document, folder)
-    return EXIT_INTERRUPTED if outcome.status == "interrupted" else 0
+        if finished is not None:
+            click.echo("finished already; nothing is left to do")
+    return EXIT_INTERRUPTED if document["status"] == "interrupted" else 0
+
+
+def _solve(
+    problem: Problem,
+    solver: Solver[Any],
+    shown: Progress,
+    tracker: Tracker | None,
+    budget_s: float | None,
+    checkpoint: Path,
+    resume: bool,
+) -> Outcome:
+    from fpmtools import engine
+    from fpmtools.comparison import tracking
+
+    try:
+        return engine.solve(
+            problem,
+            solver,
+            budget_s=budget_s,
+            on_progress=shown,
+            on_snapshot=tracker,
+            snapshot_growth=tracker.growth if tracker else tracking.GROWTH,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
+    finally:
+        shown.finish()
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """What ``run.json`` says of a run in ``folder`` that came to its end; None where there is none."""
+    import json
+
+    from fpmtools.reconstruction import RESULT_FILE
+    from fpmtools.report.run_folder import RUN_FILE
+
+    try:
+        document = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        ended = document["status"] in ("done", "reached") and (folder / RESULT_FILE).is_file()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return document if ended else None
+
+
+def _check_same(
+    finished: dict[str, Any], problem: Problem, solver: Solver[Any], targets: dict[str, float], folder: Path
+) -> None:
+    """Raise :class:`OptionError` when a finished run is not the one that is asked for."""
+    from fpmtools.report import run_folder
+    from fpmtools.storage import finite
+
+    asked: dict[str, Any] = finite(run_folder.describe_problem(problem, solver))
+    differing = [key for key, value in asked.items() if key != "data" and finished.get(key) != value]
+    if finished.get("data", {}).get("digest") != asked["data"]["digest"]:
+        differing.append("data")
+    if finished.get("target", targets) != targets:
+        differing.append("target")
+    if differing:
+        raise OptionError(
+            f"the run in {folder} is finished, and its {', '.join(differing)} differ from what is asked for; choose "
+            "another folder, or give --force to replace it"
+        )
 
 
 def _make_solver(name: str, options: tuple[tuple[str, str], ...], preset: str | None, resume: bool) -> Solver[Any]:

@@ -10,20 +10,24 @@ import contextlib
 import csv
 import io
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpmtools import storage
+from fpmtools.comparison import evidence
 from fpmtools.comparison.process import resident_bytes
-from fpmtools.comparison.rows import COLUMNS, Verdict, row, verdicts
+from fpmtools.comparison.rows import Verdict, columns, row, verdicts
 from fpmtools.comparison.runs import GOOD, Limits, OnEvent, Source, plan, run_all
 from fpmtools.comparison.spec import Spec, check_solvers, slug
 from fpmtools.dataset import Dataset
 from fpmtools.errors import OptionError
 from fpmtools.reconstruction import Reconstruction
+from fpmtools.records import MetricRecord
 
 if TYPE_CHECKING:
     import pandas
@@ -39,18 +43,20 @@ Data = Dataset | str | Path
 class Comparison:
     """What a comparison gave.
 
-    ``rows`` holds one dict per solver, data set and seed with the keys :data:`COLUMNS`: medians over the repeats, the
-    spread of some, and where something went wrong a ``reason``. ``verdicts`` say which solver is best by what, where
-    the difference is more than noise. ``runs`` are the complete records of all runs (``run.json``). ``reconstructions``
-    holds the first result of each row that has one, under the solver's label, followed by data set and seed where
-    there are several (:meth:`title`). ``command`` are the words that make it again.
+    ``rows`` holds one dict per solver, data set and seed: medians over the repeats of every number of ``columns`` (key
+    → unit, better, summary), the spread of some, and where something went wrong a ``reason``. ``verdicts`` say which
+    solver is best by what, where the difference is more than noise. ``runs`` are the complete records of all runs.
+    ``reconstructions`` has the first result of each row that has one, read from its file when it is asked for, under
+    the solver's label, followed by data set and seed where there are several (:meth:`title`). ``command`` are the
+    words that make it again.
     """
 
     data: Sequence[Mapping[str, Any]]
     rows: list[dict[str, Any]]
     verdicts: list[Verdict]
     runs: list[dict[str, Any]] = field(repr=False)
-    reconstructions: dict[str, Reconstruction] = field(repr=False)
+    reconstructions: Mapping[str, Reconstruction] = field(repr=False)
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     command: Sequence[str] = ()
 
@@ -62,7 +68,7 @@ class Comparison:
     @property
     def interrupted(self) -> bool:
         """Whether Ctrl-C ended it early."""
-        return any(run["status"] == "interrupted" for run in self.runs)
+        return any("interrupted" in (run["status"], run.get("gathering")) for run in self.runs)
 
     def title(self, row: Mapping[str, Any]) -> str:
         """What the row is called in ``reconstructions``, and in what is printed."""
@@ -76,19 +82,20 @@ class Comparison:
         """The rows as a data frame."""
         import pandas
 
-        return pandas.DataFrame(self.rows, columns=list(COLUMNS))
+        return pandas.DataFrame(self.rows, columns=list(self.rows[0]))
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write the rows as ``results.csv`` (and ``.parquet`` where pyarrow is installed), all as ``results.json``."""
         folder = Path(folder)
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         document = {
             "command": list(self.command),
             "settings": self.settings,
             "data": self.data,
+            "columns": self.columns,
             "rows": self.rows,
             "verdicts": [verdict.to_dict() for verdict in self.verdicts],
             "runs": self.runs,
@@ -115,6 +122,8 @@ def compare(
     timeout_s: float | None = None,
     memory_bytes: float | None = None,
     track: bool = True,
+    held_out: bool | None = None,
+    ring_correlation: bool = False,
     device: str = "auto",
     dtype: str = "complex64",
     threads: int | None = None,
@@ -147,6 +156,12 @@ def compare(
         limits, but with a budget ten times as long and ten minutes.
     track
         Measure quality on the way where there is a truth; the clock stands still meanwhile.
+    held_out
+        Solve again without a tenth of the LEDs, after the clock has stopped, and measure how well their images are
+        predicted. Default: where there is no truth.
+    ring_correlation
+        Solve twice more, from half of the LEDs each, for the Fourier ring correlation of the two. Where there is a
+        truth the correlation with it is measured in any case.
     threads
         CPU threads of each run.
     out
@@ -155,12 +170,14 @@ def compare(
         Keep the results of runs with the same measurements and options that are in ``out``; run the others.
     on_event
         Called as ``on_event(title, event)`` for what a run says: dicts with ``event``, which is "start", "progress",
-        "quality", "line" (other output), "error" or "end".
+        "looking", "quality", "line" (other output), "error", "measuring" or "end". What comes after the solve itself
+        has a ``phase``: a solve on part of the LEDs, or "measuring".
     command
         What makes this comparison again, for the record.
 
-    Other arguments are those of ``fpmtools.reconstruct``. Ctrl-C lets the running solver keep what it has and skips
-    the others.
+    Other arguments are those of ``fpmtools.reconstruct``. When a solve has ended, its process goes on to compute every
+    installed metric and to render its pictures. Ctrl-C lets the running solver keep what it has and
+    skips the others.
 
     Raises
     ------
@@ -189,27 +206,34 @@ def compare(
         {"--no-critical-grid": critical_grid, "--pixel-rounding": subpixel, "--no-tracking": track},
         targets or {},
     )
+    root = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="fpmtools-"))
+    limits = Limits(timeout_s, memory_bytes)
+    tell = on_event or (lambda title, event: None)
+    known, trouble = evidence.installed_metrics()
+    if trouble:
+        tell("compare", {"event": "line", "text": f"other packages' metrics are left out, listing them: {trouble}"})
     with tempfile.TemporaryDirectory(prefix="fpmtools-") as scratch:
         sources = [_save(dataset, Path(scratch), z_um) for dataset in datasets]
+        plans = {
+            source.name: _plan(dataset, source, known, held_out, ring_correlation, pictures=out is not None)
+            for source, dataset in zip(sources, datasets, strict=True)
+        }
         cases = plan(specs, sources, seeds, repeats, common)
-        records = run_all(
-            cases,
-            Path(out or scratch),
-            Limits(timeout_s, memory_bytes),
-            resume=resume,
-            on_event=on_event or (lambda title, event: None),
-        )
-    results = {r["title"]: r.pop("reconstruction") for r in reversed(records) if "reconstruction" in r}
+        wanted = {name: found.steps for name, found in plans.items()}
+        records = run_all(cases, root, limits, wanted, resume=resume, on_event=tell)
+        records = evidence.gather_all(cases, records, plans, root, limits, resume=resume, on_event=tell)
     titles = list(dict.fromkeys(case.title for case in cases))
+    about = columns(known)
     comparison = Comparison(
         [
             {"name": s.name, "digest": s.digest, "optics": d.optics.to_dict(), "z_um": list(s.z_um)}
             for s, d in zip(sources, datasets, strict=True)
         ],
-        [row([record for record in records if record["title"] == title]) for title in titles],
+        [row([record for record in records if record["title"] == title], about) for title in titles],
         verdicts(records, _measures(budget_s, targets)),
         records,
-        {title: results[title] for title in titles if title in results},
+        _Results(records, root, kept=out is not None),
+        about,
         {
             "repeats": repeats,
             "seeds": list(seeds),
@@ -225,11 +249,31 @@ def compare(
     return comparison
 
 
+class _Results(Mapping[str, Reconstruction]):
+    """The first result of each title, opened when it is asked for: that may run a plugin's code."""
+
+    def __init__(self, records: Sequence[Mapping[str, Any]], root: Path, *, kept: bool) -> None:
+        good = [record for record in reversed(records) if "times" in record and record["status"] != "failed"]
+        places = {record["title"]: root / record["folder"] for record in good}
+        self._places = {record["title"]: places[record["title"]] for record in records if record["title"] in places}
+        if not kept:
+            weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
+
+    def __getitem__(self, title: str) -> Reconstruction:
+        return Reconstruction.load(self._places[title])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 def _options(
     values: Mapping[str, object], switches: Mapping[str, bool | None], targets: Mapping[str, float]
 ) -> list[str]:
     """The options of ``fpmtools run`` that all runs share; a switch is given where its value is False."""
-    words = ["--force", "--progress", "json"]
+    words = ["--force", "--record-only", "--progress", "json"]
     for flag, value in values.items():
         words += [] if value is None else [flag, str(value)]
     for name, least in targets.items():
@@ -260,9 +304,28 @@ def _save(dataset: Dataset, folder: Path, z_um: Sequence[float] | float | None) 
     return Source(dataset.name, dataset.digest, file, planes)
 
 
+def _plan(
+    dataset: Dataset,
+    source: Source,
+    known: Sequence[MetricRecord],
+    held_out: bool | None,
+    ring_correlation: bool,
+    *,
+    pictures: bool,
+) -> evidence.Plan:
+    from fpmtools.formats import native
+
+    found, parts = evidence.plan(
+        dataset, source, known, held_out=held_out, ring_correlation=ring_correlation, pictures=pictures
+    )
+    for part, selected in parts.items():
+        native.save(selected, found.parts[part].file)
+    return found
+
+
 def _measures(budget_s: float | None, targets: Mapping[str, float] | None) -> dict[str, str]:
     """What decides, by what the comparison holds equal: the time, the quality, or neither."""
     if targets:
         return {"seconds_to_target": "lower"}
-    quality = {"psnr": "higher", "ssim": "higher"}
+    quality = {"psnr": "higher", "ssim": "higher", "held_out": "lower"}
     return quality if budget_s is not None else {"seconds": "lower", **quality}

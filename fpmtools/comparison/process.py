@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import signal
@@ -26,32 +27,53 @@ class Ending:
     by: Literal["itself", "time limit", "memory limit"]
     last_line: str
 
+    @property
+    def killed_by(self) -> str:
+        """The signal that ended it, in words; empty where it was none."""
+        if self.code >= 0:
+            return ""
+        try:
+            name = signal.Signals(-self.code).name
+        except ValueError:
+            name = str(-self.code)
+        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+
+@dataclass
+class Patience:
+    """How long is waited for a program: all in all, and for its next line once it has written one; None: for ever."""
+
+    total_s: float | None = None
+    silent_s: float | None = None
+
 
 def watch(
     command: Sequence[str],
     on_line: Callable[[str], None],
-    *,
-    timeout_s: float | None = None,
+    patience: Patience | None = None,
     memory_bytes: float | None = None,
 ) -> Ending:
-    """Run ``command`` to its end, or until it takes longer than ``timeout_s`` or more than ``memory_bytes``.
+    """Run ``command`` to its end, or until ``patience`` with it ends, or it takes more than ``memory_bytes``.
 
-    ``on_line`` is called with every line on its stderr; its stdout is dropped. The memory is that resident for the
-    process itself, looked at twenty times a second, where the system tells (Linux). Ctrl-C is passed on and waited
-    for; the third one kills.
+    ``on_line`` is called with every line on its stderr, and may change ``patience``; its stdout is dropped. The memory
+    is that resident for the process itself, looked at twenty times a second, where the system tells (Linux). Ctrl-C is
+    passed on and waited for; the third one kills.
     """
+    patience = patience or Patience()
     with _started(command) as process:
         assert process.stderr is not None
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         reader = threading.Thread(target=_read, args=(process.stderr, lines), daemon=True)
         reader.start()
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        begun, heard = time.monotonic(), math.inf
         by: Literal["itself", "time limit", "memory limit"] = "itself"
         last, interrupts = "", 0
         while process.poll() is None:
             try:
-                last = _pass_on(lines, on_line, LOOK_EVERY_S) or last
-                if deadline is not None and time.monotonic() > deadline:
+                if found := _pass_on(lines, on_line, LOOK_EVERY_S):
+                    last, heard = found, time.monotonic()
+                now = time.monotonic()
+                if now - begun > (patience.total_s or math.inf) or now - heard > (patience.silent_s or math.inf):
                     by = "time limit"
                 elif memory_bytes is not None and resident_bytes(process.pid) > memory_bytes:
                     by = "memory limit"

@@ -3,71 +3,91 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fpmtools.comparison.runs import GOOD
+from fpmtools.records import MetricRecord
 
-# Row key → where run.json keeps the number. A row holds the median over the repeats.
+
+@dataclass(frozen=True)
+class Measured:
+    """A number that a run takes down itself: where ``run.json`` keeps it, its unit, and what it is."""
+
+    path: tuple[str, ...]
+    unit: str
+    summary: str
+    better: str = "lower"
+
+
+# By row key. A row holds the median over the repeats, of these and of the metrics.
 MEASURED = {
-    "seconds": ("times", "solve_s"),
-    "seconds_to_target": ("seconds_to_target",),
-    "setup_seconds": ("times", "setup_s"),
-    "first_step_seconds": ("times", "first_step_s"),
-    "step_seconds": ("times", "step_s"),
-    "peak_memory_mb": ("peak_memory_mb",),
-    "stored_bytes": ("stored_bytes",),
-    "dense_ratio": ("dense_ratio",),
-    "psnr": ("metrics", "psnr"),
-    "ssim": ("metrics", "ssim"),
-    "rmse": ("metrics", "rmse"),
-    "relative_l2": ("metrics", "relative_l2"),
-    "phase_rmse_rad": ("metrics", "phase_rmse_rad"),
-    "residual": ("metrics", "residual", "all"),
-    "residual_bright": ("metrics", "residual", "bright"),
-    "residual_dark": ("metrics", "residual", "dark"),
+    "seconds": Measured(("times", "solve_s"), "s", "solving, without set-up, evaluation, reading and writing"),
+    "seconds_to_target": Measured(("seconds_to_target",), "s", "solving until the quality that was asked for"),
+    "setup_seconds": Measured(("times", "setup_s"), "s", "before the first step"),
+    "first_step_seconds": Measured(("times", "first_step_s"), "s", "the first step, with what is compiled in it"),
+    "step_seconds": Measured(("times", "step_s"), "s", "the mean of the steps after the first"),
+    "peak_memory_mb": Measured(("peak_memory_mb",), "MB", "largest resident memory of the run's own process"),
+    "stored_bytes": Measured(("stored_bytes",), "bytes", "of the arrays in the saved result"),
+    "dense_ratio": Measured(("dense_ratio",), "", "complex64 planes of the full size over what is stored", "higher"),
 }
-WITH_SPREAD = ("seconds", "seconds_to_target", "setup_seconds", "step_seconds", "peak_memory_mb", "psnr", "ssim")
-COLUMNS = (
-    "solver",
-    "data",
-    "seed",
-    "status",
-    "reason",
-    "repeats",
-    *MEASURED,
-    *(f"{name}_{end}" for name in WITH_SPREAD for end in ("min", "max")),
-)
+WORDS = ("solver", "data", "seed", "status", "reason", "missing", "repeats")
+WITH_SPREAD = (
+    "seconds", "seconds_to_target", "setup_seconds", "step_seconds", "peak_memory_mb", "psnr", "ssim", "held_out",
+)  # fmt: skip
 ENOUGH_RUNS = 3  # fewer say too little about how much runs differ
 
 
-def row(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Medians over the repeats that have numbers; the status that needs attention most, with its reason."""
+def columns(metrics: Iterable[MetricRecord]) -> dict[str, dict[str, str]]:
+    """Every number of a row, in order: its key → ``unit``, ``better`` ("higher", "lower" or ""), ``summary``.
+
+    A metric whose name is a key of something else in the row has no column.
+    """
+    found = {key: (m.unit, m.better, m.summary) for key, m in MEASURED.items()}
+    taken = {*WORDS, *(f"{name}_{end}" for name in WITH_SPREAD for end in ("min", "max"))}
+    for record in metrics:
+        if record.name not in taken:
+            found.setdefault(record.name, (record.unit, record.better, record.summary))
+    return {key: dict(zip(("unit", "better", "summary"), about, strict=True)) for key, about in found.items()}
+
+
+def row(records: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Any]:
+    """One row with the numbers ``names``: medians over the repeats that have them.
+
+    Its status is the one that needs attention most, with its reason; ``missing`` says of what could not be measured
+    why, in one line.
+    """
     bad = (record for record in records if record["status"] not in GOOD)
     unusual = (record for record in records if record["status"] != "done" or record["reason"])
     worst = next(bad, None) or next(unusual, records[0])
+    missing: dict[str, str] = {}
+    for record in records:
+        missing = {**record.get("missing", {}), **missing}
     found: dict[str, Any] = {
         "solver": worst["label"],
         "data": worst["data"]["name"],
         "seed": worst["seed"],
         "status": worst["status"],
         "reason": worst["reason"],
+        "missing": "; ".join(f"{name}: {reason}" for name, reason in missing.items()),
         "repeats": len(records),
     }
-    for name in MEASURED:
+    spread: dict[str, Any] = {}
+    for name in names:
         values = numbers(records, name)
         if name == "seconds_to_target" and len(values) < len(records):
             values = []  # the median of those that reached it would flatter
         found[name] = statistics.median(values) if values else None
         if name in WITH_SPREAD:
-            found[f"{name}_min"], found[f"{name}_max"] = (min(values), max(values)) if values else (None, None)
-    return {name: found[name] for name in COLUMNS}
+            spread[f"{name}_min"], spread[f"{name}_max"] = (min(values), max(values)) if values else (None, None)
+    return found | spread
 
 
 def numbers(records: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     """What the runs have measured under a row's key."""
-    return [value for record in records if (value := _dig(record, MEASURED[name])) is not None]
+    path = MEASURED[name].path if name in MEASURED else ("metrics", name)
+    return [value for record in records if (value := _dig(record, path)) is not None]
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fpmtools.comparison.process import Ending, watch
+from fpmtools.comparison.journal import Found, Journal
+from fpmtools.comparison.process import Ending, Patience, watch
 from fpmtools.comparison.spec import Spec, slug
+from fpmtools.comparison.steps import MEASURING
+from fpmtools.comparison.tracking import LOOKING
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError
-from fpmtools.reconstruction import Reconstruction
+from fpmtools.reconstruction import RESULT_FILE
 
 RUN_FILE = "run.json"
 GOOD = frozenset({"done", "reached", "stopped"})
 HOPELESS = frozenset({"timed out", "out of memory"})  # another repeat would cost as much and end the same way
 OnEvent = Callable[[str, Mapping[str, Any]], None]
-_PLACES = frozenset({"--data", "--out"})
+NO_TRACKING = "--no-tracking"
+SILENT_S = 600.0  # what one step of measuring a run may take, or --timeout where that is given
+_ASIDE = frozenset({"--data", "--out", "--step"})  # what says nothing about how a run was solved
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,12 @@ class Case:
             "folder": self.folder,
         }
 
+    def of_part(self, name: str, part: Source) -> Case:
+        """The same on part of the LEDs, in a folder ``name`` in its own, without looking at quality on the way."""
+        words = [str(part.file) if word == str(self.source.file) else word for word in self.words]
+        words += [] if NO_TRACKING in words else [NO_TRACKING]
+        return replace(self, source=part, folder=f"{self.folder}/{name}", words=tuple(words))
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -67,6 +77,17 @@ class Limits:
 
     timeout_s: float | None = None
     memory_bytes: float | None = None
+
+    @property
+    def step_s(self) -> float:
+        """What a step of measuring a run may take."""
+        return self.timeout_s or SILENT_S
+
+    def exceeded(self, ending: Ending, seconds: float | None) -> str:
+        """Which of them ended a program, where ``seconds`` was its time; empty where neither did."""
+        if ending.by == "memory limit":
+            return f"killed with more than {(self.memory_bytes or 0) / 1e6:.0f} MB"
+        return f"killed after {seconds:g} s" if ending.by == "time limit" else ""
 
 
 def plan(
@@ -103,22 +124,32 @@ def _case(
 
 
 def run_all(
-    cases: Sequence[Case], root: Path, limits: Limits, *, resume: bool, on_event: OnEvent
+    cases: Sequence[Case],
+    root: Path,
+    limits: Limits,
+    steps: Mapping[str, Sequence[str]],
+    *,
+    resume: bool,
+    on_event: OnEvent,
 ) -> list[dict[str, Any]]:
     """Run all cases, or with ``resume`` those without a result in ``root``; the record of each.
 
-    A record is what ``run.json`` says, or for a failure ``status`` and ``reason``; a result is under
-    ``reconstruction``.
+    A record is what ``run.json`` says, or for a failure ``status`` and ``reason``. ``steps`` are those that are taken
+    on the runs of each data set when they have ended (:mod:`fpmtools.comparison.steps`).
     """
     records: list[dict[str, Any]] = []
     hopeless: dict[str, str] = {}
     interrupted = False
     for case in cases:
-        found = _kept(case, root) if resume else None
+        found = kept(case, root) if resume else None
         if found is None:
             reason = "interrupted before its turn" if interrupted else hopeless.get(case.title) or _unable(case)
-            found = {"status": "skipped", "reason": reason} if reason else _run(case, root, limits, on_event)
-        interrupted = interrupted or found["status"] == "interrupted"
+            found = (
+                {"status": "skipped", "reason": reason}
+                if reason
+                else run(case, root, limits, on_event, steps[case.source.name])
+            )
+        interrupted = interrupted or "interrupted" in (found["status"], found.get("gathering"))
         if found["status"] in HOPELESS:
             hopeless[case.title] = f"an earlier repeat ended as {found['status']}"
         records.append({**found, **case.identity, "data": {**found.get("data", {}), **case.identity["data"]}})
@@ -138,38 +169,70 @@ def _unable(case: Case) -> str:
     return ""
 
 
-def _run(case: Case, root: Path, limits: Limits, on_event: OnEvent) -> dict[str, Any]:
-    place = root / case.folder
-    (place / RUN_FILE).unlink(missing_ok=True)  # an earlier comparison's must not pass for this one's
-    error: dict[str, Any] = {}
+def run(case: Case, root: Path, limits: Limits, on_event: OnEvent, steps: Sequence[str] = ()) -> dict[str, Any]:
+    """Run a case to its end, or to its limits; what ``run.json`` says, or ``status`` and ``reason`` of a failure.
 
-    def on_line(line: str) -> None:
-        event = _event(line)
-        if event["event"] == "error":
-            error.update(event)
-        on_event(case.title, event)
-
+    Its process goes on to take ``steps``; what happens there does not change the record. A result that takes the
+    process down when it is looked at on the way is solved again without.
+    """
     on_event(case.title, {"event": "start", "repeat": case.repeat})
-    command = [sys.executable, "-m", "fpmtools", *case.words, "--out", str(place)]
-    ending = watch(command, on_line, timeout_s=limits.timeout_s, memory_bytes=limits.memory_bytes)
-    if ending.by == "itself" and ending.code in (0, EXIT_INTERRUPTED) and (place / RUN_FILE).is_file():
-        try:
-            found = _result(place)
-        except Exception as broken:  # the class of a result is a plugin's and may do anything
-            found = {"status": "failed", "reason": f"its result cannot be opened: {' '.join(str(broken).split())}"}
-    else:
-        status, reason = _failure(ending, error, limits)
-        found = {"status": status, "reason": reason}
+    found, looking = _attempt(case, root, limits, on_event, steps)
+    if looking and NO_TRACKING not in case.words and "--target" not in case.words:
+        untracked, how = replace(case, words=(*case.words, NO_TRACKING)), found["reason"]
+        found, _ = _attempt(untracked, root, limits, on_event, steps)
+        found["untracked"] = f"{how} when its quality was looked at on the way; solved again without"
     on_event(case.title, {"event": "end", "status": found["status"], "reason": found["reason"]})
     return found
 
 
-def _result(place: Path) -> dict[str, Any]:
+def _attempt(
+    case: Case, root: Path, limits: Limits, on_event: OnEvent, steps: Sequence[str]
+) -> tuple[dict[str, Any], bool]:
+    """The record, and whether it was killed while its quality was looked at."""
+    place = root / case.folder
+    journal, patience = Journal(place), Patience(limits.timeout_s)
+    for older in (place / RUN_FILE, journal.path):
+        older.unlink(missing_ok=True)  # an earlier comparison's must not pass for this one's
+    said: dict[str, dict[str, Any]] = {}
+    last = ""
+
+    def on_line(line: str) -> None:
+        nonlocal last
+        event = parse_event(line)
+        last = event["event"] if event["event"] != "line" else last
+        said[event["event"]] = event
+        patience.silent_s = limits.step_s if last in (LOOKING, MEASURING) else None
+        if last == MEASURING:  # the solve is over, and its limit does not count any more
+            patience.total_s = None
+        on_event(case.title, event)
+
+    words = [word for step in steps for word in ("--step", step)]
+    command = [sys.executable, "-m", "fpmtools", *case.words, *words, "--out", str(place)]
+    ending = watch(command, on_line, patience, limits.memory_bytes)
+    if not (place / RUN_FILE).is_file():
+        status, reason = _failure(ending, said.get("error", {}), limits)
+        return {"status": status, "reason": reason}, last == LOOKING and ending.code < 0
+    record = _record(place)
+    if last == MEASURING and (begun := journal.read()[1]):
+        if ending.code == EXIT_INTERRUPTED and record["status"] != "interrupted":
+            return {**record, "gathering": "interrupted"}, False
+        journal.end(begun, Found(reason=died_of(ending, limits)))
+    return record, False
+
+
+def died_of(ending: Ending, limits: Limits) -> str:
+    """Why a process that took steps ended before it should have; empty where it did not."""
+    if why := limits.exceeded(ending, limits.step_s) or ending.killed_by:
+        return why
+    return "" if ending.code in (0, EXIT_INTERRUPTED) else ending.last_line.removeprefix("error: ")
+
+
+def _record(place: Path) -> dict[str, Any]:
     record: dict[str, Any] = json.loads((place / RUN_FILE).read_text(encoding="utf-8"))
-    return {**record, "reason": _missed(record), "reconstruction": Reconstruction.load(place)}
+    return {**record, "reason": _missed(record)}
 
 
-def _event(line: str) -> dict[str, Any]:
+def parse_event(line: str) -> dict[str, Any]:
     """A line of ``--progress json``, or any other line as it is."""
     try:
         event = json.loads(line) if line.startswith("{") else None
@@ -179,29 +242,26 @@ def _event(line: str) -> dict[str, Any]:
 
 
 def _failure(ending: Ending, error: Mapping[str, Any], limits: Limits) -> tuple[str, str]:
-    if ending.by == "time limit":
-        return "timed out", f"killed after {limits.timeout_s:g} s"
-    if ending.by == "memory limit":
-        return "out of memory", f"killed with more than {(limits.memory_bytes or 0) / 1e6:.0f} MB"
+    if why := limits.exceeded(ending, limits.timeout_s):
+        return "timed out" if ending.by == "time limit" else "out of memory", why
     if ending.code == EXIT_INTERRUPTED:
         return "interrupted", "interrupted before it had a result"
-    if ending.code < 0:
-        try:
-            name = signal.Signals(-ending.code).name
-        except ValueError:
-            name = str(-ending.code)
-        return "failed", f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    if ending.killed_by:
+        return "failed", ending.killed_by
     if error:
         return str(error.get("status", "failed")), str(error.get("message", ""))
     return "failed", ending.last_line.removeprefix("error: ") or f"ended with exit code {ending.code}"
 
 
-def _kept(case: Case, root: Path) -> dict[str, Any] | None:
+def kept(case: Case, root: Path) -> dict[str, Any] | None:
     """The record of an earlier run of the same case that has a result: the same measurements, and the same options."""
     try:
-        found = _result(root / case.folder)
+        found = _record(root / case.folder)
         same = found["data"]["digest"] == case.source.digest and _options(found["command"][1:]) == _options(case.words)
-        return found if same and found["status"] in GOOD else None
+        if not same or found["status"] not in GOOD or not (root / case.folder / RESULT_FILE).is_file():
+            return None
+        Journal(root / case.folder).keep_only_values()  # what failed is tried again
+        return found
     except Exception:  # whatever is wrong with it, it is not a result to keep
         return None
 
@@ -214,10 +274,11 @@ def _missed(record: Mapping[str, Any]) -> str:
 
 
 def _options(words: Sequence[str]) -> list[str]:
-    """The words of a run's command without those that say where its files are."""
-    kept, skip = [], False
+    """The words of a run's command without those that say where its files are, or that it was not looked at."""
+    words, skip = [word for word in words if word != NO_TRACKING], False
+    decisive = []
     for word in words:
-        if not skip and word not in _PLACES:
-            kept.append(word)
-        skip = not skip and word in _PLACES
-    return kept
+        if not skip and word not in _ASIDE:
+            decisive.append(word)
+        skip = not skip and word in _ASIDE
+    return decisive

@@ -14,6 +14,7 @@ from fpmtools.dataset import Dataset
 from fpmtools.errors import OptionError, unknown
 from fpmtools.reconstruction import Reconstruction
 
+LOOKING = "looking"
 TARGETS = ("psnr", "ssim")  # of both, more is better
 GROWTH = 1.5  # from one look to the next, of the time so far
 GROWTH_TO_TARGET = 1.1  # what the time to a target is exact to
@@ -46,14 +47,15 @@ class Tracker:
     """Called with each snapshot of a run: keeps PSNR and SSIM of the amplitude, and says when the targets are reached.
 
     ``points`` are dicts of ``seconds``, ``psnr`` and ``ssim``, as :func:`fpmtools.metrics.score` has them. What it
-    takes does not count in ``memory``, the run's.
+    takes does not count in ``memory``, the run's. ``on_event`` hears of each look when it begins ("looking") and when
+    it has ended ("quality"). A result that cannot be looked at ends the looking, and the run only if it has a target.
     """
 
     def __init__(
         self,
         dataset: Dataset,
         targets: Mapping[str, float],
-        on_point: Callable[[Mapping[str, float]], None],
+        on_event: Callable[[Mapping[str, Any]], None],
         memory: PeakMemory,
     ) -> None:
         self.dataset = dataset
@@ -61,20 +63,28 @@ class Tracker:
         self.growth = GROWTH_TO_TARGET if targets else GROWTH
         self.points: list[dict[str, float]] = []
         self.seconds_to_target: float | None = None
-        self._on_point = on_point
+        self._on_event = on_event
         self._memory = memory
         self._spent_s = 0.0
         self._skipped = False
+        self._trouble = ""
 
     def __call__(self, seconds: float, reconstruction: Reconstruction) -> bool:
         self._skipped = not self.targets and self._spent_s > max(seconds, FREE_S)
-        if self._skipped:
+        if self._skipped or self._trouble:
             return False
         begun = time.perf_counter()
-        point = {"seconds": seconds, **self._quality(reconstruction)}
+        self._on_event({"event": LOOKING, "seconds": seconds})
+        try:
+            point = {"seconds": seconds, **self._quality(reconstruction)}
+        except Exception as error:  # a plugin's field, which may do anything
+            if self.targets:
+                raise
+            self._trouble = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return False
         self._spent_s += time.perf_counter() - begun
         self.points.append(point)
-        self._on_point(point)
+        self._on_event({"event": "quality", **point})
         reached = bool(self.targets) and all(point[name] >= least for name, least in self.targets.items())
         if reached:
             self.seconds_to_target = seconds
@@ -89,10 +99,12 @@ class Tracker:
         return {name: float(quality[name]) for name in TARGETS}
 
     def record(self, seconds: float, final: Mapping[str, Any]) -> dict[str, Any]:
-        """For ``run.json``; ``final`` is the quality after ``seconds``, when all was done."""
-        if self._skipped:
+        """For ``run.json``; ``final`` is the quality after ``seconds``, when all was done, where it is known."""
+        if self._skipped and final:
             self.points.append({"seconds": seconds, **{name: final[name] for name in TARGETS}})
         found: dict[str, Any] = {"quality_over_time": self.points}
+        if self._trouble:
+            found["untracked"] = f"its quality on the way could not be measured: {self._trouble}"
         if self.targets:
             found |= {"target": self.targets, "seconds_to_target": self.seconds_to_target}
         return found

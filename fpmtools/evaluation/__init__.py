@@ -17,7 +17,7 @@ from fpmtools.records import MetricRecord
 
 if TYPE_CHECKING:
     from fpmtools.dataset import Dataset, Truth
-    from fpmtools.metrics import AllInFocus, Match
+    from fpmtools.metrics import AllInFocus, Match, RingCorrelation
     from fpmtools.reconstruction import Reconstruction
 
 Solve = Callable[["Dataset"], "Reconstruction"]
@@ -50,6 +50,8 @@ _WITH_TRUTH = (
     _record("phase_rmse_rad", "Phase: weighted rms error after piston removal", "rad", "lower"),
     _record("phase_rmse_detilted_rad", "Phase: weighted rms error after piston and tilt removal", "rad", "lower"),
     _record("in_band_db", "Complex field: signal over error inside the recoverable band", "dB", "higher"),
+    _record("truth_resolution_um", "Period at which result and truth stop agreeing: ring correlation below 1/2", "µm",
+            "lower", references=_RING),
     _record("focus_mse", "All-in-focus amplitude by normal variance: mean squared error", "", "lower",
             references=_FOCUS),
     _record("focus_light_field_mse", "All-in-focus amplitude by light-field weighting: mean squared error", "",
@@ -127,6 +129,22 @@ class Case:
         from fpmtools import metrics
 
         return metrics.score(self.reconstruction, self.dataset, matched=self.matched)
+
+    @functools.cached_property
+    def rings_with_truth(self) -> RingCorrelation:
+        """Ring correlation of the truth and the result at each pixel's own depth, to the synthetic aperture's edge."""
+        from fpmtools import metrics
+
+        found, optics = self.matched, self.dataset.optics
+        cutoff = optics.synthetic_na(self.dataset.na) / optics.wavelength_um
+        return metrics.ring_correlation(found.truth, found.field, (found.pixel_um, found.pixel_um), cutoff=cutoff)
+
+    @functools.cached_property
+    def rings_of_halves(self) -> RingCorrelation:
+        """See :func:`fpmtools.metrics.half_data_correlation`."""
+        from fpmtools import metrics
+
+        return metrics.half_data_correlation(self.dataset, self.solve)
 
     @functools.cached_property
     def residual(self) -> dict[str, Any]:

@@ -38,12 +38,19 @@ class RingCorrelation:
 
     @property
     def resolution_um(self) -> float:
-        """Period, µm, at which the correlation first falls below the threshold; the last ring's if it never does.
+        """Period, µm, at which the correlation first falls below :attr:`threshold`; see :meth:`resolution_um_at`."""
+        return self.resolution_um_at(self.threshold)
 
-        The crossing is interpolated between rings. The innermost ring, the mean, does not count.
+    def resolution_um_at(self, threshold: NDArray[np.float64] | float) -> float:
+        """Period, µm, at which the correlation first falls below a threshold; the last ring's if it never does.
+
+        The crossing is interpolated between rings. The innermost ring, the mean, does not count, nor do rings before
+        the first that is above: there are few samples in them, and FPM hardly measures such coarse phases.
         """
-        above = self.correlation - self.threshold
-        below = np.flatnonzero(above[1:] < 0) + 1
+        above = np.asarray(self.correlation - threshold)
+        reached = np.flatnonzero(above[1:] >= 0)
+        start_ring = int(reached[0]) + 1 if len(reached) else 1
+        below = np.flatnonzero(above[start_ring:] < 0) + start_ring
         if len(below) == 0:
             return float(1 / self.frequency[-1])
         outer = int(below[0])

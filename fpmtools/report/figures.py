@@ -238,7 +238,7 @@ def _table(heads: Sequence[tuple[str, str]], rows: Sequence[_Row], extent_um: Ex
         for n, line in enumerate([*names[k], *below[k]]):
             sheet.text(middle, top + n * LINE, line, ha="center", weight="bold" if n < len(names[k]) else "normal")
         if rows[0].images[k] is None:
-            sheet.text(middle, first + band / 2, "no result", ha="center", va="center", color="0.5")
+            sheet.text(middle, first + band / 2, "no picture", ha="center", va="center", color="0.5")
         for n, row in enumerate(rows):
             image = row.images[k] if k < len(row.images) else None
             if image is not None:

@@ -7,6 +7,7 @@ escaped here.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -71,6 +72,20 @@ def swatch(series: Series) -> str:
     """The sample of a series in a legend."""
     line = f'<path class="{_classes(series)}" d="M1,7H27"/>' if series.line else ""
     return f'<svg class="swatch" viewBox="0 0 28 14" aria-hidden="true">{line}{_marker(series, 14, 7)}</svg>'
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = 36) -> list[tuple[float, float]]:
+    """At most ``most`` points at even steps of log x, each the median of its step; few points stay as they are."""
+    points = [point for point in points if point[0] > 0]
+    if len(points) <= most:
+        return points
+    low, high = math.log(points[0][0]), math.log(points[-1][0])
+    steps: dict[int, list[tuple[float, float]]] = {}
+    for point in points:
+        share = (math.log(point[0]) - low) / max(high - low, 1e-12)
+        steps.setdefault(min(int(share * most), most - 1), []).append(point)
+    columns = (zip(*step, strict=True) for _, step in sorted(steps.items()))
+    return [(statistics.median(x), statistics.median(y)) for x, y in columns]
 
 
 def pareto(points: Sequence[tuple[float, float]], higher: bool) -> list[tuple[float, float]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools import metrics, storage
+from fpmtools.comparison.runs import RUN_FILE
+from fpmtools.comparison.spec import slug
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError, FpmError
-from fpmtools.reconstruction import RESULT_FILE, Reconstruction
 from fpmtools.report.contrast import without_piston
+from fpmtools.report.rendering import Field, Rendered
 
 RESULTS_FILE = "results.json"
 TRUTH_FOLDER = "truth"
-GOOD = frozenset({"done", "stopped", "reached"})  # statuses of runs that did what they were asked to
-
+RING_KINDS = ("halves", "truth")  # what a ring correlation is of
 
 Curve = list[tuple[float, float]]
-Field = NDArray[np.complexfloating[Any, Any]]
 
 
 class InFocus(NamedTuple):
@@ -56,15 +55,20 @@ class Entry:
         """Why there is no full result, in words."""
         return str(self.row.get("reason") or "")
 
+    @property
+    def missing(self) -> str:
+        """What of a result could not be measured or drawn, and why."""
+        return str(self.row.get("missing") or "")
+
     @cached_property
-    def reconstruction(self) -> Reconstruction | str:
-        """The result of its first run that has one, or why there is none."""
+    def rendered(self) -> Rendered | str:
+        """What its first run that has a result looks like, or why that is not known."""
         if self.folder is None:
             return self.reason or "no saved result"
         try:
-            return Reconstruction.load(self.folder)
+            return Rendered.load(self.folder)
         except FpmError as error:
-            return str(error)
+            return self.missing or self.reason or str(error)
 
     def number(self, key: str) -> float | None:
         """The finite number in the row under ``key``, if there is one."""
@@ -82,15 +86,18 @@ class Entry:
         points = [point for point in _list(self.recorded("quality_over_time")) if isinstance(point, dict)]
         return _finite((point.get("seconds"), point.get(key)) for point in points)
 
-    def ring_correlation(self) -> tuple[Curve, Curve]:
-        """(cycles/µm, correlation) and (cycles/µm, threshold); empty where not measured."""
+    def ring_correlation(self) -> tuple[Curve, Curve, str]:
+        """(cycles/µm, correlation), (cycles/µm, threshold), and whether of "halves" or with the "truth".
+
+        Empty where not measured.
+        """
         found = self.recorded("ring_correlation")
         if not isinstance(found, dict):
-            return [], []
+            return [], [], ""
         frequencies = _list(found.get("frequency"))
         curves = (_list(found.get(key)) for key in ("correlation", "threshold"))
         first, second = (_finite(zip(frequencies, curve, strict=False)) for curve in curves)
-        return first, second
+        return first, second, str(found.get("of", "halves"))
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,13 @@ class Evidence:
     entries: Sequence[Entry]
     truths: Mapping[str, Truth]
     _in_focus: dict[Entry, InFocus] = field(default_factory=dict, repr=False)
+
+    @property
+    def columns(self) -> Mapping[str, Mapping[str, str]]:
+        """What is said about the numbers of the rows: key → unit, better, summary."""
+        said = self.document.get("columns")
+        about = said.items() if isinstance(said, dict) else ()
+        return {key: {k: str(v) for k, v in what.items()} for key, what in about if isinstance(what, dict)}
 
     @property
     def datasets(self) -> list[str]:
@@ -122,32 +136,21 @@ class Evidence:
 
     def in_focus(self, entry: Entry) -> InFocus | None:
         """The result brought to the truth; None where there is no result or no truth."""
-        truth, result = self.truths.get(entry.data), entry.reconstruction
-        if truth is None or isinstance(result, str):
+        truth, rendered = self.truths.get(entry.data), entry.rendered
+        if truth is None or isinstance(rendered, str) or rendered.focus is None:
             return None
+        if rendered.focus.shape != truth.field.shape:
+            return None  # an older truth of the same name
         if entry not in self._in_focus:
-            composite = metrics.composite(result, truth.depth_um)
-            gain = metrics.align(truth.field, composite)
-            self._in_focus[entry] = InFocus(composite * np.complex64(gain), gain)
+            gain = metrics.align(truth.field, rendered.focus)
+            self._in_focus[entry] = InFocus(rendered.focus * np.complex64(gain), gain)
         return self._in_focus[entry]
 
-    def ring_correlations(self, data: str) -> tuple[dict[Entry, Curve], Curve]:
-        """Each solver's (cycles/µm, correlation), and the threshold: of two halves of the LEDs where that was measured.
-
-        Otherwise of the results with the truth, where there is one, for which 0.5 is the customary threshold.
-        """
+    def ring_correlations(self, data: str, of: str) -> tuple[dict[Entry, Curve], Curve]:
+        """Each solver's (cycles/µm, correlation) of its "halves" or with the "truth", and the threshold."""
         measured = {entry: entry.ring_correlation() for entry in self.of(data)}
-        halves = {entry: curve for entry, (curve, _) in measured.items() if curve}
-        if halves or data not in self.truths:
-            return halves, next((limit for _, limit in measured.values() if limit), [])
-        truth, found = self.truths[data].field, {}
-        for entry in self.of(data):
-            shown = self.in_focus(entry)
-            if shown is not None and isinstance(entry.reconstruction, Reconstruction):
-                height, width = entry.reconstruction.grid.extent_um
-                rings = metrics.ring_correlation(truth, shown.field, (height / truth.shape[0], width / truth.shape[1]))
-                found[entry] = _finite(zip(rings.frequency.tolist(), rings.correlation.tolist(), strict=True))
-        return found, [(frequency, 0.5) for frequency, _ in next(iter(found.values()), [])]
+        curves = {entry: curve for entry, (curve, _, kind) in measured.items() if curve and kind == of}
+        return curves, next((measured[entry][1] for entry in curves), [])
 
 
 def read(folder: str | Path) -> Evidence:
@@ -197,11 +200,6 @@ def number(value: Any) -> float | None:
     return value if usable else None
 
 
-def slug(name: str) -> str:
-    """A name as a file name."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "_", name)
-
-
 def _truths(folder: Path) -> Iterator[tuple[str, Truth]]:
     for path in sorted((folder / TRUTH_FOLDER).glob("*.safetensors")):
         try:
@@ -239,9 +237,9 @@ def _places(record: Mapping[str, Any], solver: str) -> list[str]:
 
 
 def _inside(folder: Path, place: str) -> Path | None:
-    """``place`` in ``folder`` if a result is there; never one that lies outside."""
+    """``place`` in ``folder`` if a run is there; never one that lies outside."""
     path = (folder / place).resolve()
-    return path if path.is_relative_to(folder.resolve()) and (path / RESULT_FILE).is_file() else None
+    return path if path.is_relative_to(folder.resolve()) and (path / RUN_FILE).is_file() else None
 
 
 def _list(value: Any) -> list[Any]:

@@ -21,13 +21,11 @@ from PIL import Image, features
 
 from fpmtools.dataset import Truth
 from fpmtools.optics import Shape, resample
-from fpmtools.reconstruction import Reconstruction
 from fpmtools.report.contrast import FULL_CIRCLE, Scale, gray_scale, without_piston
-from fpmtools.report.html_folder import Entry, Evidence, Field, InFocus
+from fpmtools.report.html_folder import Entry, Evidence, InFocus
+from fpmtools.report.rendering import LARGEST, Field, Rendered, scaled, shown_planes
 
-LARGEST = 512  # pixels of the longer side
-SMALLEST = 64
-MOST_PLANES = 24
+SMALLEST = 64  # pixels of the longer side
 MOST_BYTES = 10_000_000  # of all pictures, before base64 adds a third
 COLOURS = 128
 ERROR_MAP = "magma"
@@ -55,18 +53,15 @@ class _Source:
     """A solver's result, and how it stands beside the truth where there is one."""
 
     entry: Entry
-    result: Reconstruction
+    rendered: Rendered
     truth: Truth | None
     in_focus: InFocus | None
 
     def plane(self, z_um: float, shape: Shape) -> Field | None:
         """The plane at ``z_um``, mean phase 0, as bright as the truth; None outside the reconstructed range."""
-        low, high = self.result.grid.z_range
-        slack = 1e-6 * max(1.0, abs(low), abs(high))
-        if not low - slack <= z_um <= high + slack:
-            return None
+        field = self.rendered.plane(z_um, shape)
         gain = 1.0 if self.in_focus is None else abs(self.in_focus.gain)
-        return without_piston(self.result.field(z_um, shape)) * np.float32(gain)
+        return None if field is None else without_piston(field) * np.float32(gain)
 
     def error(self, shape: Shape) -> NDArray[np.floating[Any]] | None:
         """|truth - aligned field| [y, x]."""
@@ -77,7 +72,7 @@ class _Source:
 
 def _gallery(evidence: Evidence, data: str, sources: Sequence[_Source], most_bytes: int) -> dict[str, Any]:
     truth = evidence.truths.get(data)
-    grid = sources[0].result.grid
+    grid = sources[0].rendered.grid
     z_um = _planes(sources)
     shape = _fitting_shape(sources, z_um, most_bytes)
     window = _window([source.plane(z_um[len(z_um) // 2], shape) for source in sources], truth)
@@ -104,35 +99,26 @@ def _gallery(evidence: Evidence, data: str, sources: Sequence[_Source], most_byt
 def _sources(evidence: Evidence, data: str) -> list[_Source]:
     truth, found = evidence.truths.get(data), []
     for entry in evidence.of(data):
-        if isinstance(entry.reconstruction, Reconstruction):
-            found.append(_Source(entry, entry.reconstruction, truth, evidence.in_focus(entry)))
+        if isinstance(entry.rendered, Rendered):
+            found.append(_Source(entry, entry.rendered, truth, evidence.in_focus(entry)))
     return found
 
 
 def _planes(sources: Sequence[_Source]) -> list[float]:
-    """The z that were asked for, at most :data:`MOST_PLANES` of them."""
-    low, high = sources[0].result.grid.z_range
-    default = [low] if low == high else [float(z) for z in np.linspace(low, high, MOST_PLANES)]
-    asked = next((z for source in sources if (z := source.entry.recorded("z_um"))), default)
-    chosen = sorted({round(k) for k in np.linspace(0, len(asked) - 1, min(MOST_PLANES, len(asked)))})
-    return [float(asked[k]) for k in chosen]
+    """The z that were asked for, at most as many as are rendered."""
+    asked = next((z for source in sources if (z := source.entry.recorded("z_um"))), None)
+    return shown_planes(asked) if asked else sorted({z for source in sources for z in source.rendered.z_um})
 
 
 def _fitting_shape(sources: Sequence[_Source], z_um: Sequence[float], most_bytes: int) -> Shape:
     """The size at which all pictures together should take ``most_bytes``, judged by the middle planes."""
-    grid = sources[0].result.grid.shape
-    largest = _scaled(grid, LARGEST)
+    grid = sources[0].rendered.grid.shape
+    largest = scaled(grid, LARGEST)
     samples = [field for source in sources if (field := source.plane(z_um[len(z_um) // 2], largest)) is not None]
     window = _window(samples, None)
     weights = [3 / 4 * len(uri) for field in samples for uri in _pictures(field, window).values()]
     expected = 2 * float(np.mean(weights or [0])) * len(sources) * (len(z_um) + 2)
-    return _scaled(grid, max(SMALLEST, int(max(largest) * math.sqrt(min(1.0, most_bytes / max(expected, 1.0))))))
-
-
-def _scaled(shape: Shape, longest: int) -> Shape:
-    """``shape`` with its longer side at most ``longest``."""
-    factor = min(1.0, longest / max(shape))
-    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+    return scaled(grid, max(SMALLEST, int(max(largest) * math.sqrt(min(1.0, most_bytes / max(expected, 1.0))))))
 
 
 def _window(fields: Sequence[Field | None], truth: Truth | None) -> Scale:

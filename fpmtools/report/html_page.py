@@ -102,7 +102,7 @@ def _about(evidence: Evidence) -> str:
 
 
 def _no_images(evidence: Evidence) -> str:
-    reasons = [f"{entry.name}: {entry.reconstruction}" for entry in evidence.entries]
+    reasons = [f"{entry.name}: {entry.rendered}" for entry in evidence.entries]
     return f"No solver has a result that can be shown. {'; '.join(reasons)}"
 
 

@@ -8,10 +8,20 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
+from fpmtools.comparison.runs import GOOD
 from fpmtools.report import html_images, html_table
-from fpmtools.report.html_charts import Axis, Series, chart, pareto_edge
-from fpmtools.report.html_folder import GOOD, Curve, Entry, Evidence, number
+from fpmtools.report.contrast import length_label, scale_bar_um
+from fpmtools.report.html_charts import Axis, Series, chart, pareto_edge, thinned
+from fpmtools.report.html_folder import Curve, Entry, Evidence, number
 
+_RINGS = {
+    "halves": (
+        "Fourier ring correlation of two halves",
+        "Of two solves, each from half of the LEDs, with the half-bit threshold.",
+    ),
+    "truth": ("Fourier ring correlation with the truth", "Of each result and the truth, with the threshold 1/2."),
+}
+_ENDS = {"stopped": "ended by --budget before its own end", "reached": "ended by --target"}
 Draw = Callable[[Evidence, str], str]
 
 
@@ -20,8 +30,10 @@ def summary(evidence: Evidence) -> str:
     good = sum(entry.status in GOOD for entry in evidence.entries)
     runs = f"{good} of {len(evidence.entries)} gave a result."
     spread = "Medians over the repeats, with the spread below." if _repeated(evidence) else ""
-    note = f"{runs} {spread} Click a heading to sort."
-    return f'{html_table.table(evidence.entries)}<p class="note">{note}</p>{_verdicts(evidence)}'
+    statuses = {entry.status for entry in evidence.entries}
+    ends = " ".join(f"{status}: {meaning}." for status, meaning in _ENDS.items() if status in statuses)
+    note = " ".join(filter(None, [runs, ends, spread, "↑ more is better, ↓ less is better. Click a heading to sort."]))
+    return f'{html_table.table(evidence)}<p class="note">{note}</p>{_verdicts(evidence)}'
 
 
 def per_data_set(evidence: Evidence, draw: Draw) -> str:
@@ -34,7 +46,7 @@ def per_data_set(evidence: Evidence, draw: Draw) -> str:
 def quality_over_time(evidence: Evidence, data: str) -> str:
     """PSNR and SSIM against seconds."""
     charts = []
-    for column in map(html_table.column, ("psnr", "ssim")):
+    for column in (html_table.column(key, {}) for key in ("psnr", "ssim")):
         curves = _series(evidence, {entry: entry.over_time(column.key) for entry in evidence.of(data)})
         if curves:
             charts.append(chart(f"{column.name} over time", curves, Axis("time (s)", log=True), Axis(column.label)))
@@ -61,24 +73,30 @@ def storage(evidence: Evidence, data: str) -> str:
 
 def ring_correlation(evidence: Evidence, data: str) -> str:
     """Correlation of two independent halves, or with the truth, against spatial frequency."""
-    measured, limit = evidence.ring_correlations(data)
-    if not measured:
-        return none("Without a truth it takes two more solves, each from half of the LEDs, which were not asked for.")
-    halves = any(entry.ring_correlation()[0] for entry in measured)
-    curves = [*_series(evidence, measured), Series("threshold", limit, -1)]
-    drawn = chart("Fourier ring correlation", curves, Axis("spatial frequency (cycles/µm)"), Axis("correlation"))
-    of = "Two solves, each from half of the LEDs, with the half-bit threshold" if halves else "Result with truth"
-    return _charts(drawn, note=f"{of}. The resolution is where a curve first falls below the threshold.")
+    charts = []
+    for of, (title, note) in _RINGS.items():
+        curves, limit = evidence.ring_correlations(data, of)
+        if curves:
+            series = [*_series(evidence, curves), Series("threshold", limit, -1)]
+            drawing = chart(title, series, Axis("spatial frequency (cycles/µm)"), Axis("correlation"))
+            charts.append(_charts(drawing, note=f"{note} The resolution is where a curve first falls below it."))
+    if charts:
+        return "".join(charts)
+    return none(
+        "Without a truth it takes two more solves, each from half of the LEDs: ask for them by --ring-correlation."
+    )
 
 
 def convergence(evidence: Evidence, data: str) -> str:
     """Loss against seconds."""
-    curves = _series(evidence, {entry: entry.over_time("loss") for entry in evidence.of(data)})
+    curves = _series(evidence, {entry: thinned(entry.over_time("loss")) for entry in evidence.of(data)})
     if not curves:
         return none("These runs have not recorded how their loss fell.")
     drawn = chart("Loss over time", curves, Axis("time (s)", log=True), Axis("loss", log=True))
     return _charts(
-        drawn, note="Each solver minimises a loss of its own: a curve shows when it has settled, not which is better."
+        drawn,
+        note="Each solver minimises a loss of its own: a curve shows when it has settled, not which is better. Medians "
+        "over short times.",
     )
 
 
@@ -86,9 +104,9 @@ def error_maps(galleries: Sequence[Mapping[str, Any]]) -> str:
     """The error of every solver on every data set that has a truth."""
     parts = []
     for gallery in galleries:
+        bar = _scale_bar(gallery["extent_um"][1])
         cards = [
-            f'<figure><img src="{source["focus"]["error"]}" alt="error map of {escape(source["name"])}">'
-            f"<figcaption><bdi>{escape(source['name'])}</bdi></figcaption></figure>"
+            _map(source["name"], source["focus"]["error"], bar)
             for source in gallery["sources"]
             if source["focus"] and "error" in source["focus"]
         ]
@@ -106,16 +124,33 @@ def error_maps(galleries: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _map(name: str, uri: str, bar: str) -> str:
+    return (
+        f'<figure><div class="map"><img src="{uri}" alt="error map of {escape(name)}">{bar}</div>'
+        f"<figcaption><bdi>{escape(name)}</bdi></figcaption></figure>"
+    )
+
+
+def _scale_bar(width_um: float) -> str:
+    """A scale bar over an image that is ``width_um`` wide."""
+    length = scale_bar_um(width_um)
+    return f'<span class="scale" style="width:{100 * length / width_um:.3f}%">{length_label(length)}</span>'
+
+
 def failures(evidence: Evidence) -> str:
     """Every row that is not a full result, with its reason."""
-    bad = [entry for entry in evidence.entries if entry.status not in GOOD or entry.reason]
+    bad = [entry for entry in evidence.entries if entry.status not in GOOD or entry.reason or entry.missing]
     if not bad:
         return none("None: every solver gave a result in every run.")
-    items = [
-        f"<li><b><bdi>{escape(entry.name)}</bdi></b> on <bdi>{escape(entry.data)}</bdi> "
-        f'<span class="status bad">{escape(entry.status)}</span> <bdi>{escape(entry.reason)}</bdi></li>'
-        for entry in bad
-    ]
+    items = []
+    for entry in bad:
+        kind = "good" if entry.status in GOOD else "bad"
+        why = [entry.reason, f"not measured: {entry.missing}" if entry.missing else ""]
+        items.append(
+            f"<li><b><bdi>{escape(entry.name)}</bdi></b> on <bdi>{escape(entry.data)}</bdi> "
+            f'<span class="status {kind}">{escape(entry.status)}</span> '
+            f"<bdi>{escape('; '.join(filter(None, why)))}</bdi></li>"
+        )
     return f'<ul class="failures">{"".join(items)}</ul>'
 
 
@@ -149,14 +184,14 @@ def _verdicts(evidence: Evidence) -> str:
     for verdict in evidence.document.get("verdicts") or ():
         if not isinstance(verdict, dict):
             continue
-        by = html_table.column(str(verdict.get("number", "")))
+        by = html_table.column(str(verdict.get("number", "")), evidence.columns)
         on = f" on <bdi>{escape(str(verdict.get('data', '')))}</bdi>" if len(evidence.datasets) > 1 else ""
         winner = str(verdict.get("winner") or "")
-        found = f"<b><bdi>{escape(winner)}</bdi></b>" if winner else "no winner named, "
-        reason = f"<bdi>{escape(str(verdict.get('reason') or ''))}</bdi>"
+        found = f"<b><bdi>{escape(winner)}</bdi></b>" if winner else "no winner named:"
+        reason = f" <bdi>{escape(str(verdict.get('reason') or ''))}</bdi>" if verdict.get("reason") else ""
         sizes = [
             f"{name} {size:.3g} {by.unit}".strip()
-            for name, key in (("difference", "difference"), ("noise floor", "noise_floor"))
+            for name, key in (("the best two differ by", "difference"), ("noise floor", "noise_floor"))
             if (size := number(verdict.get(key))) is not None
         ]
         items.append(f"<li>Best by {escape(by.name)}{on}: {found}{reason} ({escape(', '.join(sizes))})</li>")

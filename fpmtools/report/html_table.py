@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from fpmtools import registry
-from fpmtools.report.html_folder import GOOD, Entry
+from fpmtools.comparison.runs import GOOD
+from fpmtools.report.html_folder import Entry, Evidence
 
 QUALITIES = ("psnr", "held_out", "residual")  # with a truth, and without
-_WORDS = frozenset({"solver", "data", "seed", "status", "reason", "repeats"})
+_WORDS = frozenset({"solver", "data", "seed", "status", "reason", "missing", "repeats"})
 _SPREAD = ("_min", "_max")
 _UNITS = {"um": "µm", "rad": "rad", "mb": "MB", "s": "s", "seconds": "s", "bytes": "bytes", "db": "dB"}
 
@@ -41,7 +41,14 @@ _KNOWN = (
     Column("rmse", "RMSE", "", "lower", "of the amplitude against the truth"),
     Column("relative_l2", "relative L2", "", "lower", "Σ(o − p)² / Σo² of the amplitude"),
     Column("phase_rmse_rad", "phase RMSE", "rad", "lower", "wrapped phase difference after one complex gain"),
-    Column("ring_resolution_um", "resolution", "µm", "lower", "where two solves from half of the LEDs stop agreeing"),
+    Column(
+        "truth_resolution_um",
+        "resolution",
+        "µm",
+        "lower",
+        "period at which result and truth stop agreeing; the aperture's own where they never do",
+    ),
+    Column("ring_resolution_um", "half-data resolution", "µm", "lower", "where two solves of half the LEDs part"),
     Column("held_out", "held-out error", "", "lower", "amplitude error of LEDs that a second solve did not see"),
     Column("residual", "residual", "", "lower", "Σ(a − A)² / ΣA² of predicted and measured amplitudes, all LEDs"),
     Column("setup_seconds", "set‑up", "s", "lower", "before the first step: preparation, warm-up, compilation"),
@@ -51,12 +58,13 @@ _KNOWN = (
     Column("residual_bright", "residual, bright", "", "lower", "the same, bright-field LEDs"),
     Column("residual_dark", "residual, dark", "", "lower", "the same, dark-field LEDs"),
 )
-_MAIN = 12  # of these are always shown, the rest and all further metrics on request
+_ARROWS = {"higher": "↑", "lower": "↓"}
+_MAIN = 13  # of these are always shown, the rest and all further metrics on request
 
 
-def table(entries: Sequence[Entry]) -> str:
+def table(evidence: Evidence) -> str:
     """The ``<table>``; times and other numbers with a spread show it as (lowest–highest)."""
-    shown = columns(entries)
+    entries, shown = evidence.entries, columns(evidence)
     main = {column.key for column in _KNOWN[:_MAIN]}
     more = ["" if column.key in main else " more" for column in shown]
     several_data = len({entry.data for entry in entries}) > 1
@@ -64,7 +72,7 @@ def table(entries: Sequence[Entry]) -> str:
     words = ["solver", *(["data"] if several_data else []), "status"]
     head = "".join(_head(word, "", "", "") for word in words)
     head += _head("runs", "", "", "number") if several_repeats else ""
-    head += "".join(_head(c.name, c.unit, _hint(c), f"number{extra}") for c, extra in zip(shown, more, strict=True))
+    head += "".join(_head(c.name, _under(c), _hint(c), f"number{extra}") for c, extra in zip(shown, more, strict=True))
     body = []
     for entry in entries:
         cells = [f'<th scope="row"><bdi>{escape(entry.name)}</bdi></th>']
@@ -82,31 +90,31 @@ def table(entries: Sequence[Entry]) -> str:
     )
 
 
-def columns(entries: Sequence[Entry]) -> list[Column]:
+def columns(evidence: Evidence) -> list[Column]:
     """The columns that any entry has a number for: the usual ones first, then the metrics, then whatever else."""
+    entries = evidence.entries
     keys = list(dict.fromkeys(key for entry in entries for key in entry.row if entry.number(key) is not None))
     keys = [key for key in keys if key not in _WORDS and not any(_is_spread(key, end, keys) for end in _SPREAD)]
     order = [column.key for column in _KNOWN]
     keys.sort(key=lambda key: order.index(key) if key in order else len(order))
-    return [column(key) for key in keys]
+    return [column(key, evidence.columns) for key in keys]
 
 
-def column(key: str) -> Column:
-    """What is known about the number called ``key``; for one that nobody has described, what its name says."""
+def column(key: str, said: Mapping[str, Mapping[str, str]]) -> Column:
+    """What is known about the number called ``key``; what the comparison has ``said`` of it, or its name says."""
     described = {known.key: known for known in _KNOWN}
     if key in described:
         return described[key]
-    for supplied in registry.metrics():
-        record = supplied.record
-        if record.name == key:
-            return Column(key, _spoken(key, record.unit), record.unit, record.better, record.summary)
+    if key in said:
+        unit = said[key].get("unit", "")
+        return Column(key, _spoken(key, unit), unit, said[key].get("better", ""), said[key].get("summary", ""))
     unit = _UNITS.get(key.rpartition("_")[2], "")
     return Column(key, _spoken(key, unit), unit)
 
 
 def storage_against_quality(entries: Sequence[Entry]) -> tuple[Column, dict[Entry, tuple[float, float]]] | None:
     """What quality is (the first of :data:`QUALITIES` there is), and (stored megabytes, quality) of each entry."""
-    for measure in map(column, QUALITIES):
+    for measure in (column(key, {}) for key in QUALITIES):
         pairs = {entry: (entry.number("stored_bytes"), entry.number(measure.key)) for entry in entries}
         points = {e: (stored / 1e6, value) for e, (stored, value) in pairs.items() if stored and value is not None}
         if points:
@@ -137,9 +145,14 @@ def _hint(column: Column) -> str:
     return f"{column.meaning}; {column.better} is better" if column.better and column.meaning else column.meaning
 
 
-def _head(name: str, unit: str, hint: str, kind: str) -> str:
+def _under(column: Column) -> str:
+    """The unit (of bytes it stands with the number), and which way is better."""
+    unit = "" if column.unit == "bytes" else column.unit
+    return f"{unit} {_ARROWS.get(column.better, '')}".strip()
+
+
+def _head(name: str, under: str, hint: str, kind: str) -> str:
     title = f' title="{escape(hint)}"' if hint else ""
-    under = "" if unit == "bytes" else unit
     return (
         f'<th scope="col" aria-sort="none" class="{kind}"{title}><button type="button">{escape(name)}'
         f'<span class="arrow" aria-hidden="true"></span><span class="unit">{escape(under)}</span></button></th>'

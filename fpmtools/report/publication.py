@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from fpmtools import storage
-from fpmtools.reconstruction import Reconstruction
-from fpmtools.report import figures, html_table
+from fpmtools.comparison.spec import slug
+from fpmtools.report import figures, html_folder, html_table
 from fpmtools.report.contrast import z_label
 from fpmtools.report.html_charts import pareto_edge
-from fpmtools.report.html_folder import Curve, Entry, Evidence, read, slug
+from fpmtools.report.html_folder import Curve, Entry, Evidence, read
+from fpmtools.report.rendering import Rendered
 
 FIGURES_FOLDER = "figures"
 PNG_DPI = 300
@@ -44,41 +45,48 @@ def write(folder: str | Path) -> list[Path]:
 
 def _drawn(evidence: Evidence, data: str) -> Iterator[tuple[str, Figure]]:
     entries = evidence.of(data)
-    results = [entry.reconstruction for entry in entries if isinstance(entry.reconstruction, Reconstruction)]
-    if results:
-        yield "side_by_side", _side_by_side(evidence, data, results[0])
-    for column in map(html_table.column, ("psnr", "ssim")):
+    if (figure := side_by_side(evidence, data)) is not None:
+        yield "side_by_side", figure
+    for column in (html_table.column(key, {}) for key in ("psnr", "ssim")):
         curves = _kept({entry: entry.over_time(column.key) for entry in entries})
         if curves:
             yield f"{column.key}_over_time", _lines(evidence, curves, "time (s)", column.label, log_x=True)
     if (found := html_table.storage_against_quality(entries)) is not None:
         yield "storage_quality", _storage(evidence, *found)
-    rings, limit = evidence.ring_correlations(data)
-    if rings:
+    for of in html_folder.RING_KINDS:
+        rings, limit = evidence.ring_correlations(data, of)
+        if not rings:
+            continue
         figure = _lines(evidence, rings, "spatial frequency (cycles/µm)", "Fourier ring correlation", markers=False)
         figure.axes[0].plot(*zip(*limit, strict=True), color="0.4", ls="--", lw=0.9)
-        yield "ring_correlation", figure
+        yield f"ring_correlation_{of}", figure
     losses = _kept({entry: entry.over_time("loss") for entry in entries})
     if losses:
         yield "loss_over_time", _lines(evidence, losses, "time (s)", "loss", log_x=True, log_y=True, markers=False)
 
 
-def _side_by_side(evidence: Evidence, data: str, first: Reconstruction) -> Figure:
-    """Every pixel at its true depth where that is known, else the middle plane."""
-    z_um = sum(first.grid.z_range) / 2
+def side_by_side(evidence: Evidence, data: str) -> Figure | None:
+    """One column per solver: every pixel at its true depth where that is known, else the middle plane.
+
+    Of several seeds the first. None where no solver has pictures.
+    """
+    entries = [entry for entry in evidence.of(data) if entry.row.get("seed") == evidence.of(data)[0].row.get("seed")]
+    rendered = [entry.rendered for entry in entries if isinstance(entry.rendered, Rendered)]
+    if not rendered:
+        return None
     truth, columns = evidence.truths.get(data), []
-    for entry in evidence.of(data):
-        result, shown = entry.reconstruction, evidence.in_focus(entry)
+    for entry in entries:
+        result, shown = entry.rendered, evidence.in_focus(entry)
         if isinstance(result, str):
             columns.append(figures.Column(entry.name, None, result))
             continue
         psnr, seconds = entry.number("psnr"), entry.number("seconds")
         notes = ["" if psnr is None else f"{psnr:.1f} dB", "" if seconds is None else f"{seconds:.3g} s"]
-        low, high = result.grid.z_range
-        field = result.field(min(max(z_um, low), high)) if shown is None else shown.field
+        field = result.middle if shown is None else shown.field
         columns.append(figures.Column(entry.name, field, " · ".join(filter(None, notes))))
-    title = f"{data}, {'every pixel at its true depth' if truth else z_label(z_um)}"
-    return figures.side_by_side(columns, first.grid.extent_um, truth=truth.field if truth else None, title=title)
+    where = "each pixel at its true depth; the truth is limited to the synthetic aperture"
+    title = f"{data}, {where if truth else z_label(rendered[0].middle_um)}"
+    return figures.side_by_side(columns, rendered[0].grid.extent_um, truth=truth.field if truth else None, title=title)
 
 
 def _storage(evidence: Evidence, quality: html_table.Column, points: Mapping[Entry, tuple[float, float]]) -> Figure:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fpmtools import storage
+from fpmtools.dataset import Dataset
 from fpmtools.engine import Outcome
 from fpmtools.errors import OutputError
-from fpmtools.reconstruction import RESULT_FILE
+from fpmtools.reconstruction import RESULT_FILE, Reconstruction
 from fpmtools.report import environment, figures, tiff, video
 from fpmtools.report.contrast import z_label
 from fpmtools.solver import Problem, Solver
@@ -53,26 +54,26 @@ def write_run(
     name: str,
     *,
     preset: str | None = None,
-    metrics: Mapping[str, Any] | None = None,
+    measure: Callable[[], Mapping[str, Any]] = dict,
+    pictures: bool = True,
     peak_memory_mb: float | None = None,
-    tracked: Mapping[str, Any] | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write everything that a run gave and return what ``run.json`` says.
 
-    The reconstruction and ``run.json`` are written first, so that nothing that goes wrong with a picture can lose
-    them. Files of an earlier run that this one has not replaced are removed at the end, and no others.
+    The reconstruction and ``run.json`` are written first, so that nothing that goes wrong with a number or a picture
+    can lose them. Files of an earlier run that this one has not replaced are removed at the end, and no others.
 
     Parameters
     ----------
     name, preset
         The solver's name and the preset that its options came from.
-    metrics
-        JSON-ready numbers, such as those of ``fpmtools.metrics.score``.
+    measure
+        Called when the reconstruction is safe; what it returns, JSON-ready, is added to ``run.json``.
+    pictures
+        Whether to draw pictures.
     peak_memory_mb
         Peak memory of the run, 10⁶ bytes.
-    tracked
-        What was measured while it ran: ``quality_over_time``, and with a target ``target`` and ``seconds_to_target``.
     command
         The command line, word by word.
 
@@ -83,13 +84,14 @@ def write_run(
     """
     folder = Path(folder)
     document = describe(outcome, problem, solver, name)
-    document |= {"preset": preset, "metrics": dict(metrics or {}), "peak_memory_mb": peak_memory_mb}
-    document |= dict(tracked or {})
+    document |= {"preset": preset, "peak_memory_mb": peak_memory_mb}
     document |= {"command": list(command), "files": [RESULT_FILE, RUN_FILE]}
     outcome.reconstruction.save(folder / RESULT_FILE)
     storage.write_json(folder / RUN_FILE, document)
-    written = _write_pictures(folder, outcome, problem, name)
-    document["files"] = sorted([*document["files"], *(path.name for path in written)])
+    document |= measure()
+    if pictures:
+        written = write_pictures(folder, outcome.reconstruction, problem.dataset, document)
+        document["files"] = sorted([*document["files"], *(path.name for path in written)])
     storage.write_json(folder / RUN_FILE, document)
     for stale in set(FILES) - set(document["files"]):
         (folder / stale).unlink(missing_ok=True)
@@ -102,27 +104,14 @@ def describe(outcome: Outcome, problem: Problem, solver: Solver[Any], name: str)
     ``dense_bytes`` is the size of the same planes as complex64 arrays at the output size, ``dense_ratio`` how many
     times ``stored_bytes`` that is. ``history`` holds [step, seconds, loss].
     """
-    dataset, forward, reconstruction = problem.dataset, problem.forward, outcome.reconstruction
+    forward, reconstruction = problem.forward, outcome.reconstruction
     stored = reconstruction.stored_bytes
     dense = 8 * len(problem.z_um) * reconstruction.grid.shape[0] * reconstruction.grid.shape[1]
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "status": outcome.status,
         "solver": name,
-        "solver_class": f"{type(solver).__module__}:{type(solver).__qualname__}",
-        "options": dataclasses.asdict(solver.options),
-        "seed": problem.seed,
-        "z_um": list(problem.z_um),
-        "data": {
-            "name": dataset.name,
-            "digest": dataset.digest,
-            "leds": dataset.n_leds,
-            "image_shape": list(dataset.image_shape),
-            "defocus_um": dataset.defocus_um,
-            "optics": dataset.optics.to_dict(),
-            "calibrated_pupil": dataset.pupil is not None,
-            "provenance": dataset.provenance,
-        },
+        **describe_problem(problem, solver),
         "grid": {
             "output_shape": list(reconstruction.grid.shape),
             "pixel_um": list(reconstruction.grid.pixel_um),
@@ -151,22 +140,45 @@ def describe(outcome: Outcome, problem: Problem, solver: Solver[Any], name: str)
     }
 
 
-def _write_pictures(folder: Path, outcome: Outcome, problem: Problem, name: str) -> list[Path]:
-    reconstruction, z_um = outcome.reconstruction, problem.z_um
-    grid = reconstruction.grid
+def describe_problem(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
+    """The part of ``run.json`` that says what was solved, and not how it went; JSON-ready."""
+    dataset = problem.dataset
+    return {
+        "solver_class": f"{type(solver).__module__}:{type(solver).__qualname__}",
+        "options": dataclasses.asdict(solver.options),
+        "seed": problem.seed,
+        "z_um": list(problem.z_um),
+        "data": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "leds": dataset.n_leds,
+            "image_shape": list(dataset.image_shape),
+            "defocus_um": dataset.defocus_um,
+            "optics": dataset.optics.to_dict(),
+            "calibrated_pupil": dataset.pupil is not None,
+            "provenance": dataset.provenance,
+        },
+    }
+
+
+def write_pictures(
+    folder: Path, reconstruction: Reconstruction, dataset: Dataset, document: Mapping[str, Any]
+) -> list[Path]:
+    """Draw the pictures of the run that ``document`` (``run.json``) describes, and return their files."""
+    grid, z_um = reconstruction.grid, document["z_um"]
     stacks = tiff.write_amplitude_phase(
         folder, (reconstruction.field(z) for z in z_um), grid.shape, z_um, grid.pixel_um
     )
-    shown = shown_z_um(problem)
+    shown = shown_z_um(dataset, z_um)
     field = reconstruction.field(shown)
-    title = f"{problem.dataset.name} · {name} · {z_label(shown)}"
+    name = f"{dataset.name} · {document['solver']}"
+    title = f"{name} · {z_label(shown)}"
+    history = [(int(step), float(seconds), float(loss)) for step, seconds, loss in document["history"]]
     written = [
         *stacks,
         figures.save(figures.amplitude(field, grid.extent_um, title=title), folder / "amplitude.png"),
         figures.save(figures.phase(field, grid.extent_um, title=title), folder / "phase.png"),
-        figures.save(
-            figures.loss_curve(outcome.history, title=f"{problem.dataset.name} · {name}"), folder / "loss.png"
-        ),
+        figures.save(figures.loss_curve(history, title=name), folder / "loss.png"),
     ]
     if len(z_um) > 1:
         amplitude, phase = map(tiff.Stack, stacks)
@@ -174,9 +186,9 @@ def _write_pictures(folder: Path, outcome: Outcome, problem: Problem, name: str)
     return written
 
 
-def shown_z_um(problem: Problem) -> float:
+def shown_z_um(dataset: Dataset, z_um: Sequence[float]) -> float:
     """The z of the still pictures: the known defocus where it was reconstructed, else the middle plane."""
-    known = problem.dataset.defocus_um
-    if known is not None and problem.z_um[0] <= known <= problem.z_um[-1]:
+    known = dataset.defocus_um
+    if known is not None and z_um[0] <= known <= z_um[-1]:
         return known
-    return problem.z_um[len(problem.z_um) // 2]
+    return float(z_um[len(z_um) // 2])

@@ -100,7 +100,8 @@
     drawn = pictures;
     paint(pictures);
     ["left-tag", "right-tag"].forEach((id, side) => {
-      $(id).textContent = sides[side].name + (pictures[side] ? "" : ` (no ${state.quantity} here)`);
+      const depth = state.focus || state.quantity === "error" || sides[side].colour >= 0 ? "" : " (at its true depth)";
+      $(id).textContent = sides[side].name + (pictures[side] ? depth : ` (no ${state.quantity} here)`);
     });
     canvas.dataset.shows = sides.map((one) => one.name).join(" | "); // what a script can ask for
     canvas.dataset.painted = mine;
@@ -110,8 +111,9 @@
   const micrometres = (value) => `${value.toFixed(2).replace("-", "−")} µm`;
   const update = () => {
     const focused = state.focus || state.quantity === "error";
-    $("z").disabled = $("play").disabled = focused;
-    $("z-value").textContent = focused ? "at its true depth" : micrometres(gallery.z_um[state.z]);
+    $("z").disabled = $("play").disabled = state.quantity === "error";
+    $("focus").checked = state.focus;
+    $("z-value").textContent = focused ? "each pixel at its own" : micrometres(gallery.z_um[state.z]);
     $("z").setAttribute("aria-valuetext", micrometres(gallery.z_um[state.z]));
     $("divider").hidden = state.layout === "pair";
     $("divider").style.left = `${100 * state.split}%`;
@@ -133,8 +135,9 @@
     }
     const truth = gallery.error_max !== null; // then it is the last source
     $("right").value = truth ? gallery.sources.length - 1 : Math.min(1, gallery.sources.length - 1);
-    $("error-choice").hidden = $("focus-row").hidden = !truth;
-    if (!truth) state.focus = false;
+    $("error-choice").hidden = !truth;
+    $("focus-row").hidden = !truth || gallery.z_um.length < 2;
+    state.focus = truth; // beside the truth, which has no planes, that is the fair view
     if (!truth && state.quantity === "error") root.querySelector("[value=amplitude]").click();
     $("z").max = gallery.z_um.length - 1;
     state.z = Math.floor(gallery.z_um.length / 2);
@@ -144,8 +147,9 @@
     update();
     fit();
   };
-  const setZ = (z) => {
+  const setZ = (z) => { // who asks for a plane gets one
     $("z").value = state.z = z;
+    state.focus = false;
     update();
   };
   let playing = 0;

@@ -100,8 +100,15 @@ def test_further_numbers_on_request(page):
 
 def test_the_z_slider_changes_the_plane(page):
     browser = page()
-    first, slider = painted(browser), by_id(browser, "z")
+    focused, slider = painted(browser), by_id(browser, "z")
+    assert by_id(browser, "z-value").text == "each pixel at its own"
+    assert by_id(browser, "focus").is_selected()  # beside the truth that is the fair view
+    slider.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
+    first = painted(browser)
     assert by_id(browser, "z-value").text == "0.00 µm"
+    assert not by_id(browser, "focus").is_selected()
+    assert differ(focused[:, : focused.shape[1] // 4], first[:, : first.shape[1] // 4]) > 1
+    assert by_id(browser, "right-tag").text == "truth (at its true depth)"
     slider.send_keys(Keys.END)
     last = painted(browser)
     assert by_id(browser, "z-value").text == "2.00 µm"
@@ -112,6 +119,8 @@ def test_the_z_slider_changes_the_plane(page):
     assert by_id(browser, "z-value").text == "1.00 µm"
     slider.send_keys(Keys.ARROW_LEFT)
     assert differ(first, painted(browser)) < 0.1
+    by_id(browser, "focus").click()
+    assert differ(focused, painted(browser)) < 0.1
 
 
 def test_the_divider_follows_pointer_and_keys(page):

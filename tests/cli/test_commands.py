@@ -172,7 +172,7 @@ def test_progress_as_json_lines(data_file: Path, tmp_path: Path, capsys: pytest.
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     err = capsys.readouterr().err
     events = [json.loads(line) for line in err.splitlines() if not line.startswith("warning: ")]
-    assert [event["event"] for event in events] == ["progress", "quality"]
+    assert [event["event"] for event in events] == ["progress", "looking", "quality"]
     assert events[0]["step"] == events[0]["total"]
     assert events[0]["remaining_s"] == 0
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 5
@@ -299,3 +299,20 @@ def test_doctor(as_json: Json, capsys: pytest.CaptureFixture[str]) -> None:
     assert "cpu" in about["devices"]
     assert main(["doctor"]) == 0
     assert "All is well." in capsys.readouterr().out
+
+
+def test_resuming_a_finished_run_says_so(finished: Path, data_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 0 and the summary, and nothing is solved or written; with other options it is an error."""
+    before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+    arguments = ["run", "--data", str(data_file), "--solver", "ap", "--z", "-2:2:3", "--out", str(finished), "--resume"]
+    assert main([*arguments, "-o", "sweeps=4", "--budget", "60s"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("ap on ")
+    assert out.endswith("finished already; nothing is left to do\n")
+    assert main([*arguments, "-o", "sweeps=4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        **json.loads((finished / "run.json").read_text()), "folder": str(finished)
+    }  # fmt: skip
+    assert main([*arguments, "-o", "sweeps=5"]) == 2
+    assert "its options differ from what is asked for" in capsys.readouterr().err
+    assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before

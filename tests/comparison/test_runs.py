@@ -18,6 +18,7 @@ import pytest
 from fpmtools import comparison, metrics
 from fpmtools.dataset import Dataset
 from fpmtools.errors import OptionError
+from fpmtools.evaluation import evaluate
 from fpmtools.formats import native
 from fpmtools.leds import direction_sines, raster
 from fpmtools.simulation import simulate
@@ -91,7 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compare(datasets: list[Dataset], folder: Path, **more: Any) -> comparison.Comparison:
-    return comparison.compare(datasets, SOLVERS, z_um=PLANES, threads=1, seeds=(3,), out=folder, **more)
+    return comparison.compare(datasets, SOLVERS, z_um=PLANES, threads=1, seeds=(3,), held_out=False, out=folder, **more)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,13 @@ def test_rows_are_those_of_the_runs(found: comparison.Comparison, datasets: list
         if dataset.truth is None:
             assert row["psnr"] is None
             assert "quality_over_time" not in run
+            assert row["residual"] == pytest.approx(metrics.residual(result, dataset)["all"], rel=1e-6)
+            assert "ring_correlation" not in run
         else:
+            assert row["held_out"] is None
+            assert run["ring_correlation"]["of"] == "truth"
+            expected = evaluate(result, dataset)
+            assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-6)
             assert row["psnr"] == pytest.approx(metrics.score(result, dataset)["psnr"], rel=1e-6)
             (*_, last) = run["quality_over_time"]
             assert last["seconds"] <= row["seconds"]
@@ -141,6 +148,9 @@ def test_tables(found: comparison.Comparison, folder: Path) -> None:
     assert [row["data"] for row in table] == [row["data"] for row in found.rows]
     assert float(table[0]["psnr"]) == found.rows[0]["psnr"]
     assert list(found.to_pandas()["solver"]) == [*SOLVERS, *SOLVERS]
+    assert written["columns"]["held_out"]["better"] == "lower"
+    assert written["columns"]["phase_rmse_rad"]["unit"] == "rad"
+    assert set(written["columns"]) < set(table[0])
 
 
 def test_resume_runs_what_is_missing_or_not_good(
@@ -153,19 +163,31 @@ def test_resume_runs_what_is_missing_or_not_good(
     before = [path.stat().st_mtime_ns for path in kept]
     events: list[tuple[str, str]] = []
     again = compare(datasets, folder, resume=True, on_event=lambda title, event: events.append((title, event["event"])))
-    assert [title for title, event in events if event == "start"] == [f"{solver} · with truth" for solver in SOLVERS]
-    assert {event for _, event in events} >= {"start", "progress", "quality", "end"}
+    again_run = [f"{solver} · with truth" for solver in SOLVERS]
+    assert [title for title, event in events if event == "start"] == again_run
+    assert {event for _, event in events} >= {"start", "progress", "quality", "measuring", "end"}
     assert [path.stat().st_mtime_ns for path in kept] == before
     assert again.rows[2:] == found.rows[2:]
     assert [row["psnr"] for row in again.rows] == [row["psnr"] for row in found.rows]
     others = [replace(one, intensities=one.intensities * 2) for one in datasets]
-    assert not any(comparison.runs._kept(case, folder) for case in cases(others, folder))
-    assert all(comparison.runs._kept(case, folder) for case in cases(datasets, folder))
+    assert not any(comparison.runs.kept(case, folder) for case in cases(others, folder))
+    assert all(comparison.runs.kept(case, folder) for case in cases(datasets, folder))
 
 
 def cases(datasets: list[Dataset], folder: Path) -> list[comparison.runs.Case]:
     sources = [comparison.runs.Source(one.name, one.digest, folder / "other.file", PLANES) for one in datasets]
-    common = ["--force", "--progress", "json", "--device", "auto", "--dtype", "complex64", "--threads", "1"]
+    common = [
+        "--force",
+        "--record-only",
+        "--progress",
+        "json",
+        "--device",
+        "auto",
+        "--dtype",
+        "complex64",
+        "--threads",
+        "1",
+    ]
     return comparison.runs.plan(comparison.check_solvers(SOLVERS), sources, (3,), 1, common)
 
 
@@ -224,14 +246,14 @@ def test_interrupt(datasets: list[Dataset], tmp_path: Path) -> None:
     data = native.save(datasets[0], tmp_path / "data.safetensors")
     arguments = ["--data", str(data), "--z", "0", "--threads", "1", "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "fpmtools", "compare", "--json", "--progress", "json"]
-    command += ["--solvers", "ap:sweeps=1000000:halve_below=0,adam"]
+    command += ["--solvers", "ap:sweeps=1000000:join_below=0,adam"]
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert process.stdout is not None
         event: dict[str, Any] = {}
         while event.get("event") != "progress":
             event = json.loads(process.stderr.readline())
-            assert event["run"] == "ap:sweeps=1000000:halve_below=0"
+            assert event["run"] == "ap:sweeps=1000000:join_below=0"
         process.send_signal(signal.SIGINT)
         printed = json.loads(process.stdout.read())
         process.stderr.read()

@@ -70,6 +70,9 @@ def test_the_threshold_is_half_a_bit_and_the_crossing_is_interpolated() -> None:
     assert made.resolution_um == pytest.approx(1 / crossing)
     assert replace(made, correlation=np.ones(5)).resolution_um == pytest.approx(1 / 0.4)
     assert replace(made, correlation=np.zeros(5)).resolution_um == pytest.approx(1 / 0.05)
+    late = replace(made, correlation=np.array([0, 0.1, 0.9, 0.1, 0]))  # coarse structure that neither half has seen
+    assert late.resolution_um == made.resolution_um
+    assert made.resolution_um_at(0.5) == pytest.approx(1 / 0.25)
 
 
 @pytest.mark.parametrize("leds", ["rings", "grid"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -229,9 +230,18 @@ def test_a_broken_plugin_that_is_asked_for_says_what_is_wrong(plugin: Callable[.
 
 
 def test_ctrl_c_during_an_import_is_not_swallowed(plugin: Callable[..., Path]) -> None:
-    plugin("slow", "raise KeyboardInterrupt\n")
+    before = signal.getsignal(signal.SIGINT)
+    plugin("slow", "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
     with pytest.raises(KeyboardInterrupt):
         registry.find("slow")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_keyboard_interrupt_that_nobody_pressed_is_a_fault(plugin: Callable[..., Path]) -> None:
+    plugin("playing", "raise KeyboardInterrupt\n")
+    assert "ap" in {supplied.record.name for supplied in registry.solvers()}
+    (fault,) = registry.faults()
+    assert str(fault) == "plugin 'playing' of playing: playing cannot be imported: KeyboardInterrupt"
 
 
 # ---------------------------------------------------------------- the classes

@@ -10,10 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from fpmtools import storage
+from fpmtools.comparison.spec import slug
 from fpmtools.dataset import Dataset
 from fpmtools.leds import direction_sines, raster
-from fpmtools.reconstruction import RESULT_FILE, Grid, PlaneStack
-from fpmtools.report import html_folder
+from fpmtools.metrics import match, ring_correlation
+from fpmtools.reconstruction import Grid, PlaneStack
+from fpmtools.report import html_folder, rendering
 from fpmtools.simulation import simulate
 
 Make = Callable[..., NDArray[np.complex64]]
@@ -53,9 +55,14 @@ def comparison_folder(dataset: Dataset, tmp_path: Path) -> Path:
     rows, runs = [], []
     for k, (solver, noise) in enumerate({"good": 0.0, "noisy:step=2": 0.1}.items()):
         field = truth * np.exp(0.7j * k) + noise * (rng.normal(size=truth.shape) + 1j * rng.normal(size=truth.shape))
-        PlaneStack(np.stack([field.astype(np.complex64)] * 5), z_um, grid).save(
-            folder / "runs" / html_folder.slug(solver) / RESULT_FILE
+        result, place = (
+            PlaneStack(np.stack([field.astype(np.complex64)] * 5), z_um, grid),
+            folder / "runs" / slug(solver),
         )
+        rendering.render(result, z_um, dataset.truth).save(place)
+        storage.write_json(place / "run.json", {})
+        found = match(result, dataset)
+        rings = ring_correlation(found.truth, found.field, (found.pixel_um, found.pixel_um))
         numbers = {"seconds": 1.5 + k, "stored_bytes": 1000.0 * (k + 1), "psnr": 30.0 - 9 * k, "ssim": 0.9 - 0.2 * k}
         rows.append({"solver": solver, "status": "done", "reason": "", "repeats": 1, **numbers})
         runs.append(
@@ -66,6 +73,12 @@ def comparison_folder(dataset: Dataset, tmp_path: Path) -> Path:
                 "z_um": list(z_um),
                 "history": [[step, 0.1 * step, 1 / step] for step in range(1, 9)],
                 "quality_over_time": [{"seconds": 0.2 * step, "psnr": 10.0 + step, "ssim": None} for step in (1, 2, 3)],
+                "ring_correlation": {
+                    "frequency": rings.frequency,
+                    "correlation": rings.correlation,
+                    "threshold": 0.5 + 0 * rings.frequency,
+                    "of": "truth",
+                },
                 "versions": {"fpmtools": "0.1.0"},
                 "options": {"step": 2},
             }

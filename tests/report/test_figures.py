@@ -91,7 +91,7 @@ def test_side_by_side_with_eight_long_names_and_a_failure(cells, shape):
     assert len(pictures(figure)) == 7 * 3 + 2  # the truth has no error
     assert_tidy(figure, extent)
     names = " ".join(text.get_text() for text in figure.texts)
-    assert "no result" in names
+    assert "no picture" in names
     assert all(f"={i}" in names for i in range(7))  # the ends that tell the names apart survive
     assert_tidy(figures.side_by_side(columns[:1], extent), extent)
 

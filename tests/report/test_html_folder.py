@@ -7,8 +7,8 @@ import pytest
 
 from fpmtools import metrics
 from fpmtools.errors import DataError
-from fpmtools.reconstruction import Reconstruction
 from fpmtools.report import html_folder
+from fpmtools.report.rendering import Rendered
 
 
 def change(folder, edit):
@@ -23,9 +23,9 @@ def test_entries_are_the_rows_with_their_runs(comparison_folder):
     good, noisy, bad = evidence.entries
     assert evidence.solvers == ["good", "noisy:step=2", "bad"]
     assert len(evidence.datasets) == 1
-    assert isinstance(good.reconstruction, Reconstruction)
-    assert isinstance(noisy.reconstruction, Reconstruction)
-    assert bad.reconstruction == "killed by SIGSEGV"
+    assert isinstance(good.rendered, Rendered)
+    assert isinstance(noisy.rendered, Rendered)
+    assert bad.rendered == "killed by SIGSEGV"
     assert good.over_time("psnr") == [(pytest.approx(0.2), 11), (pytest.approx(0.4), 12), (pytest.approx(0.6), 13)]
     assert good.over_time("ssim") == []
     assert good.over_time("loss")[0] == (0.1, 1)
@@ -50,18 +50,21 @@ def test_in_focus_is_aligned_to_the_truth(comparison_folder):
     assert evidence.in_focus(evidence.entries[2]) is None
 
 
-def test_ring_correlation_prefers_what_was_measured(comparison_folder):
+def test_ring_correlation_is_what_was_measured(comparison_folder):
     evidence = html_folder.read(comparison_folder)
-    curves, limit = evidence.ring_correlations(evidence.datasets[0])
+    curves, limit = evidence.ring_correlations(evidence.datasets[0], "truth")
     good, noisy = (dict(curves[entry]) for entry in evidence.entries[:2])
-    assert np.mean(list(good.values())[:3]) > np.mean(list(noisy.values())[:3]) > 0.9
+    assert np.mean(list(good.values())[1:4]) > np.mean(list(noisy.values())[1:4]) > 0.9
     assert {value for _, value in limit} == {0.5}
-    measured = {"frequency": [0.1, 0.2], "correlation": [1.0, 0.3], "threshold": [0.6, 0.5]}
+    assert evidence.ring_correlations(evidence.datasets[0], "halves") == ({}, [])
+    measured = {"frequency": [0.1, 0.2], "correlation": [1.0, 0.3], "threshold": [0.6, 0.5], "of": "halves"}
     change(comparison_folder, lambda document: document["runs"][0].update(ring_correlation=measured))
     evidence = html_folder.read(comparison_folder)
-    curves, limit = evidence.ring_correlations(evidence.datasets[0])
+    curves, limit = evidence.ring_correlations(evidence.datasets[0], "halves")
     assert curves == {evidence.entries[0]: [(0.1, 1.0), (0.2, 0.3)]}
     assert limit == [(0.1, 0.6), (0.2, 0.5)]
+    curves, _ = evidence.ring_correlations(evidence.datasets[0], "truth")
+    assert list(curves) == [evidence.entries[1]]
 
 
 def test_rows_keep_to_their_own_data_set_and_seed(comparison_folder):
@@ -90,11 +93,11 @@ def test_a_run_outside_the_folder_is_not_read(comparison_folder, place):
     outside = comparison_folder.parent / "outside"
     (comparison_folder / "runs" / "good").rename(outside)
     change(comparison_folder, lambda document: document["runs"][0].update(folder=place))
-    assert html_folder.read(comparison_folder).entries[0].reconstruction == "no saved result"
+    assert html_folder.read(comparison_folder).entries[0].rendered == "no saved result"
 
 
 def test_damaged_parts_are_reasons_and_not_errors(comparison_folder):
-    path = comparison_folder / "runs" / "good" / "reconstruction.safetensors"
+    path = comparison_folder / "runs" / "good" / "rendered.safetensors"
     path.write_bytes(path.read_bytes()[:-9])
     for truth in (comparison_folder / "truth").iterdir():
         truth.write_bytes(b"no")
@@ -104,11 +107,11 @@ def test_damaged_parts_are_reasons_and_not_errors(comparison_folder):
 
     change(comparison_folder, edit)
     evidence = html_folder.read(comparison_folder)
-    assert "not a readable fpmtools file" in evidence.entries[0].reconstruction
+    assert "not a readable fpmtools file" in evidence.entries[0].rendered
     assert evidence.truths == {}
     noisy = evidence.entries[1]
     assert noisy.over_time("loss") == noisy.over_time("psnr") == []
-    assert noisy.ring_correlation() == ([], [])
+    assert noisy.ring_correlation() == ([], [], "")
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"rows": []}', '{"rows": 3}', '{"rows": ["x"]}'])

@@ -191,7 +191,7 @@ def test_the_command_rebuilds_it_and_draws_figures(comparison_folder, capsys):
     said = json.loads(capsys.readouterr().out)
     assert Path(said["report"]) == comparison_folder / "report.html"
     names = {Path(path).name for path in said["figures"]}
-    stems = {"side_by_side", "psnr_over_time", "storage_quality", "ring_correlation", "loss_over_time"}
+    stems = {"side_by_side", "psnr_over_time", "storage_quality", "ring_correlation_truth", "loss_over_time"}
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
     for path in map(Path, said["figures"]):
         start = path.read_bytes()[:200]
@@ -219,6 +219,6 @@ def test_verdicts_stand_below_the_table_and_are_escaped(comparison_folder):
     ]
     path.write_text(json.dumps(document))
     text = html_page.page(html_folder.read(comparison_folder))
-    assert "Best by PSNR: no winner named, <bdi>inside &lt;i&gt;the&lt;/i&gt; floor</bdi>" in text
-    assert "(difference 0.2 dB, noise floor 0.5 dB)" in text
+    assert "Best by PSNR: no winner named: <bdi>inside &lt;i&gt;the&lt;/i&gt; floor</bdi>" in text
+    assert "(the best two differ by 0.2 dB, noise floor 0.5 dB)" in text
     assert "Best by time to target: <b><bdi>good&lt;b&gt;</bdi></b>" in text

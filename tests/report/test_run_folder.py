@@ -81,7 +81,7 @@ def test_stack_run_writes_everything(dataset, tmp_path):
         solver,
         "upsampled",
         preset="paper",
-        metrics={"psnr": np.float64(31.5), "ssim": float("nan"), "residual": {"per_led": np.arange(3.0)}},
+        measure=lambda: {"metrics": {"psnr": np.float64(31.5), "residual": {"per_led": np.arange(3.0)}}},
         peak_memory_mb=12.5,
         command=["fpmtools", "run"],
     )
@@ -100,7 +100,13 @@ def test_stack_run_writes_everything(dataset, tmp_path):
 
 def test_run_json_says_how_it_came_about(dataset, tmp_path):
     outcome, problem, solver = run(dataset, STACK)
-    run_folder.write_run(tmp_path, outcome, problem, solver, "upsampled", metrics={"ssim": float("nan")})
+
+    def measure():
+        assert Reconstruction.load(tmp_path).grid == outcome.reconstruction.grid  # it is safe by now
+        assert json.loads((tmp_path / "run.json").read_text())["status"] == "done"
+        return {"metrics": {"ssim": float("nan")}}
+
+    run_folder.write_run(tmp_path, outcome, problem, solver, "upsampled", measure=measure)
     about = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     height, width = outcome.reconstruction.grid.shape
     assert about["options"] == {"gain": 2.0, "name": None}
@@ -137,9 +143,9 @@ def test_stills_show_the_known_defocus(dataset):
     for data, expected in ((known, 1.0), (dataset, 0.0)):
         _, problem, _ = run(data, (0.0, 0.5, 1.0))
         assert data.defocus_um == expected
-        assert run_folder.shown_z_um(problem) == expected
+        assert run_folder.shown_z_um(data, problem.z_um) == expected
     _, problem, _ = run(known, (4.0, 5.0, 6.0))
-    assert run_folder.shown_z_um(problem) == 5.0
+    assert run_folder.shown_z_um(known, problem.z_um) == 5.0
 
 
 def test_used_folder_needs_force(tmp_path):

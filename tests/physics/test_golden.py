@@ -26,7 +26,7 @@ TOLERANCE = 5e-7
 SOLVERS: dict[str, tuple[dict[str, Any], str]] = {
     "ap": ({"sweeps": 1}, "step"),
     "adam": ({"sweeps": 2}, "lr"),
-    "inr": ({"steps": 6, "features": 4}, "lr"),
+    "inr": ({"steps": 20, "features": 4}, "lr"),
 }
 
 

@@ -5,7 +5,8 @@ Zhou, Feng et al., Optica 10, 1679 (2023): V(x, y, z) = M(x, y) ⊙ u(z), then a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,10 +14,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+# Pixels that are decoded at once on a CPU. Larger tensors would be mapped afresh, page by page, in every step: at
+# 700² pixels network and gradient together take a third of the time in bands.
+CPU_BAND = 1 << 16
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"relu": F.relu, "silu": F.silu}
+
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything that fixes the network's tensors. ``plane_shape`` (y, x) is the size of the feature plane M."""
+    """Everything that fixes the network but its numbers. ``plane_shape`` (y, x) is the size of the feature plane M."""
 
     plane_shape: tuple[int, int]
     features: int
@@ -24,6 +31,7 @@ class Layout:
     hidden: int
     branches: int
     layer_norm: bool
+    activation: str
 
     def to_dict(self) -> dict[str, Any]:
         """The constructor's arguments, JSON-ready."""
@@ -42,7 +50,7 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class Branch(nn.Module):
-    """M ⊙ u(z) through an MLP of two hidden layers: features → hidden → hidden → outputs, ReLU between."""
+    """M ⊙ u(z) through an MLP of two hidden layers: features → hidden → hidden → outputs."""
 
     def __init__(self, layout: Layout, outputs: int) -> None:
         super().__init__()
@@ -52,6 +60,7 @@ class Branch(nn.Module):
         self.first = _linear(layout.features, layout.hidden)
         self.second = _linear(layout.hidden, layout.hidden)
         self.last = _linear(layout.hidden, outputs)
+        self.activation = ACTIVATIONS[layout.activation]
         norms = layout.layer_norm
         self.norms = nn.ModuleList([nn.LayerNorm(layout.hidden) if norms else nn.Identity() for _ in range(2)])
 
@@ -62,17 +71,31 @@ class Branch(nn.Module):
         folds into the layer's weights, the layer runs on the coarse plane, and its result is what is interpolated.
         """
         weights = self.first.weight * self.axial_features(z)[:, None, :]
-        hidden = self.plane.flatten(0, 1) @ weights.mT  # [z, pixel, hidden]
+        height, width = shape
         if self.plane.shape[:2] != shape:
-            coarse = hidden.reshape(len(z), *self.plane.shape[:2], -1).movedim(-1, 1)
+            coarse = self._hidden(self.plane, weights).reshape(len(z), *self.plane.shape[:2], -1).movedim(-1, 1)
             fine = F.interpolate(coarse, shape, mode="bilinear", align_corners=False)
-            hidden = fine.movedim(1, -1).flatten(1, 2)
-        hidden = F.relu(self.norms[0](hidden + self.first.bias))
-        hidden = F.relu(self.norms[1](self.second(hidden)))
+            outputs = self._decode(fine.movedim(1, -1).flatten(1, 2))
+        else:
+            rows = height if z.is_cuda else max(1, CPU_BAND // (width * len(z)))
+            outputs = torch.cat(
+                [self._decode(self._hidden(band, weights)) for band in torch.split(self.plane, rows)], dim=1
+            )
+        return outputs.mT.reshape(len(z), -1, height, width)
+
+    @staticmethod
+    def _hidden(plane: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """First layer without its bias, [z, pixel, hidden]."""
+        return plane.flatten(0, 1) @ weights.mT
+
+    def _decode(self, hidden: torch.Tensor) -> torch.Tensor:
+        """All that follows, [z, pixel, output]."""
+        hidden = self.activation(self.norms[0](hidden + self.first.bias))
+        hidden = self.activation(self.norms[1](self.second(hidden)))
         with torch.autocast(hidden.device.type, enabled=False):
             # Eight bits of amplitude would drown the dark field, so the last layer is never in bfloat16.
             outputs: torch.Tensor = self.last(hidden.to(self.last.weight.dtype))
-        return outputs.mT.reshape(len(z), -1, *shape)
+        return outputs
 
     def axial_features(self, z: torch.Tensor) -> torch.Tensor:
         """u(z): linear interpolation between the nodes, [z, feature]."""
@@ -110,6 +133,33 @@ class ImplicitField(nn.Module):
                 if len(self.branches) == 1 and isinstance(branch, Branch):
                     branch.last.bias.copy_(torch.tensor([1.0, 0.0]))
         return self
+
+    def planes(self) -> list[torch.Tensor]:
+        """The feature plane M [y, x, feature] of each branch."""
+        return [branch.get_parameter("plane") for branch in self.branches]
+
+    def sensitivity(self, pixels: int = 2500) -> list[torch.Tensor]:
+        """How strongly the field answers to changes of M, [feature, feature] for each branch.
+
+        A change δ of a pixel's features changes the squared field there by δᵀ S δ to first order, in the mean over z
+        and over about ``pixels`` pixels. S is the mean of JᵀJ, J the slopes of amplitude and of amplitude · phase.
+        """
+        whole = self.planes()
+        stride = math.ceil(math.sqrt(whole[0].shape[0] * whole[0].shape[1] / pixels))
+        planes = [plane.detach()[::stride, ::stride].clone().requires_grad_() for plane in whole]
+        names = [f"branches.{i}.plane" for i in range(len(planes))]
+        shape = (planes[0].shape[0], planes[0].shape[1])
+        depths = ((torch.arange(2 * self.layout.nodes) + 0.5) / (2 * self.layout.nodes)).to(planes[0])
+        totals = [plane.new_zeros(plane.shape[-1], plane.shape[-1]) for plane in planes]
+        with torch.enable_grad():
+            for z in depths:
+                fields = torch.func.functional_call(self, dict(zip(names, planes, strict=True)), (z[None], shape))
+                for output in (fields[0], fields[1] * fields[0].detach()):
+                    slopes = torch.autograd.grad(output.sum(), planes, retain_graph=True, materialize_grads=True)
+                    for total, slope in zip(totals, slopes, strict=True):
+                        rows = slope.flatten(0, 1)
+                        total += rows.mT @ rows / (len(rows) * len(depths))
+        return totals
 
     def forward(self, z: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Amplitude and phase (rad), each [z, y, x], at relative depths ``z`` in [0, 1]. Both may be negative."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,38 +10,38 @@ import torch
 from numpy.typing import NDArray
 
 from fpmtools import Grid, Reconstruction
+from fpmtools_inr.codec import CodedPlane
 from fpmtools_inr.network import ImplicitField, Layout
 
-SCALE = ".scale"  # of integers, beside the tensor of the name before it
+BASIS = ".basis"  # of a coded plane, beside the bytes under the plane's own name
 
 
-def pack(values: NDArray[np.float32], bits: int) -> dict[str, NDArray[Any]]:
-    """Feature plane [y, x, feature] in 32, 16 or 8 bits; the scale of 8-bit integers is one float32 per feature.
+def code(network: ImplicitField, error: float) -> list[CodedPlane]:
+    """Code each branch's M with about that rms ``error`` of the field, and change ``network`` into what is stored.
 
-    Scales are powers of two, so that packing what was unpacked gives the very same integers and scales.
+    All other parameters become what float16 holds. Values that are not finite cannot be coded: then the list is empty
+    and nothing is changed.
     """
-    if bits == 32:
-        return {"": values}
-    if bits == 16:
-        return {"": values.astype(np.float16)}
-    finest = np.maximum(np.abs(values).max((0, 1)).astype(np.float64), 1e-30) / 127
-    scale = 2.0 ** np.ceil(np.log2(finest))
-    return {"": np.rint(values / scale).astype(np.int8), SCALE: scale.astype(np.float32)}
-
-
-def unpack(parts: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Inverse of :func:`pack`, up to the rounding."""
-    values = np.array(parts[""], dtype=np.float32)
-    return values * parts[SCALE] if SCALE in parts else values
+    if not all(value.isfinite().all() for value in network.parameters()):
+        return []
+    coded = []
+    with torch.no_grad():
+        for plane, sensitivity in zip(network.planes(), network.sensitivity(), strict=True):
+            coded.append(CodedPlane.encode(plane.float().cpu().numpy(), sensitivity.double().cpu().numpy(), error))
+        for value in network.parameters():
+            value.copy_(value.half())
+        for plane, kept in zip(network.planes(), coded, strict=True):
+            plane.copy_(torch.from_numpy(kept.plane()))
+    return coded
 
 
 class InrReconstruction(Reconstruction):
     """Field A(x, y, z) · exp(i φ(x, y, z)) of an :class:`ImplicitField`, evaluated on the solver's object grid.
 
     ``support`` [y, x] bool, when given, is the synthetic aperture in the centred spectrum of ``native_shape``: what
-    lies outside it was never measured, and is removed from what is rendered. With ``bits`` = 8 or 16 the feature plane
-    is rounded to that many bits (8: integers with one scale per feature; 16: float16), here and in the file alike, so
-    that a saved result renders exactly what the unsaved one does.
+    lies outside it was never measured, and is removed from what is rendered. ``coded`` holds what :func:`code` made of
+    the network, one plane per branch, and is what is saved, so that a saved result renders exactly what the unsaved
+    one does; without it all is saved in float32.
     """
 
     kind: ClassVar[str] = "inr"
@@ -54,17 +54,13 @@ class InrReconstruction(Reconstruction):
         grid: Grid,
         metadata: Mapping[str, Any] | None = None,
         *,
-        bits: int = 32,
+        coded: Sequence[CodedPlane] = (),
     ) -> None:
         super().__init__(grid, metadata)
         self.network = network
         self.native_shape = native_shape
         self.support = support
-        self.bits = bits
-        with torch.no_grad():
-            for branch in network.branches:
-                plane = branch.get_parameter("plane")
-                plane.copy_(torch.from_numpy(unpack(pack(plane.detach().float().cpu().numpy(), bits))))
+        self.coded = coded
 
     def native_field(self, z_um: float) -> NDArray[np.complex64]:
         """Render one plane [y, x], complex64."""
@@ -80,29 +76,35 @@ class InrReconstruction(Reconstruction):
         return np.asarray(field[0].to(torch.complex64).cpu().numpy())
 
     def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """The network's parameters as float32, M in ``bits``, and the synthetic aperture as single bits."""
-        tensors: dict[str, NDArray[Any]] = {}
-        for name, value in self.network.state_dict().items():
-            array = value.detach().float().cpu().numpy()
-            if name.endswith(".plane"):
-                tensors |= {f"{name}{part}": packed for part, packed in pack(array, self.bits).items()}
-            else:
-                tensors[name] = array
+        """Coded planes with their basis and the rest in float16, or all in float32; the aperture in single bits."""
+        rest = np.float16 if self.coded else np.float32
+        tensors: dict[str, NDArray[Any]] = {
+            name: value.detach().cpu().numpy().astype(rest)
+            for name, value in self.network.state_dict().items()
+            if not (self.coded and name.endswith(".plane"))
+        }
+        for i, plane in enumerate(self.coded):
+            tensors |= {_plane_name(i): plane.packed, _plane_name(i) + BASIS: plane.basis}
         if self.support is not None:
             tensors["support"] = np.packbits(self.support)
-        config = {"layout": self.network.layout.to_dict(), "native_shape": list(self.native_shape), "bits": self.bits}
-        return tensors, config
+        return tensors, {"layout": self.network.layout.to_dict(), "native_shape": list(self.native_shape)}
 
     @classmethod
     def restore(cls, grid: Grid, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> InrReconstruction:
         """Inverse of :meth:`dump`."""
         y, x = (int(n) for n in config["native_shape"])
         network = ImplicitField(Layout.from_dict(config["layout"]))
-        parameters = {}
-        for name in network.state_dict():
-            parts = {part: tensors[name + part] for part in ("", SCALE) if name + part in tensors}
-            parameters[name] = torch.from_numpy(unpack(parts))
-        network.load_state_dict(parameters)
+        parameters = {name: np.asarray(tensors[name]) for name in network.state_dict()}
+        coded = []
+        for name in map(_plane_name, range(len(network.branches))):
+            if name + BASIS in tensors:
+                coded.append(CodedPlane.unpack(tensors[name], tensors[name + BASIS], network.layout.plane_shape))
+                parameters[name] = coded[-1].plane()
+        network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in parameters.items()})
         bits = tensors.get("support")
         support = None if bits is None else np.unpackbits(bits, count=y * x).reshape(y, x).astype(bool)
-        return cls(network, (y, x), support, grid, bits=int(config["bits"]))
+        return cls(network, (y, x), support, grid, coded=coded)
+
+
+def _plane_name(branch: int) -> str:
+    return f"branches.{branch}.plane"

@@ -11,6 +11,7 @@ import torch
 from fpmtools import Problem
 
 WARM_UP = 0.2  # share of the steps in which a one-cycle rate rises
+GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly however many they are
 
 
 class Schedule(ABC):
@@ -37,16 +38,17 @@ class Schedule(ABC):
 
 
 class OneCycle(Schedule):
-    """Random LED batches at random depths; the step size rises along a cosine, then falls to zero along one."""
+    """Random LED batches, depths evenly spread; the step size rises along a cosine, then falls to zero along one."""
 
     def __init__(self, options: Any, problem: Problem) -> None:
         super().__init__(options, problem)
         self.total = options.steps
+        self._start = float(torch.rand((), generator=problem.generator()))
 
     def at(self, step: int) -> tuple[list[float], list[int], float]:
-        """One random depth, uniform in the range."""
+        """One depth, far from those of the steps before."""
         low, high = self.problem.z_range
-        z = low + (high - low) * float(torch.rand((), generator=self.problem.generator(step)))
+        z = low + (high - low) * ((self._start + step * GOLDEN) % 1)
         rise = max(1.0, WARM_UP * self.total)
         turn = (step + 1) / rise - 1 if step < rise else (step - rise) / (self.total - rise)
         lr = self.options.lr * (1 + math.cos(math.pi * turn)) / 2

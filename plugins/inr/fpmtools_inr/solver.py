@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import torch
 
 from fpmtools import Grid, PlaneStack, Problem, Progress, Reconstruction, Solver, option
-from fpmtools_inr.network import ImplicitField, Layout
-from fpmtools_inr.reconstruction import InrReconstruction
+from fpmtools_inr.network import ACTIVATIONS, ImplicitField, Layout
+from fpmtools_inr.reconstruction import InrReconstruction, code
 from fpmtools_inr.schedule import Schedule
 
 
@@ -24,7 +24,7 @@ from fpmtools_inr.schedule import Schedule
 class Options:
     # The network
     features: int | None = option(
-        None, "Q: features per pixel of the plane M and per z node; none: 32 in 3-D, 16 in 2-D", minimum=1
+        None, "Q: features per pixel of the plane M and per z node; none: 64 in 3-D, 16 in 2-D", minimum=1
     )
     plane: float | None = option(
         None, "pixels of M per object pixel along each axis; none: 1, or with grid=camera as published", minimum=0.01,
@@ -36,21 +36,22 @@ class Options:
     hidden: int | None = option(None, "width of the two hidden layers; none: 32 in 3-D, 16 in 2-D", minimum=1)
     joint: bool = option(True, "one network for amplitude and phase, instead of one each")
     layer_norm: bool = option(False, "layer norm after each hidden layer")
+    activation: str = option("silu", "what follows each hidden layer", choices=tuple(ACTIVATIONS))
     plane_scale: float = option(2e-4, "standard deviation of M before training", minimum=0)
     # The fit
     schedule: str = option(
         "one-cycle",
-        "one-cycle: `steps` steps at random z, lr rising and falling; epochs: planes uniform and random in turn, lr "
-        "decaying in steps, LEDs in order of NA",
+        "one-cycle: `steps` steps at z spread evenly, lr rising and falling; epochs: planes uniform and random in "
+        "turn, lr decaying in steps, LEDs in order of NA",
         choices=("one-cycle", "epochs"),
     )
     steps: int = option(600, "steps of the one-cycle schedule", minimum=1)
     epochs: int = option(15, "epochs of the epochs schedule", minimum=1)
     lr: float = option(0.003, "Adam's (highest) step size", minimum=1e-6, maximum=1)
-    plane_lr: float = option(10.0, "Adam's step size of M as a multiple of lr", minimum=0.01, maximum=1000)
+    plane_lr: float = option(5.0, "Adam's step size of M as a multiple of lr", minimum=0.01, maximum=1000)
     lr_decay_epochs: int = option(6, "epochs between decays of lr (epochs schedule)", minimum=1)
     lr_decay: float = option(0.1, "factor of each decay (epochs schedule)", minimum=1e-3, maximum=1)
-    led_batch: int = option(16, "LEDs per step", minimum=1)
+    led_batch: int = option(12, "LEDs per step", minimum=1)
     dark_weight: float = option(
         0.5, "p in the weights (mean intensity)^-p of the LEDs; 0 treats all alike", minimum=0, maximum=2
     )
@@ -62,7 +63,12 @@ class Options:
         choices=("critical", "camera"),
     )
     band_limit: bool = option(True, "render only what lies inside the synthetic aperture")
-    stored_bits: int = option(8, "bits of each feature of M in the result", choices=(8, 16, 32))
+    stored_error: float = option(
+        0.007,
+        "rms error of the field (clear sample: 1) that storing it may cause; 0: all in float32",
+        minimum=0,
+        maximum=1,
+    )
     mixed_precision: str = option(
         "auto", "run the network in bfloat16; auto: where the processor has it", choices=("auto", "on", "off")
     )
@@ -74,6 +80,7 @@ PAPER = {
     "hidden": 32,
     "z_nodes": 5,
     "joint": False,
+    "activation": "relu",
     "schedule": "epochs",
     "lr": 1e-3,
     "plane_lr": 1.0,
@@ -81,7 +88,7 @@ PAPER = {
     "dark_weight": 0.0,
     "grid": "camera",
     "band_limit": False,
-    "stored_bits": 32,
+    "stored_error": 0.0,
     "mixed_precision": "on",
 }
 
@@ -151,11 +158,12 @@ class FpmInr(Solver[State]):
             nodes = math.ceil((high - low) / (2 * depth)) + 1
         return Layout(
             (max(2, plane[0]), max(2, plane[1])),
-            options.features or (32 if volume else 16),
+            options.features or (64 if volume else 16),
             nodes if volume else 1,
             options.hidden or (32 if volume else 16),
             1 if options.joint else 2,
             options.layer_norm,
+            options.activation,
         )
 
     def step(self, state: State) -> Progress:
@@ -199,8 +207,9 @@ class FpmInr(Solver[State]):
         grid = Grid(problem.output_shape, forward.extent_um, problem.z_range)
         support = forward.synthetic_support() if self.options.band_limit else None
         flat = problem.z_range[0] == problem.z_range[1] and self.options.grid == "critical"
-        bits = 32 if flat else self.options.stored_bits
-        volume = InrReconstruction(copy.deepcopy(state.network), forward.object_shape, support, grid, bits=bits)
+        network = copy.deepcopy(state.network)
+        coded = [] if flat or self.options.stored_error == 0 else code(network, self.options.stored_error)
+        volume = InrReconstruction(network, forward.object_shape, support, grid, coded=coded)
         if not flat:
             return volume
         return PlaneStack(volume.native_field(problem.z_um[0])[None], problem.z_um, grid)

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from fpmtools.errors import DataError
 from fpmtools.optics import Optics, Shape, frequency_axes, interpolate_spectrum
+
+EDGE = 0.15  # of the objective's NA: how near to the pupil's edge an LED's position is doubted
+DARK, BRIGHT = 1 / 3, 2 / 3  # of the bright-field mean: an image below is dark field, one above bright field
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,25 @@ class Dataset:
         """[led] bool, True where the LED's direct light enters the objective."""
         return np.asarray(np.linalg.norm(self.na, axis=1) <= self.optics.na)
 
+    @cached_property
+    def means(self) -> NDArray[np.float64]:
+        """[led] mean intensity of each image."""
+        return np.array([float(np.mean(image, dtype=np.float64)) for image in self.intensities])
+
+    @property
+    def contradictory(self) -> NDArray[np.bool_]:
+        """[led] bool, True where an image shows that its LED cannot stand where the data say.
+
+        That is, where |NA| lies within :data:`EDGE` of the objective's, so that a small error puts the LED on the wrong
+        side of the pupil's edge, and the image is dark although the LED should be bright field, or the reverse. Such
+        an LED asks for light that no object can send, and ruins the reconstruction of all the others.
+        """
+        bright, distance = self.bright_field, np.linalg.norm(self.na, axis=1)
+        level = float(np.quantile(self.means[bright], 0.75)) if bright.any() else np.inf
+        near = np.abs(distance / self.optics.na - 1) < EDGE
+        contradicted = np.where(bright, self.means < DARK * level, self.means > BRIGHT * level)
+        return np.asarray(near & contradicted & (level > 0))
+
     @property
     def planes_um(self) -> tuple[float, ...]:
         """The z to reconstruct at unless told otherwise, µm.
@@ -148,6 +171,20 @@ class Dataset:
         if self.pupil is not None and self.pupil.shape != self.image_shape:
             raise DataError(f"{self.name}: pupil {self.pupil.shape} must have the images' shape {self.image_shape}")
         return self
+
+    def check(self, *, upsample: float | None = None, all_leds: bool = False) -> list[str]:
+        """Say in plain words what will not work well, see :meth:`Optics.check`; empty when all is well.
+
+        ``all_leds``: LEDs that contradict their images are kept, not left out.
+        """
+        found = self.optics.check(self.na, self.image_shape, upsample=upsample)
+        if count := int(self.contradictory.sum()):
+            fate = "" if all_leds else "they are left out (--all-leds keeps them); "
+            found.append(
+                f"{count} of {self.n_leds} LEDs near the edge of the pupil are dark where their positions say bright, "
+                f"or the reverse: {fate}check LED positions, NA and wavelength"
+            )
+        return found
 
     def crop(self, y: int, x: int, height: int, width: int) -> Dataset:
         """The region of interest of ``height`` × ``width`` camera pixels whose first pixel is (y, x)."""

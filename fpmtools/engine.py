@@ -92,6 +92,7 @@ def prepare(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
+    all_leds: bool = False,
 ) -> Problem:
     """Put a data set on a device and on its sampling plan's grids.
 
@@ -105,6 +106,8 @@ def prepare(
         See :meth:`SamplingPlan.choose`.
     subpixel
         Keep each LED's exact shift (True) or round it to the Fourier grid.
+    all_leds
+        Keep LEDs whose images contradict their positions (:attr:`Dataset.contradictory`), which are left out else.
     solver
         Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
     """
@@ -120,20 +123,22 @@ def prepare(
     wish = {"critical_grid": True, "subpixel": True, **(solver.grid() if solver else {})}
     critical_grid = wish["critical_grid"] if critical_grid is None else critical_grid
     subpixel = wish["subpixel"] if subpixel is None else subpixel
-    plan = SamplingPlan.choose(dataset, upsample=upsample, critical=critical_grid)
-    scale = intensity_scale(dataset)
+    contradictory = dataset.contradictory
+    used = dataset if all_leds or not contradictory.any() else dataset.select(np.flatnonzero(~contradictory))
+    plan = SamplingPlan.choose(used, upsample=upsample, critical=critical_grid)
+    scale = intensity_scale(used)
     forward = ForwardModel(
-        dataset.optics,
-        dataset.na,
+        used.optics,
+        used.na,
         plan.image_shape,
         plan.object_shape,
         pixel_um=plan.pixel_um,
-        pupil=dataset.pupil,
+        pupil=used.pupil,
         subpixel=subpixel,
         device=where,
         dtype=DTYPES[dtype],
     )
-    amplitudes = plan.amplitudes(dataset, scale, forward.real_dtype).to(where)
+    amplitudes = plan.amplitudes(used, scale, forward.real_dtype).to(where)
     return Problem(dataset, forward, amplitudes, planes, plan.output_shape, scale, seed)
 
 
@@ -315,6 +320,7 @@ def _fingerprint(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
         "z_um": list(problem.z_um),
         "grids": [list(forward.image_shape), list(forward.object_shape), list(problem.output_shape)],
         "subpixel": forward.subpixel,
+        "leds": len(forward.na),
         "dtype": str(forward.dtype),
         "seed": problem.seed,
         "data": problem.dataset.digest,
@@ -386,6 +392,7 @@ def reconstruct(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
+    all_leds: bool = False,
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Reconstruction:
@@ -409,5 +416,6 @@ def reconstruct(
         upsample=upsample,
         critical_grid=critical_grid,
         subpixel=subpixel,
+        all_leds=all_leds,
     )
     return solve(problem, solver, budget_s=budget_s, on_progress=on_progress).reconstruction

@@ -478,6 +478,5 @@ class SamplingPlan:
 
 def intensity_scale(dataset: Dataset) -> float:
     """The intensity that counts as 1: the mean of the bright-field images (of the brightest, if all are dark field)."""
-    means = np.array([float(np.mean(image, dtype=np.float64)) for image in dataset.intensities])
-    bright = dataset.bright_field
+    means, bright = dataset.means, dataset.bright_field
     return float(means[bright].mean() if bright.any() else means.max())

@@ -43,7 +43,7 @@ class Problem:
     """All that a solver is given. Everything is on ``forward.device`` and on the sampling plan's grids.
 
     ``amplitudes`` [led, y, x] real: square roots of the measured intensities, scaled so that the mean bright-field
-    intensity is 1; order of the data set (``dataset.order`` visits them by ascending |NA|).
+    intensity is 1. The LEDs are those of ``forward.na``, the data set's without any that contradict their images.
     ``z_um``: the planes to reconstruct, ascending, at least one. ``z_range`` = (first, last): a solver with a
     continuous z covers all of it. ``output_shape`` (y, x): the size at which the result is shown by default.
     """
@@ -64,7 +64,7 @@ class Problem:
     @property
     def order(self) -> list[int]:
         """LED indices by ascending |NA|."""
-        return cast(list[int], self.dataset.order.tolist())
+        return cast(list[int], np.argsort(np.linalg.norm(self.forward.na, axis=1), kind="stable").tolist())
 
     @property
     def device(self) -> torch.device:

@@ -7,9 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fpmtools import engine
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError
+from fpmtools.metrics import score
 from fpmtools.optics import Optics, frequency_axes
+from fpmtools.simulation import simulate
 
 OPTICS = Optics(wavelength_um=0.5, na=0.2, magnification=10, camera_pixel_um=8)
 
@@ -90,3 +93,36 @@ def test_the_digest_names_these_measurements():
     assert data.digest != data.with_optics(na=0.21).digest
     assert data.digest != small(intensities=broken((0, 0, 0), 9)).digest
     assert data.digest != data.select([1, 0, 2, 3]).digest
+
+
+def test_leds_that_their_images_contradict_are_found_and_left_out():
+    data = simulate("thin", image_shape=(40, 48), misaligned_na=0.02, photons=500)
+    actual = np.array(data.provenance["actual"]["na"])
+    wrong = (np.linalg.norm(actual, axis=1) <= data.optics.na) != data.bright_field
+    assert 3 < wrong.sum() < data.n_leds / 2
+    assert np.array_equal(data.contradictory, wrong)
+    assert f"{wrong.sum()} of {data.n_leds} LEDs" in data.check()[-1]
+    assert "left out" not in data.check(all_leds=True)[-1]
+
+    problem = engine.prepare(data)
+    assert np.array_equal(problem.forward.na, data.na[~wrong])
+    assert len(problem.amplitudes) == len(problem.order) == data.n_leds - wrong.sum()
+    assert len(engine.prepare(data, all_leds=True).amplitudes) == data.n_leds
+    for solver in ("ap", "adam"):
+        without, with_all = (
+            score(engine.reconstruct(data, solver, all_leds=every), data)["in_band_db"] for every in (False, True)
+        )
+        assert without > with_all + 6
+
+
+def test_leds_are_trusted_where_nothing_contradicts_them():
+    for sample in ("thin", "tilted"):
+        data = simulate(sample, image_shape=(24, 30), photons=200, vignetting=0.4)
+        assert not data.contradictory.any()
+        assert data.check() == data.optics.check(data.na, data.image_shape)
+    # Far from the pupil's edge an image's brightness says something of the sample or the exposure, not of the LED.
+    dark = data.contradictory.copy()
+    dark[data.order[0]] = True
+    images = np.where(dark[:, None, None], 0.01 * data.intensities, data.intensities)
+    assert not replace(data, intensities=images).contradictory.any()
+    assert not replace(data, na=data.na + 2 * data.optics.na).contradictory.any()

@@ -210,6 +210,9 @@ solving_options = _all_of(
         default=None,
         help="Round each LED's shift to the Fourier grid.",
     ),
+    click.option(
+        "--all-leds", is_flag=True, help="Keep LEDs that their images show to be elsewhere than the data say."
+    ),
 )
 result_options = _all_of(
     click.option(

@@ -170,7 +170,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "truth": dataset.truth is not None,
         "calibrated_pupil": dataset.pupil is not None,
         "sha256": dataset.digest,
-        "warnings": optics.check(dataset.na, shape),
+        "warnings": dataset.check(),
     }
 
 

@@ -97,7 +97,7 @@ def run(
         else:
             if threads is None and "OMP_NUM_THREADS" not in os.environ:
                 _inputs.set_threads(engine.suggested_threads(problem))
-            for warning in dataset.optics.check(dataset.na, dataset.image_shape, upsample=choices["upsample"]):
+            for warning in dataset.check(upsample=choices["upsample"], all_leds=choices["all_leds"]):
                 click.echo(f"warning: {warning}", err=True)
             outcome = _solve(problem, solver, shown, tracker, budget_s, checkpoint, resume)
             peak_mb = memory.mb()

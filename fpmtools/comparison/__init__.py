@@ -130,6 +130,7 @@ def compare(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
+    all_leds: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
     on_event: OnEvent | None = None,
@@ -203,12 +204,20 @@ def compare(
         timeout_s = DEFAULT_TIMEOUT[0] * budget_s + DEFAULT_TIMEOUT[1]
     common = _options(
         {"--device": device, "--dtype": dtype, "--threads": threads, "--budget": budget_s, "--upsample": upsample},
-        {"--no-critical-grid": critical_grid, "--pixel-rounding": subpixel, "--no-tracking": track},
+        {
+            "--no-critical-grid": critical_grid,
+            "--pixel-rounding": subpixel,
+            "--no-tracking": track,
+            "--all-leds": not all_leds,
+        },
         targets or {},
     )
     root = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="fpmtools-"))
     limits = Limits(timeout_s, memory_bytes)
     tell = on_event or (lambda title, event: None)
+    for dataset in datasets:
+        for warning in dataset.check(upsample=upsample, all_leds=all_leds):
+            tell(dataset.name, {"event": "line", "text": f"warning: {warning}"})
     known, trouble = evidence.installed_metrics()
     if trouble:
         tell("compare", {"event": "line", "text": f"other packages' metrics are left out, listing them: {trouble}"})

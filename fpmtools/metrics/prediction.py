@@ -56,7 +56,8 @@ def residual(reconstruction: Reconstruction, dataset: Dataset, *, planes: int = 
     Returns
     -------
     dict
-        ``per_led`` [led] float64; its means ``all``, ``bright`` and ``dark`` (None where there are no such LEDs).
+        ``per_led`` [led] float64; its means ``all``, ``bright`` and ``dark`` (None where there are no such LEDs),
+        without LEDs that contradict their images.
     """
     low, high = reconstruction.grid.z_range
     depths = np.linspace(low, high, planes) if high > low else np.array([low])
@@ -68,11 +69,12 @@ def residual(reconstruction: Reconstruction, dataset: Dataset, *, planes: int = 
         for z in depths:
             error = images.predicted(float(z), leds) - measured
             per_led[part] += (error**2).sum(axis=(-2, -1)) / (power * len(depths))
-    bright = dataset.bright_field
+    trusted = ~dataset.contradictory
+    bright, dark = dataset.bright_field & trusted, ~dataset.bright_field & trusted
     return {
-        "all": float(per_led.mean()),
+        "all": float(per_led[trusted].mean()),
         "bright": float(per_led[bright].mean()) if bright.any() else None,
-        "dark": float(per_led[~bright].mean()) if (~bright).any() else None,
+        "dark": float(per_led[dark].mean()) if dark.any() else None,
         "per_led": per_led,
     }
 
@@ -90,7 +92,7 @@ def prediction_error(
     inside = [z for z in (dataset.planes_um if z_um is None else z_um) if low <= z <= high] or [low, high]
     depths = list(dict.fromkeys(inside))
     images = _Images(reconstruction, dataset)
-    seen = sorted(set(range(dataset.n_leds)) - set(leds))
+    seen = sorted(set(np.flatnonzero(~dataset.contradictory).tolist()) - set(leds))
     best = np.full(dataset.image_shape, np.inf)
     squares = np.zeros((len(leds), *dataset.image_shape))
     measured = images.measured(leds)
@@ -116,8 +118,9 @@ def _misfit(images: _Images, z_um: float, leds: Sequence[int]) -> NDArray[np.flo
 def held_out_leds(dataset: Dataset, *, share: float = 0.1, seed: int = 0) -> list[int]:
     """LEDs to hold out: ``share`` of all, chosen at random where the rest still covers what they show.
 
-    Never the LED nearest to the axis; no two neighbours as long as others are left; and only LEDs of whose pupil the
-    rest sees 95 % or more, or the best covered ones. Raises :class:`DataError` for fewer than five LEDs.
+    Never the LED nearest to the axis, nor any that contradicts its image; no two neighbours as long as others are left;
+    and only LEDs of whose pupil the rest sees 95 % or more, or the best covered ones. Raises :class:`DataError` for
+    fewer than five LEDs.
     """
     na, count = dataset.na, max(1, round(share * dataset.n_leds))
     if dataset.n_leds < 5 or not 0 < share <= 0.5:
@@ -126,6 +129,7 @@ def held_out_leds(dataset: Dataset, *, share: float = 0.1, seed: int = 0) -> lis
     spacing = np.median(np.sort(apart, axis=1)[:, 1])
     covered = np.array([_covered(na, i, dataset.optics.na) for i in range(dataset.n_leds)])
     covered[dataset.order[0]] = -1
+    covered[dataset.contradictory] = -1
     enough = min(0.95, np.sort(covered)[-count])
     candidates = np.random.default_rng([seed, 4]).permutation(np.flatnonzero(covered >= enough))
     chosen: list[int] = []

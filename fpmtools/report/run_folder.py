@@ -152,6 +152,7 @@ def describe_problem(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
             "name": dataset.name,
             "digest": dataset.digest,
             "leds": dataset.n_leds,
+            "leds_used": len(problem.forward.na),
             "image_shape": list(dataset.image_shape),
             "defocus_um": dataset.defocus_um,
             "optics": dataset.optics.to_dict(),

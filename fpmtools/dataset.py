@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fpmtools.board import BoardCheck, check_board
 from fpmtools.errors import DataError
 from fpmtools.optics import Optics, Shape, frequency_axes, interpolate_spectrum
-
-EDGE = 0.15  # of the objective's NA: how near to the pupil's edge an LED's position is doubted
-DARK, BRIGHT = 1 / 3, 2 / 3  # of the bright-field mean: an image below is dark field, one above bright field
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,13 @@ class Truth:
             raise DataError(
                 f"truth: field {self.field.shape} and depth_um {self.depth_um.shape} must be one [y, x] shape"
             )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over field and depth: two reconstructions with the same are scored alike."""
+        sha = hashlib.sha256(np.ascontiguousarray(self.field, dtype=np.complex64).tobytes())
+        sha.update(np.ascontiguousarray(self.depth_um, dtype=np.float32).tobytes())
+        return sha.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -102,19 +107,10 @@ class Dataset:
         """[led] mean intensity of each image."""
         return np.array([float(np.mean(image, dtype=np.float64)) for image in self.intensities])
 
-    @property
-    def contradictory(self) -> NDArray[np.bool_]:
-        """[led] bool, True where an image shows that its LED cannot stand where the data say.
-
-        That is, where |NA| lies within :data:`EDGE` of the objective's, so that a small error puts the LED on the wrong
-        side of the pupil's edge, and the image is dark although the LED should be bright field, or the reverse. Such
-        an LED asks for light that no object can send, and ruins the reconstruction of all the others.
-        """
-        bright, distance = self.bright_field, np.linalg.norm(self.na, axis=1)
-        level = float(np.quantile(self.means[bright], 0.75)) if bright.any() else np.inf
-        near = np.abs(distance / self.optics.na - 1) < EDGE
-        contradicted = np.where(bright, self.means < DARK * level, self.means > BRIGHT * level)
-        return np.asarray(near & contradicted & (level > 0))
+    @cached_property
+    def board(self) -> BoardCheck:
+        """What the images say of where the LEDs stand, see :func:`fpmtools.board.check_board`."""
+        return check_board(self.na, self.means, self.optics.na)
 
     @property
     def planes_um(self) -> tuple[float, ...]:
@@ -133,11 +129,13 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over intensities, LED positions and optics: names these exact measurements."""
+        """SHA-256 over intensities, LED positions, optics and any calibrated pupil: names these measurements."""
         sha = hashlib.sha256(repr(sorted(self.optics.to_dict().items())).encode())
         sha.update(np.ascontiguousarray(self.na).tobytes())
         for image in self.intensities:
             sha.update(np.ascontiguousarray(image, dtype=np.float32).tobytes())
+        if self.pupil is not None:
+            sha.update(np.ascontiguousarray(self.pupil, dtype=np.complex64).tobytes())
         return sha.hexdigest()
 
     def validate(self) -> Dataset:
@@ -172,18 +170,27 @@ class Dataset:
             raise DataError(f"{self.name}: pupil {self.pupil.shape} must have the images' shape {self.image_shape}")
         return self
 
-    def check(self, *, upsample: float | None = None, all_leds: bool = False) -> list[str]:
+    def check(self, *, upsample: float | None = None, trust_leds: bool = False) -> list[str]:
         """Say in plain words what will not work well, see :meth:`Optics.check`; empty when all is well.
 
-        ``all_leds``: LEDs that contradict their images are kept, not left out.
+        ``trust_leds``: the LED positions are taken as they are, whatever :attr:`board` says.
         """
-        found = self.optics.check(self.na, self.image_shape, upsample=upsample)
-        if count := int(self.contradictory.sum()):
-            fate = "" if all_leds else "they are left out (--all-leds keeps them); "
+        found, board = self.optics.check(self.na, self.image_shape, upsample=upsample), self.board
+        if count := int(board.contradicted.sum()):
+            fate = "the positions are taken as they are"
+            if board.shift.any() and not trust_leds:
+                x, y = board.shift
+                left = int((board.left_out & ~board.dead).sum())
+                rest = f", {left} of them left out" if left else ""
+                fate = f"all are moved by NA ({x:+.4f}, {y:+.4f}){rest} (--trust-leds: not)"
             found.append(
                 f"{count} of {self.n_leds} LEDs near the edge of the pupil are dark where their positions say bright, "
-                f"or the reverse: {fate}check LED positions, NA and wavelength"
+                f"or the reverse: {fate}; check LED positions, NA and wavelength"
             )
+        if board.dead.any():
+            dead = ", ".join(map(str, np.flatnonzero(board.dead)[:5]))
+            fate = "kept" if trust_leds else "left out"
+            found.append(f"the image of LED {dead} is black although its light passes the objective: {fate}")
         return found
 
     def crop(self, y: int, x: int, height: int, width: int) -> Dataset:

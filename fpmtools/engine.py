@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,7 +92,7 @@ def prepare(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
-    all_leds: bool = False,
+    trust_leds: bool = False,
 ) -> Problem:
     """Put a data set on a device and on its sampling plan's grids.
 
@@ -106,8 +106,8 @@ def prepare(
         See :meth:`SamplingPlan.choose`.
     subpixel
         Keep each LED's exact shift (True) or round it to the Fourier grid.
-    all_leds
-        Keep LEDs whose images contradict their positions (:attr:`Dataset.contradictory`), which are left out else.
+    trust_leds
+        Take the LED positions as they are, and not as the images correct them (:attr:`Dataset.board`).
     solver
         Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
     """
@@ -123,8 +123,10 @@ def prepare(
     wish = {"critical_grid": True, "subpixel": True, **(solver.grid() if solver else {})}
     critical_grid = wish["critical_grid"] if critical_grid is None else critical_grid
     subpixel = wish["subpixel"] if subpixel is None else subpixel
-    contradictory = dataset.contradictory
-    used = dataset if all_leds or not contradictory.any() else dataset.select(np.flatnonzero(~contradictory))
+    used, board, shift = dataset, dataset.board, (0.0, 0.0)
+    if (board.shift.any() or board.left_out.any()) and not trust_leds:
+        shift = (float(board.shift[0]), float(board.shift[1]))
+        used = replace(dataset, na=dataset.na + board.shift).select(np.flatnonzero(~board.left_out))
     plan = SamplingPlan.choose(used, upsample=upsample, critical=critical_grid)
     scale = intensity_scale(used)
     forward = ForwardModel(
@@ -139,7 +141,7 @@ def prepare(
         dtype=DTYPES[dtype],
     )
     amplitudes = plan.amplitudes(used, scale, forward.real_dtype).to(where)
-    return Problem(dataset, forward, amplitudes, planes, plan.output_shape, scale, seed)
+    return Problem(dataset, forward, amplitudes, planes, plan.output_shape, scale, seed, shift)
 
 
 def solve(
@@ -179,7 +181,7 @@ def solve(
         raise OptionError(f"the budget must be a positive number of seconds, got {budget_s:g}")
     path = Path(checkpoint) if checkpoint is not None and solver.resumable() else None
     begun = time.perf_counter()
-    with _guarded(solver), _interruptible() as interrupted:
+    with _interruptible() as interrupted, _guarded(solver, interrupted):
         state, earlier = _start(problem, solver, path if resume else None)
         _synchronise(problem.device)
         setup = time.perf_counter() - begun
@@ -287,9 +289,14 @@ class _Run:
 
     def result(self) -> Reconstruction:
         with torch.no_grad():
-            reconstruction = self.solver.result(self.state)
+            reconstruction: object = self.solver.result(self.state)
+        if not isinstance(reconstruction, Reconstruction):
+            name, what = type(self.solver).__name__, type(reconstruction).__name__
+            raise SolverError(f"{name} failed: its result is a {what}, not a Reconstruction")
         _need_finite(reconstruction)
         reconstruction.metadata.setdefault("intensity_scale", self.problem.intensity_scale)
+        if any(self.problem.led_shift_na):
+            reconstruction.metadata["led_shift_na"] = list(self.problem.led_shift_na)
         return reconstruction
 
     def save_checkpoint(self) -> None:
@@ -320,7 +327,7 @@ def _fingerprint(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
         "z_um": list(problem.z_um),
         "grids": [list(forward.image_shape), list(forward.object_shape), list(problem.output_shape)],
         "subpixel": forward.subpixel,
-        "leds": len(forward.na),
+        "leds": [len(forward.na), *problem.led_shift_na],
         "dtype": str(forward.dtype),
         "seed": problem.seed,
         "data": problem.dataset.digest,
@@ -335,8 +342,8 @@ def _need_finite(reconstruction: Reconstruction) -> None:
 
 
 @contextmanager
-def _guarded(solver: Solver[Any]) -> Iterator[None]:
-    """Turn whatever goes wrong inside a solver into one clear line."""
+def _guarded(solver: Solver[Any], interrupted: threading.Event) -> Iterator[None]:
+    """Turn whatever goes wrong inside a solver into one clear line; it may exit, or interrupt itself."""
     name = type(solver).__name__
     try:
         yield
@@ -346,7 +353,9 @@ def _guarded(solver: Solver[Any]) -> Iterator[None]:
         raise OutOfMemoryError(
             f"{name} ran out of memory; use a smaller --roi, fewer planes, or smaller batches"
         ) from error
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and interrupted.is_set():
+            raise
         if "not enough memory" in str(error) or "out of memory" in str(error).lower():
             raise OutOfMemoryError(
                 f"{name} ran out of memory; use a smaller --roi, fewer planes, or smaller batches"
@@ -392,7 +401,7 @@ def reconstruct(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
-    all_leds: bool = False,
+    trust_leds: bool = False,
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Reconstruction:
@@ -416,6 +425,6 @@ def reconstruct(
         upsample=upsample,
         critical_grid=critical_grid,
         subpixel=subpixel,
-        all_leds=all_leds,
+        trust_leds=trust_leds,
     )
     return solve(problem, solver, budget_s=budget_s, on_progress=on_progress).reconstruction

@@ -103,6 +103,11 @@ def faults() -> list[Fault]:
     return list(_scan().faults)
 
 
+def built_in_solver(name: str) -> bool:
+    """Whether fpmtools itself supplies the solver of that name; looks into no other package."""
+    return any((entry.name, entry.distribution) == (name, GROUP) for entry in _entries()[0])
+
+
 def metric_function(name: str) -> Callable[[Any], float | None]:
     """The function that computes the metric called ``name``, imported and guarded: it raises only FpmError.
 

@@ -43,7 +43,8 @@ class Problem:
     """All that a solver is given. Everything is on ``forward.device`` and on the sampling plan's grids.
 
     ``amplitudes`` [led, y, x] real: square roots of the measured intensities, scaled so that the mean bright-field
-    intensity is 1. The LEDs are those of ``forward.na``, the data set's without any that contradict their images.
+    intensity is 1. The LEDs are those of ``forward.na``: the data set's, or, where its images show that
+    the board stands elsewhere, moved by ``led_shift_na`` (x, y) and without those that do not agree even then.
     ``z_um``: the planes to reconstruct, ascending, at least one. ``z_range`` = (first, last): a solver with a
     continuous z covers all of it. ``output_shape`` (y, x): the size at which the result is shown by default.
     """
@@ -55,6 +56,7 @@ class Problem:
     output_shape: Shape
     intensity_scale: float
     seed: int = 0
+    led_shift_na: tuple[float, float] = (0.0, 0.0)
 
     @property
     def z_range(self) -> tuple[float, float]:
@@ -74,9 +76,13 @@ class Problem:
     def first_guess(self) -> torch.Tensor:
         """Centred object spectrum [H, W] of the image of the LED nearest to the axis, as an amplitude without phase.
 
+        An image a hundred times darker than the brightest is passed over.
+
         What no LED's pupil covers is left at zero, since no measurement could ever change it.
         """
-        amplitude = self.amplitudes[self.order[0]].cpu().numpy()
+        power = self.amplitudes.square().mean((1, 2))
+        lit = (power >= 0.01 * power.max()).cpu()
+        amplitude = self.amplitudes[next(led for led in self.order if lit[led])].cpu().numpy()
         height, width = self.forward.object_shape
         spectrum = resize_spectrum(to_spectrum(amplitude), (height, width)) * (height * width / amplitude.size)
         spectrum = spectrum * self.forward.synthetic_support()

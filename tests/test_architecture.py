@@ -18,7 +18,7 @@ PLUGINS = sorted(p for p in (ROOT / "plugins").rglob("*.py") if "tests" not in p
 
 # A module may import those before it, never those after it.
 ROOMS = (
-    "errors", "storage", "records", "optics", "leds", "dataset", "forward", "phantom", "imaging", "simulation",
+    "errors", "storage", "records", "optics", "leds", "board", "dataset", "forward", "phantom", "imaging", "simulation",
     "catalogue", "formats", "reconstruction", "metrics", "solver", "planes", "registry", "engine", "evaluation",
     "comparison", "report", "cli",
 )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from fpmtools import engine
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError
-from fpmtools.metrics import score
+from fpmtools.metrics import residual, score
 from fpmtools.optics import Optics, frequency_axes
 from fpmtools.simulation import simulate
 
@@ -93,36 +93,80 @@ def test_the_digest_names_these_measurements():
     assert data.digest != data.with_optics(na=0.21).digest
     assert data.digest != small(intensities=broken((0, 0, 0), 9)).digest
     assert data.digest != data.select([1, 0, 2, 3]).digest
+    pupils = [np.full(data.image_shape, value, np.complex64) for value in (1, 1j)]
+    assert len({data.digest, *(replace(data, pupil=pupil).digest for pupil in pupils)}) == 3
+    field, depth = np.ones((4, 5), np.complex64), np.zeros((4, 5), np.float32)
+    assert Truth(field, depth).digest == Truth(field.copy(), depth).digest
+    assert len({Truth(f, d).digest for f, d in ((field, depth), (2 * field, depth), (field, depth + 1))}) == 3
 
 
-def test_leds_that_their_images_contradict_are_found_and_left_out():
+def test_a_shifted_board_is_put_right():
     data = simulate("thin", image_shape=(40, 48), misaligned_na=0.02, photons=500)
-    actual = np.array(data.provenance["actual"]["na"])
+    actual, board = np.array(data.provenance["actual"]["na"]), data.board
     wrong = (np.linalg.norm(actual, axis=1) <= data.optics.na) != data.bright_field
     assert 3 < wrong.sum() < data.n_leds / 2
-    assert np.array_equal(data.contradictory, wrong)
+    assert np.array_equal(board.contradicted, wrong)
+    error = np.linalg.norm(actual - data.na - board.shift, axis=1)
+    assert np.median(error) < 0.6 * np.median(np.linalg.norm(actual - data.na, axis=1))
     assert f"{wrong.sum()} of {data.n_leds} LEDs" in data.check()[-1]
-    assert "left out" not in data.check(all_leds=True)[-1]
+    assert "moved" not in data.check(trust_leds=True)[-1]
 
     problem = engine.prepare(data)
-    assert np.array_equal(problem.forward.na, data.na[~wrong])
-    assert len(problem.amplitudes) == len(problem.order) == data.n_leds - wrong.sum()
-    assert len(engine.prepare(data, all_leds=True).amplitudes) == data.n_leds
+    assert np.allclose(problem.forward.na, (data.na + board.shift)[~board.left_out])
+    assert len(problem.amplitudes) == len(problem.order) == data.n_leds - board.left_out.sum()
+    assert np.array_equal(engine.prepare(data, trust_leds=True).forward.na, data.na)
     for solver in ("ap", "adam"):
-        without, with_all = (
-            score(engine.reconstruct(data, solver, all_leds=every), data)["in_band_db"] for every in (False, True)
-        )
-        assert without > with_all + 6
+        found = engine.reconstruct(data, solver)
+        trusting = engine.reconstruct(data, solver, trust_leds=True)
+        assert score(found, data)["in_band_db"] > score(trusting, data)["in_band_db"] + 6
+        assert residual(found, data)["all"] < 0.4 * residual(trusting, data)["all"]
 
 
-def test_leds_are_trusted_where_nothing_contradicts_them():
+def wedge(data, cycles):
+    """Images of the same sample on a wedge: those of LEDs that stand elsewhere."""
+    step = data.optics.wavelength_um / (data.image_shape[1] * data.optics.pixel_um)
+    return replace(data, na=data.na - np.array([cycles * step, 0.0]))
+
+
+def test_a_wedge_on_the_sample_is_a_shifted_board():
+    data = simulate("thin", image_shape=(96, 120), on_grid=True)
+    for cycles in (0.5, 1):
+        tilted = wedge(data, cycles)
+        assert tilted.board.contradicted.any()
+        assert not tilted.board.left_out.any()
+        assert score(engine.reconstruct(tilted, "ap"), data)["psnr"] > 60
+        assert score(engine.reconstruct(tilted, "ap", trust_leds=True), data)["psnr"] < 30
+
+
+def test_positions_are_trusted_where_no_shift_explains_the_images():
     for sample in ("thin", "tilted"):
         data = simulate(sample, image_shape=(24, 30), photons=200, vignetting=0.4)
-        assert not data.contradictory.any()
+        assert not data.board.contradicted.any()
         assert data.check() == data.optics.check(data.na, data.image_shape)
-    # Far from the pupil's edge an image's brightness says something of the sample or the exposure, not of the LED.
-    dark = data.contradictory.copy()
-    dark[data.order[0]] = True
+    # A diffuser: brightness says nothing of where the light comes from.
+    edge = np.abs(np.linalg.norm(data.na, axis=1) / data.optics.na - 1) < 0.1
+    every_other = edge & (np.cumsum(edge) % 2 == 0)
+    images = np.where(every_other[:, None, None], 0.01 * data.intensities, data.intensities)
+    diffuser = replace(data, intensities=images)
+    assert np.array_equal(diffuser.board.contradicted, every_other)
+    assert not diffuser.board.shift.any()
+    assert not diffuser.board.left_out.any()
+    assert "taken as they are" in diffuser.check()[-1]
+    # Far from the edge brightness says something of the sample or the exposure.
+    dark = np.arange(data.n_leds) == data.order[0]
     images = np.where(dark[:, None, None], 0.01 * data.intensities, data.intensities)
-    assert not replace(data, intensities=images).contradictory.any()
-    assert not replace(data, na=data.na + 2 * data.optics.na).contradictory.any()
+    assert not replace(data, intensities=images).board.contradicted.any()
+    assert not replace(data, na=data.na + 2 * data.optics.na).board.contradicted.any()
+
+
+@pytest.mark.parametrize("solver", ["ap", "adam"])
+def test_a_dead_led_at_the_centre_is_left_out(solver):
+    data = simulate("thin", image_shape=(40, 48), photons=500)
+    dead = np.arange(data.n_leds) == data.order[0]
+    broken = replace(data, intensities=np.where(dead[:, None, None], 0, data.intensities))
+    assert np.array_equal(broken.board.dead, dead)
+    assert "black" in broken.check()[-1]
+    whole, found = (score(engine.reconstruct(d, solver), data)["in_band_db"] for d in (data, broken))
+    assert found > whole - 3
+    kept = engine.reconstruct(broken, solver, trust_leds=True)
+    assert np.abs(kept.native_field(0.0)).mean() > 0.05, "it starts from an image with light"

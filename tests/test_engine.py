@@ -25,7 +25,7 @@ class Options:
     steps: int = option(50, "number of steps", minimum=1, maximum=1000)
     pause_s: float = option(0.0, "length of a step", unit="s", minimum=0)
     fail_at: int | None = option(None, "step that goes wrong")
-    how: str = option("nan", "how it goes wrong", choices=("nan", "memory", "error"))
+    how: str = option("nan", "how it goes wrong", choices=("nan", "memory", "error", "interrupt", "exit", "text"))
     loud: bool = option(False, "nothing")
 
 
@@ -48,11 +48,18 @@ class Counter(Solver[dict[str, int]]):
                 raise MemoryError
             if self.options.how == "error":
                 raise ZeroDivisionError("a\nb")
-            loss = float("nan")
+            if self.options.how == "interrupt":
+                raise KeyboardInterrupt
+            if self.options.how == "exit":
+                raise SystemExit(130)
+            if self.options.how == "nan":
+                loss = float("nan")
         done = state["count"] >= self.options.steps or loss != loss
         return Progress(state["count"], self.options.steps, torch.tensor(loss), done)
 
     def result(self, state):
+        if self.options.how == "text":
+            return "not a reconstruction"
         problem = self.problem
         height, width = problem.forward.object_shape
         spectra = np.zeros((len(problem.z_um), height, width), np.complex64)
@@ -114,6 +121,13 @@ def test_ctrl_c_keeps_what_there_is(data):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_second_ctrl_c_ends_it(data):
+    solver = counter(steps=1000, pause_s=0.02)
+    with pytest.raises(KeyboardInterrupt):
+        engine.solve(engine.prepare(data), solver, on_progress=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_snapshots_do_not_cost_time_and_can_end_the_run(data):
     seen = []
 
@@ -141,7 +155,15 @@ def test_a_stopped_run_is_resumed_from_its_checkpoint(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("how", "word"), [("nan", "diverged"), ("memory", "out of memory"), ("error", "ZeroDivisionError: a b")]
+    ("how", "word"),
+    [
+        ("nan", "diverged"),
+        ("memory", "out of memory"),
+        ("error", "ZeroDivisionError: a b"),
+        ("interrupt", "Counter failed: KeyboardInterrupt"),
+        ("exit", "Counter failed: SystemExit: 130"),
+        ("text", "Counter failed: its result is a str, not a Reconstruction"),
+    ],
 )
 def test_what_goes_wrong_in_a_solver_is_one_line(data, how, word):
     with pytest.raises(SolverError, match=word) as error:

@@ -211,7 +211,7 @@ solving_options = _all_of(
         help="Round each LED's shift to the Fourier grid.",
     ),
     click.option(
-        "--all-leds", is_flag=True, help="Keep LEDs that their images show to be elsewhere than the data say."
+        "--trust-leds", is_flag=True, help="Take LED positions as they are, even where the images contradict them."
     ),
 )
 result_options = _all_of(

@@ -18,8 +18,18 @@ from fpmtools.cli._output import print_event, tell_step
 @click.option("--data", default="")
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--step", "wanted", multiple=True)
-def gather(folder: Path | None, data: str, threads: int | None, wanted: tuple[str, ...]) -> None:
-    """Measure and draw the run in FOLDER; without one, say which metrics are installed."""
+@click.option("--solver", "solvers", multiple=True)
+def gather(
+    folder: Path | None, data: str, threads: int | None, wanted: tuple[str, ...], solvers: tuple[str, ...]
+) -> None:
+    """Measure and draw the run in FOLDER; without one, say what the solvers can do, or which metrics are installed."""
+    if solvers:
+        from fpmtools.comparison import spec
+
+        for text in solvers:
+            can = spec.capabilities(spec.Spec.parse(text))
+            print_event({"event": "solver", "label": text, "capabilities": sorted(can)})
+        return
     if folder is None:
         from fpmtools import registry
 

@@ -97,7 +97,7 @@ def run(
         else:
             if threads is None and "OMP_NUM_THREADS" not in os.environ:
                 _inputs.set_threads(engine.suggested_threads(problem))
-            for warning in dataset.check(upsample=choices["upsample"], all_leds=choices["all_leds"]):
+            for warning in dataset.check(upsample=choices["upsample"], trust_leds=choices["trust_leds"]):
                 click.echo(f"warning: {warning}", err=True)
             outcome = _solve(problem, solver, shown, tracker, budget_s, checkpoint, resume)
             peak_mb = memory.mb()

@@ -130,7 +130,7 @@ def compare(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
-    all_leds: bool = False,
+    trust_leds: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
     on_event: OnEvent | None = None,
@@ -208,15 +208,16 @@ def compare(
             "--no-critical-grid": critical_grid,
             "--pixel-rounding": subpixel,
             "--no-tracking": track,
-            "--all-leds": not all_leds,
+            "--trust-leds": not trust_leds,
         },
         targets or {},
     )
-    root = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="fpmtools-"))
+    # Absolute, for a solver may change the folder that it works in.
+    root = Path(tempfile.mkdtemp(prefix="fpmtools-") if out is None else out).absolute()
     limits = Limits(timeout_s, memory_bytes)
     tell = on_event or (lambda title, event: None)
     for dataset in datasets:
-        for warning in dataset.check(upsample=upsample, all_leds=all_leds):
+        for warning in dataset.check(upsample=upsample, trust_leds=trust_leds):
             tell(dataset.name, {"event": "line", "text": f"warning: {warning}"})
     known, trouble = evidence.installed_metrics()
     if trouble:
@@ -310,7 +311,8 @@ def _save(dataset: Dataset, folder: Path, z_um: Sequence[float] | float | None) 
 
     planes = dataset.planes_um if z_um is None else tuple([z_um] if isinstance(z_um, int | float) else z_um)
     file = native.save(dataset, folder / f"{slug(dataset.name)}.safetensors")
-    return Source(dataset.name, dataset.digest, file, planes)
+    truth = dataset.truth.digest if dataset.truth is not None else None
+    return Source(dataset.name, dataset.digest, file.absolute(), planes, truth)
 
 
 def _plan(

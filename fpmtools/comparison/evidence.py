@@ -15,14 +15,11 @@ from typing import Any
 from fpmtools import metrics, registry
 from fpmtools.comparison import runs, steps
 from fpmtools.comparison.journal import Found, Journal
-from fpmtools.comparison.process import Patience, watch
-from fpmtools.comparison.runs import GOOD, Case, Limits, OnEvent, Source
+from fpmtools.comparison.process import Patience, ask, parse_event, watch
+from fpmtools.comparison.runs import GOOD, INTERRUPTED, Case, Limits, OnEvent, Source
 from fpmtools.dataset import Dataset
-from fpmtools.errors import EXIT_INTERRUPTED, DataError
+from fpmtools.errors import DataError
 from fpmtools.records import MetricRecord
-
-LISTING_S = 120.0  # that plugins may take to be listed
-INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -43,17 +40,10 @@ def installed_metrics() -> tuple[list[MetricRecord], str]:
 
     Where that process dies they are the built-in ones only, and the second is the reason.
     """
-    found: list[MetricRecord] = []
-
-    def on_line(line: str) -> None:
-        event = runs.parse_event(line)
-        if event["event"] == "metric":
-            found.append(MetricRecord(**event["record"]))
-
-    ending = watch([sys.executable, "-m", "fpmtools", "gather"], on_line, Patience(LISTING_S))
+    events, ending = ask([])
     if ending.code == 0:
-        return found, ""
-    return [own.record for own in registry.built_in_metrics()], ending.killed_by or ending.last_line
+        return [MetricRecord(**event["record"]) for event in events if event["event"] == "metric"], ""
+    return [own.record for own in registry.built_in_metrics()], ending.killed_by or ending.last_words
 
 
 def plan(
@@ -122,7 +112,8 @@ def gather_all(
         parts = {} if interrupted or stopped or run.lost else run.solve_parts()
         stopped = stopped or INTERRUPTED in parts.values()
         outcome = run.measure(parts, only_look=stopped)
-        stopped = stopped or outcome is None
+        if outcome is None:
+            stopped, outcome = True, run.measure(parts, only_look=True)
         found.append(
             _merged(record, outcome or {}, run.missing(parts)) | ({"gathering": INTERRUPTED} if stopped else {})
         )
@@ -154,7 +145,7 @@ class _Run:
                 record = runs.run(case, self.root, self.limits, self._in_phase(part.phase))
             good = record["status"] in GOOD
             ends[part.name] = "" if good else f"the solve {part.phase} {record['status']}: {record['reason']}"
-            if record["status"] == INTERRUPTED:
+            if INTERRUPTED in (record["status"], record.get("gathering")):
                 ends[part.name] = INTERRUPTED
                 break
         return ends
@@ -188,13 +179,12 @@ class _Run:
             if reason == INTERRUPTED:
                 return None
             found, begun = journal.read()
+            todo = [step for step in todo if step not in found and not self.lost]
             # Who dies before the first step would die again.
-            for culprit in ([begun] if begun else todo) if reason else []:
+            for culprit in [begun] if begun else todo:
                 journal.end(culprit, Found(reason=reason))
             found, _ = journal.read()
             todo = [step for step in todo if step not in found and not self.lost]
-            if not reason:
-                break
         return {step: found[step] for step in wanted if step in found}
 
     def _steps(self, parts: Mapping[str, str]) -> list[str]:
@@ -206,18 +196,18 @@ class _Run:
         return wanted
 
     def _attempt(self, place: Path, todo: Sequence[str], on_event: OnEvent) -> str:
-        """Take steps in one process; why it ended early, empty where it did not."""
+        """Take steps in one process; why it ended early, if it did."""
         words = [word for step in todo for word in ("--step", step)]
         command = [sys.executable, "-m", "fpmtools", "gather", str(place), "--data", str(self.case.source.file), *words]
         if "--threads" in self.case.words:
             command += ["--threads", self.case.words[self.case.words.index("--threads") + 1]]
         ending = watch(
             command,
-            lambda line: on_event(self.case.title, runs.parse_event(line)),
+            lambda line: on_event(self.case.title, parse_event(line)),
             Patience(silent_s=self.limits.step_s),
             self.limits.memory_bytes,
         )
-        return INTERRUPTED if ending.code == EXIT_INTERRUPTED else runs.died_of(ending, self.limits)
+        return INTERRUPTED if ending.interrupted else runs.died_of(ending, self.limits)
 
     def _in_phase(self, phase: str) -> OnEvent:
         return lambda title, event: self.on_event(title, {**event, "phase": phase})

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
+import json
 import math
 import os
-import queue
+import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import Any, Literal
 
 LOOK_EVERY_S = 0.05
 PATIENCE = 2  # Ctrl-C this often is passed on; once more, and the program is killed
+LISTING_S = 120.0  # that plugins may take to say what they offer
+READ_BYTES = 1 << 14  # between two looks; the program waits while no more is read
+PIPE_BYTES = 1 << 20  # at most, that are still in a pipe when its writer has ended
+LINE_LIMIT = 1 << 16  # characters; a line that is longer is handed on in pieces
+REASON_LIMIT = 1000  # characters
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a program ended: its exit code (negative: by that signal), who ended it, and its last line on stderr."""
+    """How a program ended: its exit code (negative: by that signal), who ended it, and its last line on stderr.
+
+    ``interrupted``: Ctrl-C reached this process meanwhile, whatever the program made of it.
+    """
 
     code: int
     by: Literal["itself", "time limit", "memory limit"]
     last_line: str
+    interrupted: bool = False
 
     @property
     def killed_by(self) -> str:
@@ -37,6 +50,12 @@ class Ending:
         except ValueError:
             name = str(-self.code)
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+    @property
+    def last_words(self) -> str:
+        """Its last line, where that may say why it ended: not an event, nor a warning."""
+        line = str(parse_event(self.last_line).get("text", ""))
+        return "" if line.startswith("warning: ") else line.removeprefix("error: ")[:REASON_LIMIT]
 
 
 @dataclass
@@ -60,32 +79,44 @@ def watch(
     passed on and waited for; the third one kills.
     """
     patience = patience or Patience()
-    with _started(command) as process:
+    with _started(command) as process, _ctrl_c_passed_on(process) as pressed:
         assert process.stderr is not None
-        lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        reader = threading.Thread(target=_read, args=(process.stderr, lines), daemon=True)
-        reader.start()
+        said = _Lines(process.stderr.fileno(), on_line)
         begun, heard = time.monotonic(), math.inf
         by: Literal["itself", "time limit", "memory limit"] = "itself"
-        last, interrupts = "", 0
-        while process.poll() is None:
-            try:
-                if found := _pass_on(lines, on_line, LOOK_EVERY_S):
-                    last, heard = found, time.monotonic()
-                now = time.monotonic()
-                if now - begun > (patience.total_s or math.inf) or now - heard > (patience.silent_s or math.inf):
-                    by = "time limit"
-                elif memory_bytes is not None and resident_bytes(process.pid) > memory_bytes:
-                    by = "memory limit"
-                if by != "itself":
-                    break
-            except KeyboardInterrupt:
-                interrupts += 1
-                process.send_signal(signal.SIGINT if interrupts <= PATIENCE else signal.SIGKILL)
+        while process.poll() is None and by == "itself":
+            if said.take(LOOK_EVERY_S):
+                heard = time.monotonic()
+            now = time.monotonic()
+            if now - begun > (patience.total_s or math.inf) or now - heard > (patience.silent_s or math.inf):
+                by = "time limit"
+            elif memory_bytes is not None and resident_bytes(process.pid) > memory_bytes:
+                by = "memory limit"
         _kill_all(process)
-        reader.join(timeout=1)
-        last = _pass_on(lines, on_line, 0) or last
-    return Ending(process.returncode, by, last)
+        said.take_rest()
+    return Ending(process.returncode, by, said.last, bool(pressed))
+
+
+def ask(words: Sequence[str]) -> tuple[list[dict[str, Any]], Ending]:
+    """What ``fpmtools gather`` with these words tells of the installed plugins: its events, and how it ended.
+
+    Raises :class:`KeyboardInterrupt` on Ctrl-C: nothing is lost yet.
+    """
+    events: list[dict[str, Any]] = []
+    command = [sys.executable, "-m", "fpmtools", "gather", *words]
+    ending = watch(command, lambda line: events.append(parse_event(line)), Patience(LISTING_S))
+    if ending.interrupted:
+        raise KeyboardInterrupt
+    return events, ending
+
+
+def parse_event(line: str) -> dict[str, Any]:
+    """A line of ``--progress json``, or any other line as it is."""
+    try:
+        event = json.loads(line) if line.startswith("{") else None
+    except (ValueError, RecursionError):
+        event = None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else {"event": "line", "text": line}
 
 
 def resident_bytes(pid: int) -> int:
@@ -96,16 +127,13 @@ def resident_bytes(pid: int) -> int:
 
 
 @contextmanager
-def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     # In a session of its own the terminal's Ctrl-C does not reach it directly; it would arrive twice otherwise.
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
         start_new_session=True,
     )
     with process:
@@ -115,26 +143,69 @@ def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
             _kill_all(process)
 
 
-def _kill_all(process: subprocess.Popen[str]) -> None:
+@contextmanager
+def _ctrl_c_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Signals of Ctrl-C that arrive meanwhile, which are the program's; only the main thread gets any."""
+    pressed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield pressed
+        return
+
+    def pass_on(number: int, frame: Any) -> None:
+        pressed.append(number)
+        process.send_signal(signal.SIGINT if len(pressed) <= PATIENCE else signal.SIGKILL)
+
+    signal.signal(signal.SIGINT, pass_on)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _kill_all(process: subprocess.Popen[bytes]) -> None:
     """The process and what it has started; its session is its own."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _read(stream: IO[str], lines: queue.SimpleQueue[str]) -> None:
-    with contextlib.suppress(ValueError):  # closed under it: something the program started still holds the pipe
-        for line in stream:
-            lines.put(line.rstrip("\n"))
+class _Lines:
+    """The lines that arrive in a pipe, handed on to ``on_line``; ``last`` is the last that is not empty."""
 
+    def __init__(self, pipe: int, on_line: Callable[[str], None]) -> None:
+        self.last = ""
+        self._pipe, self._on_line = pipe, on_line
+        self._decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
+        self._begun = ""
+        self._open = True
 
-def _pass_on(lines: queue.SimpleQueue[str], on_line: Callable[[str], None], wait_s: float) -> str:
-    """Hand on the lines that are there, or the first within ``wait_s``; the last that is not empty."""
-    last = ""
-    with contextlib.suppress(queue.Empty):
-        line = lines.get(timeout=wait_s) if wait_s else lines.get_nowait()
-        while True:
-            last = line.strip() or last
-            on_line(line)
-            line = lines.get_nowait()
-    return last
+    def take(self, wait_s: float) -> bool:
+        """Hand on what is there or comes within ``wait_s``, but not without end; whether there was a line."""
+        if not self._open:
+            time.sleep(wait_s)
+            return False
+        if not self._ready(wait_s):
+            return False
+        data = os.read(self._pipe, READ_BYTES)
+        self._open = bool(data)
+        *lines, self._begun = (self._begun + self._decoder.decode(data, final=not data)).split("\n")
+        if len(self._begun) >= LINE_LIMIT:
+            lines, self._begun = [*lines, self._begun], ""
+        return self._hand_on(lines)
+
+    def take_rest(self) -> None:
+        """Hand on what a program that has ended left; what it started, in a session of its own, may still write."""
+        for _ in range(PIPE_BYTES // READ_BYTES):
+            if self._open and self._ready(0):
+                self.take(0)
+        self._hand_on([self._begun] if self._begun else [])
+
+    def _ready(self, wait_s: float) -> bool:
+        return bool(select.select([self._pipe], [], [], wait_s)[0])
+
+    def _hand_on(self, lines: Sequence[str]) -> bool:
+        for line in lines:
+            self.last = line.strip() or self.last
+            self._on_line(line)
+        return bool(lines)

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from fpmtools.comparison.journal import Found, Journal
-from fpmtools.comparison.process import Ending, Patience, watch
+from fpmtools.comparison.process import Ending, Patience, parse_event, watch
 from fpmtools.comparison.spec import Spec, slug
 from fpmtools.comparison.steps import MEASURING
 from fpmtools.comparison.tracking import LOOKING
-from fpmtools.errors import EXIT_INTERRUPTED, FpmError
 from fpmtools.reconstruction import RESULT_FILE
 
 RUN_FILE = "run.json"
 GOOD = frozenset({"done", "reached", "stopped"})
+INTERRUPTED = "interrupted"  # a status; as "gathering" of a record: Ctrl-C came when it had been solved
 HOPELESS = frozenset({"timed out", "out of memory"})  # another repeat would cost as much and end the same way
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 NO_TRACKING = "--no-tracking"
@@ -28,12 +28,13 @@ _ASIDE = frozenset({"--data", "--out", "--step"})  # what says nothing about how
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as the runs read it."""
+    """A data set as the runs read it; ``truth`` is the truth's digest, which the numbers of a run depend on."""
 
     name: str
     digest: str
     file: Path
     z_um: tuple[float, ...]
+    truth: str | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def run_all(
                 if reason
                 else run(case, root, limits, on_event, steps[case.source.name])
             )
-        interrupted = interrupted or "interrupted" in (found["status"], found.get("gathering"))
+        interrupted = interrupted or INTERRUPTED in (found["status"], found.get("gathering"))
         if found["status"] in HOPELESS:
             hopeless[case.title] = f"an earlier repeat ended as {found['status']}"
         records.append({**found, **case.identity, "data": {**found.get("data", {}), **case.identity["data"]}})
@@ -158,12 +159,7 @@ def run_all(
 
 def _unable(case: Case) -> str:
     """Why a solver cannot do what is asked, by its own account; empty when it says nothing against it."""
-    from fpmtools import registry
-
-    try:
-        can = registry.find(case.spec.solver).record.capabilities
-    except FpmError:
-        return ""  # its run says what is wrong
+    can = case.spec.capabilities
     if can and len(case.source.z_um) > 1 and not can & {"z-stack", "continuous-z"}:
         return f"solver {case.spec.solver!r} takes one plane, not {len(case.source.z_um)}; give one with --z"
     return ""
@@ -209,22 +205,27 @@ def _attempt(
     words = [word for step in steps for word in ("--step", step)]
     command = [sys.executable, "-m", "fpmtools", *case.words, *words, "--out", str(place)]
     ending = watch(command, on_line, patience, limits.memory_bytes)
-    if not (place / RUN_FILE).is_file():
-        status, reason = _failure(ending, said.get("error", {}), limits)
-        return {"status": status, "reason": reason}, last == LOOKING and ending.code < 0
-    record = _record(place)
-    if last == MEASURING and (begun := journal.read()[1]):
-        if ending.code == EXIT_INTERRUPTED and record["status"] != "interrupted":
-            return {**record, "gathering": "interrupted"}, False
+    ended, begun = (place / RUN_FILE).is_file(), journal.read()[1]
+    record = _record(place) if ended else _failure(ending, said.get("error", {}), limits)
+    if ending.interrupted:
+        return record | ({"gathering": INTERRUPTED} if begun or record["status"] != INTERRUPTED else {}), False
+    if not ended:
+        return record, last == LOOKING and ending.code < 0
+    if begun:
         journal.end(begun, Found(reason=died_of(ending, limits)))
+    if record["status"] == INTERRUPTED:  # by itself, not by Ctrl-C
+        record |= {"status": "failed", "reason": "it interrupted itself"}
     return record, False
 
 
 def died_of(ending: Ending, limits: Limits) -> str:
-    """Why a process that took steps ended before it should have; empty where it did not."""
-    if why := limits.exceeded(ending, limits.step_s) or ending.killed_by:
-        return why
-    return "" if ending.code in (0, EXIT_INTERRUPTED) else ending.last_line.removeprefix("error: ")
+    """Why a process that took steps ended before it should have."""
+    return (
+        limits.exceeded(ending, limits.step_s)
+        or ending.killed_by
+        or ending.last_words
+        or f"ended with exit code {ending.code}"
+    )
 
 
 def _record(place: Path) -> dict[str, Any]:
@@ -232,32 +233,26 @@ def _record(place: Path) -> dict[str, Any]:
     return {**record, "reason": _missed(record)}
 
 
-def parse_event(line: str) -> dict[str, Any]:
-    """A line of ``--progress json``, or any other line as it is."""
-    try:
-        event = json.loads(line) if line.startswith("{") else None
-    except ValueError:
-        event = None
-    return event if isinstance(event, dict) and "event" in event else {"event": "line", "text": line}
-
-
-def _failure(ending: Ending, error: Mapping[str, Any], limits: Limits) -> tuple[str, str]:
+def _failure(ending: Ending, error: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    """The record of a run without a result."""
+    status, reason = "failed", ending.last_words or f"ended with exit code {ending.code} without a result"
     if why := limits.exceeded(ending, limits.timeout_s):
-        return "timed out" if ending.by == "time limit" else "out of memory", why
-    if ending.code == EXIT_INTERRUPTED:
-        return "interrupted", "interrupted before it had a result"
-    if ending.killed_by:
-        return "failed", ending.killed_by
-    if error:
-        return str(error.get("status", "failed")), str(error.get("message", ""))
-    return "failed", ending.last_line.removeprefix("error: ") or f"ended with exit code {ending.code}"
+        status, reason = "timed out" if ending.by == "time limit" else "out of memory", why
+    elif ending.interrupted:
+        status, reason = INTERRUPTED, "interrupted before it had a result"
+    elif ending.killed_by:
+        reason = ending.killed_by
+    elif error:
+        status, reason = str(error.get("status", "failed")), str(error.get("message", ""))
+    return {"status": status, "reason": reason}
 
 
 def kept(case: Case, root: Path) -> dict[str, Any] | None:
-    """The record of an earlier run of the same case that has a result: the same measurements, and the same options."""
+    """The record of an earlier run of the same case that has a result: the same data and truth, the same options."""
     try:
-        found = _record(root / case.folder)
-        same = found["data"]["digest"] == case.source.digest and _options(found["command"][1:]) == _options(case.words)
+        found, source = _record(root / case.folder), case.source
+        same = (found["data"]["digest"], found["data"].get("truth", source.truth)) == (source.digest, source.truth)
+        same = same and _options(found["command"][1:]) == _options(case.words)
         if not same or found["status"] not in GOOD or not (root / case.folder / RESULT_FILE).is_file():
             return None
         Journal(root / case.folder).keep_only_values()  # what failed is tried again

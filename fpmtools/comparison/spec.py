@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fpmtools.comparison.process import ask
 from fpmtools.errors import OptionError, SolverError
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A solver with options, written ``name`` or ``name:key=value:key=value``."""
+    """A solver with options, written ``name`` or ``name:key=value:key=value``; ``capabilities`` where known."""
 
     label: str
     solver: str
     options: tuple[tuple[str, str], ...] = ()
+    capabilities: frozenset[str] = frozenset()
 
     @classmethod
     def parse(cls, text: str) -> Spec:
@@ -42,9 +45,11 @@ def slug(name: str) -> str:
 
 
 def check_solvers(solvers: Iterable[str]) -> list[Spec]:
-    """Parse the solvers and check their names and options; a plugin that is broken is left for its run to report."""
+    """Parse the solvers and check their names and options; a plugin that is broken is left for its run to report.
+
+    Solvers of other packages are looked at in a process of their own, which importing them may end.
+    """
     from fpmtools import registry
-    from fpmtools.solver import make_options
 
     specs = [Spec.parse(text) for text in solvers]
     if not specs:
@@ -54,8 +59,32 @@ def check_solvers(solvers: Iterable[str]) -> list[Spec]:
         if spec.folder in seen:
             raise OptionError(f"solver {spec.label!r} is named twice; for several runs of each use --repeats")
         seen.add(spec.folder)
-        try:
-            make_options(registry.solver_class(spec.solver), dict(spec.options))
-        except SolverError:
-            continue
-    return specs
+    others = tuple(spec for spec in specs if not registry.built_in_solver(spec.solver))
+    able = {spec: capabilities(spec) for spec in specs if spec not in others} | _capabilities_apart(others)
+    return [replace(spec, capabilities=able[spec]) for spec in specs]
+
+
+def capabilities(spec: Spec) -> frozenset[str]:
+    """What a solver can do, by its own account, once its name and options are checked; empty where it is broken."""
+    from fpmtools import registry
+    from fpmtools.solver import make_options
+
+    try:
+        make_options(registry.solver_class(spec.solver), dict(spec.options))
+        return frozenset(registry.find(spec.solver).record.capabilities)
+    except SolverError:
+        return frozenset()
+
+
+@functools.cache
+def _capabilities_apart(specs: tuple[Spec, ...]) -> dict[Spec, frozenset[str]]:
+    """:func:`capabilities` of each in another process, and after one that ends it in a fresh one."""
+    able: dict[Spec, frozenset[str]] = {}
+    while left := [spec for spec in specs if spec not in able]:
+        events, ending = ask([word for spec in left for word in ("--solver", spec.label)])
+        if ending.code == OptionError.exit_code and ending.last_line.startswith("error: "):
+            raise OptionError(ending.last_words)
+        told = {event.get("label"): event.get("capabilities") or () for event in events if event["event"] == "solver"}
+        able |= {spec: frozenset(told[spec.label]) for spec in left if spec.label in told}
+        able |= dict.fromkeys([spec for spec in left if spec not in able][:1], frozenset())
+    return able

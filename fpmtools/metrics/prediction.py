@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ class _Images:
     def __init__(self, reconstruction: Reconstruction, dataset: Dataset) -> None:
         from fpmtools.forward import ForwardModel, SamplingPlan
 
+        # The board stands where the solver has taken it to stand.
+        shift = np.asarray(reconstruction.metadata.get("led_shift_na", (0.0, 0.0)))
+        self.trusted = ~dataset.board.left_out
+        dataset = replace(dataset, na=dataset.na + shift) if shift.any() else dataset
         shape = SamplingPlan.choose(dataset).object_shape
         self.forward = ForwardModel(dataset.optics, dataset.na, dataset.image_shape, shape, pupil=dataset.pupil)
         self.reconstruction, self.dataset = reconstruction, dataset
@@ -57,7 +62,7 @@ def residual(reconstruction: Reconstruction, dataset: Dataset, *, planes: int = 
     -------
     dict
         ``per_led`` [led] float64; its means ``all``, ``bright`` and ``dark`` (None where there are no such LEDs),
-        without LEDs that contradict their images.
+        without LEDs that were left out.
     """
     low, high = reconstruction.grid.z_range
     depths = np.linspace(low, high, planes) if high > low else np.array([low])
@@ -69,10 +74,9 @@ def residual(reconstruction: Reconstruction, dataset: Dataset, *, planes: int = 
         for z in depths:
             error = images.predicted(float(z), leds) - measured
             per_led[part] += (error**2).sum(axis=(-2, -1)) / (power * len(depths))
-    trusted = ~dataset.contradictory
-    bright, dark = dataset.bright_field & trusted, ~dataset.bright_field & trusted
+    bright, dark = dataset.bright_field & images.trusted, ~dataset.bright_field & images.trusted
     return {
-        "all": float(per_led[trusted].mean()),
+        "all": float(per_led[images.trusted].mean()),
         "bright": float(per_led[bright].mean()) if bright.any() else None,
         "dark": float(per_led[dark].mean()) if dark.any() else None,
         "per_led": per_led,
@@ -92,7 +96,7 @@ def prediction_error(
     inside = [z for z in (dataset.planes_um if z_um is None else z_um) if low <= z <= high] or [low, high]
     depths = list(dict.fromkeys(inside))
     images = _Images(reconstruction, dataset)
-    seen = sorted(set(np.flatnonzero(~dataset.contradictory).tolist()) - set(leds))
+    seen = sorted(set(np.flatnonzero(images.trusted).tolist()) - set(leds))
     best = np.full(dataset.image_shape, np.inf)
     squares = np.zeros((len(leds), *dataset.image_shape))
     measured = images.measured(leds)
@@ -118,7 +122,7 @@ def _misfit(images: _Images, z_um: float, leds: Sequence[int]) -> NDArray[np.flo
 def held_out_leds(dataset: Dataset, *, share: float = 0.1, seed: int = 0) -> list[int]:
     """LEDs to hold out: ``share`` of all, chosen at random where the rest still covers what they show.
 
-    Never the LED nearest to the axis, nor any that contradicts its image; no two neighbours as long as others are left;
+    Never the LED nearest to the axis, nor any that is left out; no two neighbours as long as others are left;
     and only LEDs of whose pupil the rest sees 95 % or more, or the best covered ones. Raises :class:`DataError` for
     fewer than five LEDs.
     """
@@ -129,7 +133,7 @@ def held_out_leds(dataset: Dataset, *, share: float = 0.1, seed: int = 0) -> lis
     spacing = np.median(np.sort(apart, axis=1)[:, 1])
     covered = np.array([_covered(na, i, dataset.optics.na) for i in range(dataset.n_leds)])
     covered[dataset.order[0]] = -1
-    covered[dataset.contradictory] = -1
+    covered[dataset.board.left_out] = -1
     enough = min(0.95, np.sort(covered)[-count])
     candidates = np.random.default_rng([seed, 4]).permutation(np.flatnonzero(covered >= enough))
     chosen: list[int] = []

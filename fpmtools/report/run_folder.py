@@ -153,10 +153,12 @@ def describe_problem(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
             "digest": dataset.digest,
             "leds": dataset.n_leds,
             "leds_used": len(problem.forward.na),
+            "led_shift_na": list(problem.led_shift_na),
             "image_shape": list(dataset.image_shape),
             "defocus_um": dataset.defocus_um,
             "optics": dataset.optics.to_dict(),
             "calibrated_pupil": dataset.pupil is not None,
+            "truth": dataset.truth.digest if dataset.truth is not None else None,
             "provenance": dataset.provenance,
         },
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -140,6 +142,78 @@ def test_watch_hands_on_lines_and_the_exit_code() -> None:
     ending, lines = run_python("import sys; print('no'); print('a\\n', file=sys.stderr); sys.exit(3)")
     assert (ending.code, ending.by, ending.last_line) == (3, "itself", "a")
     assert lines == ["a", ""]
+
+
+def test_watch_hands_on_all_of_much_and_keeps_the_last_words() -> None:
+    """Also what is longer than a line should be, or still in the pipe when its writer has ended."""
+    ending, lines = run_python(
+        "import sys\n"
+        "for i in range(60_000): print(i, file=sys.stderr)\n"
+        "print('µ' * 200_000, 'done\\r\\nhalf\\rerror: why', end='', file=sys.stderr)"
+    )
+    assert lines[:60_000] == [str(i) for i in range(60_000)]
+    assert "".join(lines[60_000:]) == "µ" * 200_000 + " donehalferror: why"
+    assert max(map(len, lines)) < 100_000
+    assert (ending.last_line, ending.last_words) == ("error: why", "why")
+
+
+@pytest.mark.parametrize("written", ["b'a line of words\\n' * 500", "b'y' * 65536"])
+def test_watch_ends_what_never_stops_writing(written: str) -> None:
+    """Whoever reads is slower, and what has not been read yet does not pile up."""
+    memory, pieces = PeakMemory(), 0
+    before = memory.mb()
+
+    def read(line: str) -> None:
+        nonlocal pieces
+        pieces += 1
+        time.sleep(2e-5)
+
+    begun = time.monotonic()
+    code = f"import os\nwhile True: os.write(2, {written})"
+    ending = process.watch([sys.executable, "-c", code], read, process.Patience(1.0))
+    assert ending.by == "time limit"
+    assert time.monotonic() - begun < 10
+    assert pieces > 10
+    assert memory.mb() - before < 50
+
+
+def test_watch_does_not_wait_for_what_left_the_session() -> None:
+    """A child of the program that has a session of its own still holds stderr open."""
+    begun = time.monotonic()
+    ending, (pid,) = run_python(
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+        "print(child.pid, file=sys.stderr)"
+    )
+    os.kill(int(pid), signal.SIGKILL)
+    assert ending.code == 0
+    assert time.monotonic() - begun < 10
+
+
+def test_watch_tells_ctrl_c_from_an_exit_code() -> None:
+    """Ctrl-C counts also where the program ignores it, and loses no line; an exit code alone is none."""
+    code = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)\n"
+        "print('a', file=sys.stderr, flush=True); os.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(0.3); print('b', file=sys.stderr)"
+    )
+    ending, lines = run_python(code)
+    assert (ending.code, ending.interrupted, lines) == (0, True, ["a", "b"])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ending, _ = run_python("import sys; sys.exit(130)")
+    assert (ending.code, ending.interrupted) == (130, False)
+
+
+def test_the_last_words_are_no_event() -> None:
+    for line, words in (
+        ('{"event": "progress", "step": 3}', ""),
+        ("error: no", "no"),
+        ("warning: a small field of view", ""),
+        ("{half", "{half"),
+        ("x" * 9000, "x" * 1000),
+    ):
+        assert process.Ending(1, "itself", line).last_words == words
 
 
 def alive(pid: str) -> bool:

@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fpmtools import comparison, metrics
-from fpmtools.dataset import Dataset
+from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import OptionError
 from fpmtools.evaluation import evaluate
 from fpmtools.formats import native
@@ -25,6 +26,8 @@ from fpmtools.simulation import simulate
 
 HOSTILE = """
 import ctypes
+import os
+import signal
 import time
 
 import torch
@@ -57,14 +60,36 @@ class Endless(AlternatingProjection):
         time.sleep(1e6)
 
 
+class Leaves(AlternatingProjection):
+    def step(self, state):
+        os._exit(130)
+
+
+class Presses(AlternatingProjection):
+    def step(self, state):
+        os.chdir("/")
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().step(state)
+
+
+class Parting(AlternatingProjection):
+    def result(self, state):  # Ctrl-C arrives just before it has one, and comes to nothing
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(0.5)
+        return super().result(state)
+
+
 @hookimpl
 def fpmtools_solvers():
     classes = {"segfault": "Segfault", "nan": "NotANumber", "hog": "Hog", "endless": "Endless", "flat": "Segfault"}
+    classes |= {"leaves": "Leaves", "presses": "Presses", "parting": "Parting"}
+    places = {name: f"hostile:{cls}" for name, cls in classes.items()} | {"aborts": "aborting:Any"}
     return [
         SolverRecord(
-            name=name, summary=name, solver=f"hostile:{cls}", capabilities={"2d"} if name == "flat" else frozenset()
+            name=name, summary=name, solver=place, capabilities={"2d"} if name == "flat" else frozenset()
         )
-        for name, cls in classes.items()
+        for name, place in places.items()
     ]
 """
 PLANES = (-1.0, 0.0, 1.0)
@@ -169,13 +194,20 @@ def test_resume_runs_what_is_missing_or_not_good(
     assert [path.stat().st_mtime_ns for path in kept] == before
     assert again.rows[2:] == found.rows[2:]
     assert [row["psnr"] for row in again.rows] == [row["psnr"] for row in found.rows]
-    others = [replace(one, intensities=one.intensities * 2) for one in datasets]
-    assert not any(comparison.runs.kept(case, folder) for case in cases(others, folder))
+    for others in (
+        [replace(one, intensities=one.intensities * 2) for one in datasets],
+        [replace(one, pupil=np.full(one.image_shape, 1j, np.complex64)) for one in datasets],
+        [replace(one, truth=Truth(np.ones((4, 5), np.complex64), np.zeros((4, 5), np.float32))) for one in datasets],
+    ):
+        assert not any(comparison.runs.kept(case, folder) for case in cases(others, folder))
     assert all(comparison.runs.kept(case, folder) for case in cases(datasets, folder))
 
 
 def cases(datasets: list[Dataset], folder: Path) -> list[comparison.runs.Case]:
-    sources = [comparison.runs.Source(one.name, one.digest, folder / "other.file", PLANES) for one in datasets]
+    sources = [
+        comparison.runs.Source(one.name, one.digest, folder / "other.file", PLANES, one.truth and one.truth.digest)
+        for one in datasets
+    ]
     common = [
         "--force",
         "--record-only",
@@ -198,6 +230,7 @@ def hostile_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = site / "hostile-1.0.dist-info"
     info.mkdir(parents=True)
     (site / "hostile.py").write_text(HOSTILE)
+    (site / "aborting.py").write_text("import os\nos.abort()\n")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hostile\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[fpmtools]\nhostile = hostile\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])]))
@@ -241,6 +274,39 @@ def test_failures_are_rows_and_disturb_nobody(
     assert "error map of ap:sweeps=2" in report
 
 
+@pytest.mark.usefixtures("hostile_plugin")
+def test_nothing_that_a_solver_does_ends_the_comparison(datasets: list[Dataset], tmp_path: Path) -> None:
+    """Not as if by Ctrl-C, not at import; "presses" has a result, in the folder that was given relatively."""
+    native.save(datasets[0], tmp_path / "data.safetensors")
+    solvers = ("leaves", "aborts", "presses")
+    arguments = ["--data", "data.safetensors", "--z", "0", "--threads", "1", "--quiet", "--out", "out"]
+    command = [sys.executable, "-m", "fpmtools", "compare", "--solvers", ",".join(solvers), "--no-tracking"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 6, done.stderr
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert {row["solver"]: (row["status"], row["reason"]) for row in rows} == {
+        "leaves": ("failed", "ended with exit code 130 without a result"),
+        "presses": ("failed", "it interrupted itself"),
+        "aborts": ("failed", "killed by SIGABRT"),
+    }
+
+
+@pytest.mark.usefixtures("hostile_plugin")
+def test_mistakes_about_other_packages_solvers_are_said_at_once() -> None:
+    for solver, says in (("hostlie", "unknown solver 'hostlie'"), ("endless:sweps=3", "did you mean 'sweeps'")):
+        with pytest.raises(OptionError, match=says):
+            comparison.check_solvers([solver])
+
+
+@pytest.mark.usefixtures("hostile_plugin")
+def test_ctrl_c_counts_when_a_run_was_about_to_end(datasets: list[Dataset], tmp_path: Path) -> None:
+    found = comparison.compare(datasets[1], ["parting", "ap"], z_um=0, threads=1, held_out=True, out=tmp_path)
+    assert found.interrupted
+    assert [row["status"] for row in found.rows] == ["done", "skipped"]
+    assert found.rows[0]["residual"] is not None
+    assert found.rows[0]["missing"] == "held_out: interrupted"
+
+
 def test_interrupt(datasets: list[Dataset], tmp_path: Path) -> None:
     """Ctrl-C reaches the solver under way once, which keeps its result; the next one is not started."""
     data = native.save(datasets[0], tmp_path / "data.safetensors")
@@ -253,7 +319,7 @@ def test_interrupt(datasets: list[Dataset], tmp_path: Path) -> None:
         event: dict[str, Any] = {}
         while event.get("event") != "progress":
             event = json.loads(process.stderr.readline())
-            assert event["run"] == "ap:sweeps=1000000:join_below=0"
+        assert event["run"] == "ap:sweeps=1000000:join_below=0"
         process.send_signal(signal.SIGINT)
         printed = json.loads(process.stdout.read())
         process.stderr.read()

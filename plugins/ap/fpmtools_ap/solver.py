@@ -24,6 +24,8 @@ from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
 
 CACHED_SAMPLES = 1 << 22  # complex samples of the kernels that are kept from one sweep to the next
 BATCHES = 4  # of the forward model's batches that one joint step takes
+RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, Li, Optica 4, 736, 2017)
+UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
 LEAST_ERROR = 0.03  # of the mean: an LED's error below this share weighs no more
 
 
@@ -57,7 +59,7 @@ class Joint:
     planes: torch.Tensor  # their indices in the block, int64
     inertia: torch.Tensor  # sweeps since the momentum was last put to rest, [z]
     weights: torch.Tensor  # [z, led]
-    coverage: torch.Tensor  # Σ w |P|² / max|P|² over the LEDs, [z, H, W]
+    coverage: torch.Tensor  # Σ w |P|² / max|P|² over the LEDs, towards its largest value, [z, H, W]
     ahead: torch.Tensor  # Nesterov's look-ahead, [z, H, W]
     gradient: torch.Tensor  # the sum over this sweep's LEDs so far, [z, H, W]
 
@@ -209,7 +211,10 @@ class AlternatingProjection(Solver[State]):
             forward.add(coverage[planes], weights[planes, batch, None, None] * own, range(batch.start, batch.stop))
 
         forward.in_batches(len(spectra), range(len(state.problem.order)), work)
-        coverage.clamp_min_(1e-6 * float(coverage.max()))
+        # The more is left unexplained, the more slowly moves what few LEDs see, where noise and misfit would gather.
+        unexplained = state.errors.sum(1) / state.problem.amplitudes.square().sum()
+        restraint = (RESTRAINT * (unexplained / UNEXPLAINED).clamp(1e-6, 1))[:, None, None]
+        coverage = torch.lerp(coverage, coverage.amax((1, 2), keepdim=True), restraint)
         planes = torch.arange(len(spectra), device=forward.device)
         inertia = torch.zeros(len(spectra), dtype=forward.real_dtype, device=forward.device)
         return Joint(planes, inertia, weights, coverage, spectra.clone(), torch.zeros_like(spectra))

@@ -48,7 +48,9 @@ class Options:
     steps: int = option(600, "steps of the one-cycle schedule", minimum=1)
     epochs: int = option(15, "epochs of the epochs schedule", minimum=1)
     lr: float = option(0.003, "Adam's (highest) step size", minimum=1e-6, maximum=1)
-    plane_lr: float = option(5.0, "Adam's step size of M as a multiple of lr", minimum=0.01, maximum=1000)
+    plane_lr: float | None = option(
+        None, "Adam's step size of M as a multiple of lr; none: 5 in 3-D, 20 in 2-D", minimum=0.01, maximum=1000
+    )
     lr_decay_epochs: int = option(6, "epochs between decays of lr (epochs schedule)", minimum=1)
     lr_decay: float = option(0.1, "factor of each decay (epochs schedule)", minimum=1e-3, maximum=1)
     led_batch: int = option(12, "LEDs per step", minimum=1)
@@ -132,7 +134,8 @@ class FpmInr(Solver[State]):
         evaluate = torch.compile(network) if options.compile else network
         planes = [value for name, value in network.named_parameters() if name.endswith("plane")]
         others = [value for name, value in network.named_parameters() if not name.endswith("plane")]
-        groups = [{"params": planes, "share": options.plane_lr}, {"params": others, "share": 1.0}]
+        share = options.plane_lr or (5.0 if problem.z_range[1] > problem.z_range[0] else 20.0)
+        groups = [{"params": planes, "share": share}, {"params": others, "share": 1.0}]
         adam = torch.optim.Adam(groups, lr=options.lr, fused=True)
         schedule = Schedule.choose(options, problem)
         bfloat16 = (

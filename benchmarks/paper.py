@@ -47,7 +47,6 @@ SCALE = PLANES / SAMPLED_PLANES
 PUBLISHED_HARDWARE = "RTX A6000"
 PUBLISHED_MINUTES = {128: (10.4, 1.09), 256: (14.4, 1.22), 512: (19.1, 2.52), 1024: (40.3, 7.58)}  # FPM, INR
 PUBLISHED_FOCUS_MSE = {"FPM, published": 2.34e-3, "FPM-INR, published": 1.41e-3, "FPM-INR, reproduced": 1.325e-3}
-MIB = 1 << 20  # the published megabytes
 
 
 def main() -> None:

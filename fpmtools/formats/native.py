@@ -13,7 +13,6 @@ from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError
 from fpmtools.optics import Optics
 
-SUFFIX = ".safetensors"
 _KIND = "dataset"
 
 

@@ -50,7 +50,7 @@ _KNOWN = (
     ),
     Column("ring_resolution_um", "half-data resolution", "µm", "lower", "where two solves of half the LEDs part"),
     Column("held_out", "held-out error", "", "lower", "amplitude error of LEDs that a second solve did not see"),
-    Column("residual", "residual", "", "lower", "Σ(a − A)² / ΣA² of predicted and measured amplitudes, all LEDs"),
+    Column("residual", "residual", "", "lower", "Σ(a − A)² / ΣA² of predicted and measured amplitudes, LEDs in use"),
     Column("setup_seconds", "set‑up", "s", "lower", "before the first step: preparation, warm-up, compilation"),
     Column("first_step_seconds", "first step", "s", "lower", "the part of the time in which solver and device warm up"),
     Column("step_seconds", "step", "s", "lower", "the mean of the steps after the first"),

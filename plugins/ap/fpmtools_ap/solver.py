@@ -143,10 +143,15 @@ class AlternatingProjection(Solver[State]):
             self._gather(state, state.joint, slice(state.at, last))
             state.at = last
         finished = state.at == leds and self._end_sweep(state)
-        progress = self._progress(state, finished)
-        if finished and not progress.done:
-            self._begin(state)
-        return progress
+        samples = math.prod(problem.forward.image_shape) * (leds if state.sweep else state.at)
+        loss = state.errors.sum(1).mean() / (2 * samples)
+        visits = state.visits + state.sweep * leds + state.at
+        if finished:
+            state.visits = visits
+            if not state.blocks.finish(state.spectra):
+                self._begin(state)
+        total = state.visits + (state.blocks.count - state.blocks.number) * self.options.sweeps * leds
+        return Progress(visits, total, loss, state.blocks.done)
 
     def _visit(self, state: State, led: int) -> None:
         """Move every plane's spectrum towards the measured amplitude of one LED."""
@@ -236,17 +241,6 @@ class AlternatingProjection(Solver[State]):
         if self.options.stop_below and settled.any():
             state.joint = Joint(**{name: value[~settled] for name, value in vars(joint).items()})
             self._keep_kernel(state)
-
-    def _progress(self, state: State, finished: bool) -> Progress:
-        """Where the run is; hands a finished block over."""
-        leds, pixels = len(state.problem.order), math.prod(state.problem.forward.image_shape)
-        loss = state.errors.sum(1).mean() / (2 * pixels * (leds if state.sweep else state.at))
-        if finished:
-            state.visits += state.sweep * leds
-            state.blocks.finish(state.spectra)
-        visits = state.visits + (0 if finished else state.sweep * leds + state.at)
-        total = state.visits + (state.blocks.count - state.blocks.number) * self.options.sweeps * leds
-        return Progress(visits, total, loss, state.blocks.done)
 
     def result(self, state: State) -> PlaneStack:
         """All planes; those of blocks not yet begun are still the first guess."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,10 @@ from fpmtools_adam import solver as adam
 from fpmtools_ap import solver as ap
 
 from fpmtools import engine, planes
+from fpmtools.imaging import zernike_phase
 from fpmtools.leds import direction_sines, raster
 from fpmtools.metrics import score
+from fpmtools.optics import frequency_axes
 from fpmtools.simulation import simulate
 from fpmtools.solver import make_options
 
@@ -30,6 +34,17 @@ def test_ap_is_exact_off_the_grid_too_and_at_a_defocus():
     data = simulate("thin", image_shape=(48, 62), defocus_um=6.5)
     assert quality(data, "ap", z_um=6.5)["in_band_db"] >= 80
     assert quality(data, "ap", z_um=0.0)["in_band_db"] < 20
+
+
+@pytest.mark.parametrize(("solver", "expected"), [("ap", 60), ("adam", 35)])
+@pytest.mark.parametrize("shape", [(48, 60), (45, 56)])
+def test_a_calibrated_aberrated_pupil_is_used(solver, expected, shape):
+    data = simulate("thin", image_shape=shape, aberration_rad=0.7, on_grid=True)
+    aberration = zernike_phase(data.optics, data.provenance["actual"]["aberrations_rad"])
+    fy, fx = np.meshgrid(*frequency_axes(shape, data.optics.pixel_um), indexing="ij")
+    pupil = (data.optics.pupil(shape) * np.exp(1j * aberration(fy, fx))).astype(np.complex64)
+    assert quality(data, solver)["in_band_db"] < 20
+    assert quality(replace(data, pupil=pupil), solver)["in_band_db"] > expected
 
 
 def test_adam_without_noise():

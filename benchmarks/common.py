@@ -112,8 +112,8 @@ def stack_bytes(path: str | Path, planes: int) -> dict[str, int]:
     spectrum inside the synthetic aperture.
     """
     import fpmtools
-    from fpmtools.forward import SamplingPlan
     from fpmtools.optics import synthetic_support
+    from fpmtools.sampling import SamplingPlan
 
     data = fpmtools.load(path)
     plan = SamplingPlan.choose(data)

@@ -18,8 +18,8 @@ import one
 import torch
 
 import fpmtools
-from fpmtools import engine
 from fpmtools.errors import SolverError
+from fpmtools.problem import choose_device, prepare
 
 SIDES, QUICK_SIDES = (256, 512, 1024), (32,)
 SCORED = 256  # quality over time is noted at this size only; scoring is slow beside a GPU
@@ -39,7 +39,7 @@ def main() -> None:
         return
     begun = time.perf_counter()
     torch.set_num_threads(args.threads)
-    device = engine.choose_device(args.device)
+    device = choose_device(args.device)
     rows: list[common.Record] = []
     for side, file in files.items():
         data = fpmtools.load(file)
@@ -63,7 +63,7 @@ def measure(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     try:
-        problem = engine.prepare(data, solver, z_um=Z_UM if name == "inr" else None, device=str(device))
+        problem = prepare(data, solver, z_um=Z_UM if name == "inr" else None, device=str(device))
         paper = common.paper_run(args.results, (side, side)) if side == SCORED else None
         goal = {key: paper["run"]["quality"][key] for key in ("psnr", "ssim")} if paper else None
         plain = one.run_through(problem, solver, data, None, one.GROWTH)

@@ -22,8 +22,10 @@ import fpmtools
 from fpmtools import engine, metrics, registry
 from fpmtools.comparison.memory import peak_memory_mb
 from fpmtools.dataset import Dataset
+from fpmtools.options import make_options
+from fpmtools.problem import Problem, prepare
 from fpmtools.reconstruction import Reconstruction
-from fpmtools.solver import Problem, Solver, make_options
+from fpmtools.solver import Solver
 
 PLANES = 21  # of the composite that is scored
 GROWTH = 1.1  # a snapshot after each tenth more of the time so far
@@ -35,7 +37,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(job["threads"])
     data = fpmtools.load(job["data"])
     solver = make_solver(job["solver"], job.get("options", {}))
-    problem = engine.prepare(data, solver, z_um=job.get("z_um"), device=job.get("device", "cpu"))
+    problem = prepare(data, solver, z_um=job.get("z_um"), device=job.get("device", "cpu"))
     if "steps" in job:
         return time_steps(problem, solver, job["steps"])
     return run_through(problem, solver, data, job.get("goal"), job.get("growth", GROWTH), job.get("save"))

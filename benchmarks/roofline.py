@@ -19,8 +19,7 @@ import one
 import torch
 
 import fpmtools
-from fpmtools import engine
-from fpmtools.solver import Problem
+from fpmtools.problem import Problem, prepare
 
 SHAPES, QUICK_SHAPES = ((64, 64), (128, 128), (256, 256), (512, 512)), ((24, 32),)
 BATCHES = ((1, 1), (1, 8), (1, 68), (8, 8))  # planes, LEDs
@@ -41,7 +40,7 @@ def passes(args: argparse.Namespace) -> list[common.Record]:
     """Forward-and-gradient pass and its FFTs, for several shapes, batches and numbers of threads."""
     rows = []
     for shape in QUICK_SHAPES if args.quick else SHAPES:
-        problem = engine.prepare(fpmtools.load(common.simulated(args.cache, shape)), device="cpu")
+        problem = prepare(fpmtools.load(common.simulated(args.cache, shape)), device="cpu")
         for planes, leds in BATCHES:
             calls = pass_and_transforms(problem, planes, leds)
             for threads in sorted({1, args.threads}):
@@ -105,7 +104,7 @@ def profiles(args: argparse.Namespace) -> list[common.Record]:
     rows = []
     for name, z_um in {"inr": (-20.0, 20.0), "ap": None, "adam": None}.items():
         solver = one.make_solver(name, {})
-        state = solver.start(engine.prepare(data, solver, z_um=z_um, device="cpu"))
+        state = solver.start(prepare(data, solver, z_um=z_um, device="cpu"))
         count = 3 if args.quick else 20
         one.advance(solver, state, 3)
         plain = statistics.median(one.advance(solver, state, count))

@@ -25,14 +25,14 @@ _HOME = {
     "Optics": "fpmtools.optics",
     "PlaneBlocks": "fpmtools.planes",
     "PlaneStack": "fpmtools.reconstruction",
-    "Problem": "fpmtools.solver",
+    "Problem": "fpmtools.problem",
     "Progress": "fpmtools.solver",
     "Solver": "fpmtools.solver",
     "SolverError": "fpmtools.errors",
     "SolverRecord": "fpmtools.records",
     "Truth": "fpmtools.dataset",
     "hookimpl": "fpmtools.registry",
-    "option": "fpmtools.solver",
+    "option": "fpmtools.options",
 }
 
 __all__ = [
@@ -68,12 +68,14 @@ if TYPE_CHECKING:
     from fpmtools.formats import load
     from fpmtools.forward import ForwardModel
     from fpmtools.optics import Optics
+    from fpmtools.options import option
     from fpmtools.planes import PlaneBlocks
+    from fpmtools.problem import Problem
     from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
     from fpmtools.records import MetricRecord, SolverRecord
     from fpmtools.registry import hookimpl
     from fpmtools.simulation import simulate
-    from fpmtools.solver import Problem, Progress, Solver, option
+    from fpmtools.solver import Progress, Solver
 
 
 def __getattr__(name: str) -> Any:

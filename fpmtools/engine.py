@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +18,10 @@ import torch
 from fpmtools import registry, storage
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, DivergedError, FpmError, OptionError, OutOfMemoryError, SolverError
-from fpmtools.forward import ForwardModel, SamplingPlan, intensity_scale
+from fpmtools.options import make_options
+from fpmtools.problem import Problem, prepare
 from fpmtools.reconstruction import Reconstruction
-from fpmtools.solver import Problem, Progress, Solver, make_options
+from fpmtools.solver import Progress, Solver
 
 Status = Literal["done", "reached", "stopped", "interrupted"]
 OnProgress = Callable[[int, int, float, float], None]
@@ -30,7 +30,6 @@ OnSnapshot = Callable[[float, Reconstruction], bool | None]
 REPORT_EVERY_S = 0.25
 CHECKPOINT_EVERY_S = 60.0
 FIRST_SNAPSHOT_S = 0.1
-MANY_PIXELS = 1 << 15  # of the object grid, from which on several threads pay
 
 
 @dataclass(frozen=True)
@@ -53,95 +52,6 @@ class Outcome:
     history: list[tuple[int, float, float]] = field(default_factory=list)
     first_step_seconds: float = 0.0
     step_seconds: float | None = None
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """``auto`` (CUDA if there is any, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name != "cpu" and name.split(":")[0] != "cuda":
-        raise OptionError(f"unknown device {name!r}: use auto, cpu or cuda")
-    if name != "cpu" and not torch.cuda.is_available():
-        raise OptionError(f"device {name}: PyTorch finds no CUDA device here; use --device cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise OptionError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"device {name}: there are only {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
-def suggested_threads(problem: Problem) -> int:
-    """CPU threads that suit a problem: one for small object grids, where handing work over costs more than it saves."""
-    height, width = problem.forward.object_shape
-    return 1 if height * width < MANY_PIXELS else torch.get_num_threads()
-
-
-DTYPES = {"complex64": torch.complex64, "complex128": torch.complex128}
-
-
-def prepare(
-    dataset: Dataset,
-    solver: Solver[Any] | None = None,
-    *,
-    z_um: Sequence[float] | float | None = None,
-    device: str = "auto",
-    dtype: str = "complex64",
-    seed: int = 0,
-    upsample: float | None = None,
-    critical_grid: bool | None = None,
-    subpixel: bool | None = None,
-    trust_leds: bool = False,
-) -> Problem:
-    """Put a data set on a device and on its sampling plan's grids.
-
-    Parameters
-    ----------
-    z_um
-        Planes to reconstruct at, µm, ascending; default: ``dataset.planes_um``.
-    device, dtype
-        See :func:`choose_device`; "complex64" or "complex128".
-    upsample, critical_grid
-        See :meth:`SamplingPlan.choose`.
-    subpixel
-        Keep each LED's exact shift (True) or round it to the Fourier grid.
-    trust_leds
-        Take the LED positions as they are, and not as the images correct them (:attr:`Dataset.board`).
-    solver
-        Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
-    """
-    if z_um is None:
-        z_um = dataset.planes_um
-    planes = tuple(float(z) for z in np.atleast_1d(np.asarray(z_um, dtype=np.float64)))
-    if not planes or not all(map(math.isfinite, planes)) or any(a >= b for a, b in itertools.pairwise(planes)):
-        raise OptionError("z must be one or more finite values in ascending order")
-    if dtype not in DTYPES:
-        raise OptionError(f"unknown dtype {dtype!r}: use complex64 or complex128")
-    where = choose_device(device)
-    dataset.validate()
-    wish = {"critical_grid": True, "subpixel": True, **(solver.grid() if solver else {})}
-    critical_grid = wish["critical_grid"] if critical_grid is None else critical_grid
-    subpixel = wish["subpixel"] if subpixel is None else subpixel
-    used, board, shift = dataset, dataset.board, (0.0, 0.0)
-    if (board.shift.any() or board.left_out.any()) and not trust_leds:
-        shift = (float(board.shift[0]), float(board.shift[1]))
-        used = replace(dataset, na=dataset.na + board.shift).select(np.flatnonzero(~board.left_out))
-    plan = SamplingPlan.choose(used, upsample=upsample, critical=critical_grid)
-    scale = intensity_scale(used)
-    forward = ForwardModel(
-        used.optics,
-        used.na,
-        plan.image_shape,
-        plan.object_shape,
-        pixel_um=plan.pixel_um,
-        pupil=used.pupil,
-        subpixel=subpixel,
-        device=where,
-        dtype=DTYPES[dtype],
-    )
-    amplitudes = plan.amplitudes(used, scale, forward.real_dtype).to(where)
-    return Problem(dataset, forward, amplitudes, planes, plan.output_shape, scale, seed, shift)
 
 
 def solve(

@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from fpmtools.dataset import Dataset
-from fpmtools.errors import DataError, OpticsError, OptionError
-from fpmtools.optics import Optics, Shape, fast_length, frequency_axes, interpolate_spectrum, resample
+from fpmtools.errors import DataError, OptionError
+from fpmtools.optics import Optics, Shape, frequency_axes, interpolate_spectrum
+from fpmtools.sampling import led_shifts, pupil_box
 
-# Without noise the band of the intensities is all there is. With photon noise, amplitudes carry some of the signal
-# beyond it: at 500 photons per pixel, solving on the band alone costs 0.2 dB in bright field, 1.4 dB with dark field.
-OVERSAMPLING = 1.5
 CPU_BATCH_SAMPLES, GPU_BATCH_SAMPLES = 1 << 16, 1 << 26  # of the low-resolution images in work at once
 TINY = 1e-30  # an amplitude that may be divided by
 
@@ -96,7 +92,7 @@ class ForwardModel:
         shift = led_shifts(optics, self.na, self.extent_um)
         whole = np.rint(shift).astype(int)
         offset = shift - whole if subpixel else np.zeros_like(shift)
-        (self._ky, self._kx) = _pupil_box(optics, self.extent_um, self.image_shape, subpixel)
+        (self._ky, self._kx) = pupil_box(optics, self.extent_um, self.image_shape, subpixel)
         self.box_shape: Shape = (len(self._ky), len(self._kx))
         self.corners = self._place(whole)
         rows = torch.arange(self.box_shape[0], device=self.device)[:, None] * self.object_shape[1]
@@ -395,88 +391,3 @@ def take(tensor: torch.Tensor, leds: Leds) -> torch.Tensor:
     if leds is None:
         return tensor
     return tensor[leds[0] : leds[0] + 1] if len(leds) == 1 else tensor[list(leds)]
-
-
-def led_shifts(optics: Optics, na: NDArray[np.float64], extent_um: tuple[float, float]) -> NDArray[np.float64]:
-    """Shift (y, x) of each LED in samples of the spectrum of a field of view ``extent_um``, [led, (y, x)]."""
-    return np.asarray(na[:, ::-1] / optics.wavelength_um * np.asarray(extent_um), dtype=np.float64)
-
-
-def _pupil_box(
-    optics: Optics, extent_um: tuple[float, float], image_shape: Shape, subpixel: bool
-) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-    """Frequency indices (rows, columns) of the smallest box that holds the pupil, wherever its centre is in a pixel."""
-    axes = []
-    for n, extent, axis in zip(image_shape, extent_um, "yx", strict=True):
-        radius = optics.cutoff * extent
-        if radius > n / 2 * (1 + 1e-9):
-            raise OpticsError(
-                f"the camera is under-sampled along {axis}: {n} pixels over {extent:.4g} µm, and NA {optics.na:g} at "
-                f"{optics.wavelength_um:g} µm needs at least {math.ceil(2 * radius)}"
-            )
-        reach = math.floor(radius + (0.5 if subpixel else 0.0) + 1e-9)
-        axes.append(np.arange(max(-reach, -(n // 2)), min(reach, (n - 1) // 2) + 1))
-    return axes[0], axes[1]
-
-
-@dataclass(frozen=True)
-class SamplingPlan:
-    """The grids a reconstruction is computed on: as small as the optics allow, over the same field of view.
-
-    ``image_shape`` holds the 2 NA/λ band of the measured *intensities* with room to spare (``OVERSAMPLING``),
-    ``object_shape`` the synthetic aperture, ``output_shape`` is what is shown: the field zero-padded so that its
-    intensity, too, is sampled at Nyquist.
-    """
-
-    image_shape: Shape
-    object_shape: Shape
-    output_shape: Shape
-    extent_um: tuple[float, float]
-
-    @classmethod
-    def choose(cls, dataset: Dataset, *, upsample: float | None = None, critical: bool = True) -> SamplingPlan:
-        """Plan for a data set.
-
-        ``upsample``: output pixels per camera pixel (default: the smallest whole number that samples the intensity of
-        the result at Nyquist). ``critical=False`` keeps the camera's pixels and solves on the output grid, as
-        published scripts do. Raises :class:`DataError` when an LED then falls off that grid.
-        """
-        optics, (h, w) = dataset.optics, dataset.image_shape
-        extent = (h * optics.pixel_um, w * optics.pixel_um)
-        if upsample is None:
-            upsample = max(1, math.ceil(4 * optics.synthetic_na(dataset.na) * optics.pixel_um / optics.wavelength_um))
-        if not 0 < upsample <= 64:
-            raise OptionError(f"upsample must lie in (0, 64], got {upsample:g}")
-        output = (max(8, round(h * upsample)), max(8, round(w * upsample)))
-        if not critical:
-            return cls((h, w), output, output, extent)
-        band = [OVERSAMPLING * (2 * math.floor(2 * optics.cutoff * e) + 1) for e in extent]
-        image = (min(h, fast_length(band[0])), min(w, fast_length(band[1])))
-        box = _pupil_box(optics, extent, image, subpixel=True)
-        shift = np.rint(led_shifts(optics, dataset.na, extent)).astype(int)
-        reach = [int(max(shift[:, a].max() + box[a][-1], -shift[:, a].min() - box[a][0])) for a in (0, 1)]
-        return cls(image, (fast_length(2 * reach[0] + 2), fast_length(2 * reach[1] + 2)), output, extent)
-
-    @property
-    def pixel_um(self) -> tuple[float, float]:
-        """Pixel (y, x) of the planned images, µm."""
-        return self.extent_um[0] / self.image_shape[0], self.extent_um[1] / self.image_shape[1]
-
-    def amplitudes(self, dataset: Dataset, scale: float, dtype: torch.dtype) -> torch.Tensor:
-        """Measured amplitudes [led, y, x] on ``image_shape``: √(intensity / scale), one image at a time.
-
-        The intensity is resampled inside its band, which also removes noise that no light can have caused; what noise
-        then leaves below zero counts as zero.
-        """
-        out = torch.empty(dataset.n_leds, *self.image_shape, dtype=dtype)
-        precision = np.float64 if dtype == torch.float64 else np.float32
-        for i, image in enumerate(dataset.intensities):
-            small = resample(np.asarray(image, dtype=precision), self.image_shape)
-            out[i] = torch.from_numpy(np.sqrt(np.maximum(small / scale, 0)))
-        return out
-
-
-def intensity_scale(dataset: Dataset) -> float:
-    """The intensity that counts as 1: the mean of the bright-field images (of the brightest, if all are dark field)."""
-    means, bright = dataset.means, dataset.bright_field
-    return float(means[bright].mean() if bright.any() else means.max())

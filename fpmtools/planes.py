@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from fpmtools import storage
+from fpmtools.problem import Problem
 from fpmtools.reconstruction import PlaneStack
-from fpmtools.solver import Problem
 
 BLOCK_SAMPLES = 1 << 22  # complex samples of the object planes that are in work at once
 

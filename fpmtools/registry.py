@@ -155,7 +155,8 @@ def solver_class(name: str) -> type[Solver[Any]]:
 
     Raises :class:`OptionError` for an unknown name and :class:`SolverError` for a solver that cannot be used.
     """
-    from fpmtools.solver import Solver, describe_options
+    from fpmtools.options import describe_options
+    from fpmtools.solver import Solver
 
     supplied = find(name)
     what = f"solver {name!r} of {supplied}"

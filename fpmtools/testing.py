@@ -30,9 +30,11 @@ from fpmtools import engine, registry
 from fpmtools.dataset import Dataset
 from fpmtools.errors import OptionError
 from fpmtools.optics import Shape
+from fpmtools.options import describe_options, make_options
+from fpmtools.problem import Problem, prepare
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.simulation import simulate
-from fpmtools.solver import Problem, Progress, Solver, describe_options, make_options
+from fpmtools.solver import Progress, Solver
 
 
 @functools.cache
@@ -244,8 +246,8 @@ class SolverConformance:
 def small_problem(
     z_um: tuple[float, ...] = (-2.0, 0.0, 2.0), *, image_shape: Shape = (24, 30), device: str = "cpu", **settings: Any
 ) -> Problem:
-    """:func:`small_dataset`, prepared at three planes; ``settings`` as for :func:`fpmtools.engine.prepare`."""
-    return engine.prepare(small_dataset(image_shape), z_um=z_um, device=device, **settings)
+    """:func:`small_dataset`, prepared at three planes; ``settings`` as for :func:`fpmtools.problem.prepare`."""
+    return prepare(small_dataset(image_shape), z_um=z_um, device=device, **settings)
 
 
 def inner_planes(problem: Problem) -> list[float]:

@@ -12,6 +12,7 @@ from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError
 from fpmtools.metrics import residual, score
 from fpmtools.optics import Optics, frequency_axes
+from fpmtools.problem import prepare
 from fpmtools.simulation import simulate
 
 OPTICS = Optics(wavelength_um=0.5, na=0.2, magnification=10, camera_pixel_um=8)
@@ -111,10 +112,10 @@ def test_a_shifted_board_is_put_right():
     assert f"{wrong.sum()} of {data.n_leds} LEDs" in data.check()[-1]
     assert "moved" not in data.check(trust_leds=True)[-1]
 
-    problem = engine.prepare(data)
+    problem = prepare(data)
     assert np.allclose(problem.forward.na, (data.na + board.shift)[~board.left_out])
     assert len(problem.amplitudes) == len(problem.order) == data.n_leds - board.left_out.sum()
-    assert np.array_equal(engine.prepare(data, trust_leds=True).forward.na, data.na)
+    assert np.array_equal(prepare(data, trust_leds=True).forward.na, data.na)
     for solver in ("ap", "adam"):
         found = engine.reconstruct(data, solver)
         trusting = engine.reconstruct(data, solver, trust_leds=True)

@@ -13,11 +13,13 @@ import torch
 
 from fpmtools import engine
 from fpmtools.errors import DataError, OptionError, SolverError
-from fpmtools.forward import SamplingPlan, intensity_scale
 from fpmtools.metrics import score
+from fpmtools.options import describe_options, make_options, option
+from fpmtools.problem import prepare
 from fpmtools.reconstruction import PlaneStack
+from fpmtools.sampling import SamplingPlan, intensity_scale
 from fpmtools.simulation import simulate
-from fpmtools.solver import Progress, Solver, describe_options, make_options, option
+from fpmtools.solver import Progress, Solver
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def reached(outcome):
 def test_a_run_to_the_end(data):
     calls = []
     solver = counter(steps=7)
-    problem = engine.prepare(data, solver)
+    problem = prepare(data, solver)
     outcome = engine.solve(problem, solver, on_progress=lambda *call: calls.append(call))
     assert (outcome.status, outcome.steps, outcome.total_steps, reached(outcome)) == ("done", 7, 7, 7)
     assert calls[-1][:3] == (7, 7, pytest.approx(1 / 7))
@@ -100,7 +102,7 @@ def test_a_run_to_the_end(data):
 
 def test_a_budget_stops_it(data):
     solver = counter(steps=1000, pause_s=0.01)
-    outcome = engine.solve(engine.prepare(data), solver, budget_s=0.1)
+    outcome = engine.solve(prepare(data), solver, budget_s=0.1)
     assert outcome.status == "stopped"
     assert 1 <= outcome.steps <= 11
     assert reached(outcome) == outcome.steps
@@ -115,7 +117,7 @@ def test_ctrl_c_keeps_what_there_is(data):
             os.kill(os.getpid(), signal.SIGINT)
 
     solver = counter(steps=1000, pause_s=0.02)
-    outcome = engine.solve(engine.prepare(data), solver, on_progress=press)
+    outcome = engine.solve(prepare(data), solver, on_progress=press)
     assert outcome.status == "interrupted"
     assert reached(outcome) == outcome.steps < 1000
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -124,7 +126,7 @@ def test_ctrl_c_keeps_what_there_is(data):
 def test_a_second_ctrl_c_ends_it(data):
     solver = counter(steps=1000, pause_s=0.02)
     with pytest.raises(KeyboardInterrupt):
-        engine.solve(engine.prepare(data), solver, on_progress=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        engine.solve(prepare(data), solver, on_progress=lambda *_: os.kill(os.getpid(), signal.SIGINT))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -136,7 +138,7 @@ def test_snapshots_do_not_cost_time_and_can_end_the_run(data):
         time.sleep(0.2)
         return len(seen) == 3
 
-    outcome = engine.solve(engine.prepare(data), counter(steps=1000, pause_s=0.01), on_snapshot=look)
+    outcome = engine.solve(prepare(data), counter(steps=1000, pause_s=0.01), on_snapshot=look)
     assert outcome.status == "reached"
     assert len(seen) == 3
     assert outcome.seconds < 0.5
@@ -144,7 +146,7 @@ def test_snapshots_do_not_cost_time_and_can_end_the_run(data):
 
 
 def test_a_stopped_run_is_resumed_from_its_checkpoint(data, tmp_path):
-    path, problem = tmp_path / "checkpoint.safetensors", engine.prepare(data)
+    path, problem = tmp_path / "checkpoint.safetensors", prepare(data)
     first = engine.solve(problem, counter(steps=300, pause_s=0.01), budget_s=0.05, checkpoint=path)
     assert path.is_file()
     with pytest.raises(DataError, match="other data, options"):
@@ -167,7 +169,7 @@ def test_a_stopped_run_is_resumed_from_its_checkpoint(data, tmp_path):
 )
 def test_what_goes_wrong_in_a_solver_is_one_line(data, how, word):
     with pytest.raises(SolverError, match=word) as error:
-        engine.solve(engine.prepare(data), counter(fail_at=4, how=how))
+        engine.solve(prepare(data), counter(fail_at=4, how=how))
     assert "\n" not in str(error.value)
 
 
@@ -185,22 +187,22 @@ def test_what_goes_wrong_in_a_solver_is_one_line(data, how, word):
 )
 def test_preparing_refuses_what_makes_no_sense(data, arguments, word):
     if word is None:
-        engine.prepare(data, **arguments)
+        prepare(data, **arguments)
         return
     with pytest.raises(OptionError, match=word):
-        engine.prepare(data, **arguments)
+        prepare(data, **arguments)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_missing_gpu_is_said(data):
     with pytest.raises(OptionError, match="no CUDA device"):
-        engine.prepare(data, device="cuda")
+        prepare(data, device="cuda")
 
 
 def test_an_led_off_the_grid_is_refused(data):
     far = replace(data, na=data.na * 3)
     with pytest.raises(DataError, match=r"LED \d+ at NA .* outside the reconstruction grid"):
-        engine.prepare(far, upsample=1, critical_grid=False)
+        prepare(far, upsample=1, critical_grid=False)
 
 
 def test_options_come_from_text_and_are_checked():
@@ -235,7 +237,7 @@ def test_a_wrong_option_is_named(values, word):
 def test_seeds_and_steps_have_random_numbers_of_their_own(data):
     drawn = set()
     for seed in (0, 1, 2, 2**31, 2**33):
-        problem = engine.prepare(data, seed=seed)
+        problem = prepare(data, seed=seed)
         for step in (0, 1, 2, 70_000):
             drawn.add(tuple(torch.rand(4, generator=problem.generator(step)).tolist()))
             again = torch.rand(4, generator=problem.generator(step)).tolist()

@@ -180,7 +180,7 @@ solving_options = _all_of(
         default=True,
         help="Do not measure quality on the way (the clock stands still for it, but you wait).",
     ),
-    # The rest are named like the arguments of fpmtools.engine.prepare.
+    # The rest are named like the arguments of fpmtools.problem.prepare.
     click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     click.option(
         "--dtype",

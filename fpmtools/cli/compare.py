@@ -126,12 +126,13 @@ def compare(
     """Run several solvers, each in its own process, and compare time, memory, storage and quality."""
     if resume and out is None:
         raise OptionError("--resume needs --out: the folder of the comparison to continue")
-    from fpmtools import comparison, engine
+    from fpmtools import comparison
     from fpmtools.comparison import tracking
+    from fpmtools.problem import choose_device
     from fpmtools.report import html_page, run_folder
 
     reading = _inputs.take_reading(choices)
-    engine.choose_device(choices["device"])
+    choose_device(choices["device"])
     wanted = tracking.parse_targets(targets)
     names = [name for name in solvers.split(",") if name.strip()]
     comparison.check_solvers(names)

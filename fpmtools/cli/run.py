@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from fpmtools.comparison.tracking import Tracker
     from fpmtools.dataset import Dataset
     from fpmtools.engine import Outcome
+    from fpmtools.problem import Problem
     from fpmtools.reconstruction import Reconstruction
-    from fpmtools.solver import Problem, Solver
+    from fpmtools.solver import Solver
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -69,13 +70,13 @@ def run(
     if resume and out is None:
         raise OptionError("--resume needs --out: the folder of the run to continue")
     _inputs.set_threads(threads)
-    from fpmtools import engine
     from fpmtools.comparison import tracking
     from fpmtools.comparison.memory import PeakMemory
+    from fpmtools.problem import choose_device, prepare, suggested_threads
     from fpmtools.report import gathering, run_folder
 
     reading = _inputs.take_reading(choices)
-    engine.choose_device(choices["device"])
+    choose_device(choices["device"])
     wanted = tracking.parse_targets(targets)
     shown = Progress(name, style="none" if quiet else progress, budget_s=budget_s)
     # What a plugin prints must not mix with the results.
@@ -90,13 +91,13 @@ def run(
         memory, tracker = PeakMemory(), None
         if dataset.truth is not None and (track or wanted):
             tracker = tracking.Tracker(dataset, wanted, shown.show, memory)
-        problem = engine.prepare(dataset, solver, z_um=z_um, **choices)
+        problem = prepare(dataset, solver, z_um=z_um, **choices)
         if finished is not None:
             _check_same(finished, problem, solver, wanted, folder)
             document = finished
         else:
             if threads is None and "OMP_NUM_THREADS" not in os.environ:
-                _inputs.set_threads(engine.suggested_threads(problem))
+                _inputs.set_threads(suggested_threads(problem))
             for warning in dataset.check(upsample=choices["upsample"], trust_leds=choices["trust_leds"]):
                 click.echo(f"warning: {warning}", err=True)
             outcome = _solve(problem, solver, shown, tracker, budget_s, checkpoint, resume)
@@ -192,7 +193,7 @@ def _check_same(
 
 def _make_solver(name: str, options: tuple[tuple[str, str], ...], preset: str | None, resume: bool) -> Solver[Any]:
     from fpmtools import registry
-    from fpmtools.solver import make_options
+    from fpmtools.options import make_options
 
     cls = registry.solver_class(name)
     solver = cls(make_options(cls, dict(options), preset))

@@ -39,7 +39,7 @@ def _list(as_json: bool) -> None:
 
 def _describe(name: str, as_json: bool) -> None:
     from fpmtools import registry
-    from fpmtools.solver import describe_options
+    from fpmtools.options import describe_options
 
     cls = registry.solver_class(name)
     supplied = registry.find(name)

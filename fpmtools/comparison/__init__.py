@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from fpmtools import storage
 from fpmtools.comparison import evidence
-from fpmtools.comparison.process import resident_bytes
 from fpmtools.comparison.rows import Verdict, columns, row, verdicts
 from fpmtools.comparison.runs import GOOD, Limits, OnEvent, Source, plan, run_all
 from fpmtools.comparison.spec import Spec, check_solvers, slug
 from fpmtools.dataset import Dataset
 from fpmtools.errors import OptionError
+from fpmtools.processes import resident_bytes
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.records import MetricRecord
 

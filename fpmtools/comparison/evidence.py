@@ -15,10 +15,10 @@ from typing import Any
 from fpmtools import metrics, registry
 from fpmtools.comparison import runs, steps
 from fpmtools.comparison.journal import Found, Journal
-from fpmtools.comparison.process import Patience, ask, parse_event, watch
 from fpmtools.comparison.runs import GOOD, INTERRUPTED, Case, Limits, OnEvent, Source
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
+from fpmtools.processes import Patience, ask, parse_event, watch
 from fpmtools.records import MetricRecord
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fpmtools.comparison.journal import Found, Journal
-from fpmtools.comparison.process import Ending, Patience, parse_event, watch
 from fpmtools.comparison.spec import Spec, slug
 from fpmtools.comparison.steps import MEASURING
 from fpmtools.comparison.tracking import LOOKING
+from fpmtools.processes import Ending, Patience, parse_event, watch
 from fpmtools.reconstruction import RESULT_FILE
 
 RUN_FILE = "run.json"

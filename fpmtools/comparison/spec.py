@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from fpmtools.comparison.process import ask
 from fpmtools.errors import OptionError, SolverError
+from fpmtools.processes import ask
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def check_solvers(solvers: Iterable[str]) -> list[Spec]:
 def capabilities(spec: Spec) -> frozenset[str]:
     """What a solver can do, by its own account, once its name and options are checked; empty where it is broken."""
     from fpmtools import registry
-    from fpmtools.solver import make_options
+    from fpmtools.options import make_options
 
     try:
         make_options(registry.solver_class(spec.solver), dict(spec.options))

@@ -22,7 +22,8 @@ class _Images:
     """Measured amplitudes of a data set, and those that a reconstruction predicts, in the reconstruction's units."""
 
     def __init__(self, reconstruction: Reconstruction, dataset: Dataset) -> None:
-        from fpmtools.forward import ForwardModel, SamplingPlan
+        from fpmtools.forward import ForwardModel
+        from fpmtools.sampling import SamplingPlan
 
         # The board stands where the solver has taken it to stand.
         shift = np.asarray(reconstruction.metadata.get("led_shift_na", (0.0, 0.0)))

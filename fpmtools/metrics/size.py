@@ -35,7 +35,7 @@ def storage(reconstruction: Reconstruction, dataset: Dataset, z_um: Sequence[flo
         ``band_limited_bytes``: real and imaginary part, 16 bits each, of the spectrum's samples inside the synthetic
         aperture.
     """
-    from fpmtools.forward import SamplingPlan
+    from fpmtools.sampling import SamplingPlan
 
     planes = planes_needed_um(reconstruction, dataset) if z_um is None else tuple(z_um)
     h, w = reconstruction.grid.shape

@@ -13,10 +13,11 @@ from fpmtools import storage
 from fpmtools.dataset import Dataset
 from fpmtools.engine import Outcome
 from fpmtools.errors import OutputError
+from fpmtools.problem import Problem
 from fpmtools.reconstruction import RESULT_FILE, Reconstruction
 from fpmtools.report import environment, figures, tiff, video
 from fpmtools.report.contrast import z_label
-from fpmtools.solver import Problem, Solver
+from fpmtools.solver import Solver
 
 RUN_FILE = "run.json"
 STACK_FILE = "stack.gif"

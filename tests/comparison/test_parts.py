@@ -21,11 +21,11 @@ from fpmtools.comparison.tracking import Tracker, parse_targets
 from fpmtools.engine import prepare, reconstruct, solve
 from fpmtools.errors import OptionError
 from fpmtools.leds import direction_sines, raster
+from fpmtools.options import make_options
 from fpmtools.reconstruction import Grid, PlaneStack
 from fpmtools.records import MetricRecord
 from fpmtools.registry import solver_class
 from fpmtools.simulation import simulate
-from fpmtools.solver import make_options
 
 
 def test_spec() -> None:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from fpmtools import Dataset, ForwardModel, reconstruct, registry, simulate
-from fpmtools.solver import make_options
+from fpmtools.options import make_options
 
 GOLDEN = Path(__file__).with_name("golden.json")
 TOLERANCE = 5e-7

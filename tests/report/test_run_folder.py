@@ -15,10 +15,12 @@ from PIL import Image
 import fpmtools
 from fpmtools import engine
 from fpmtools.errors import OutputError
+from fpmtools.options import option
+from fpmtools.problem import prepare
 from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
 from fpmtools.report import run_folder
 from fpmtools.simulation import simulate
-from fpmtools.solver import Progress, Solver, option
+from fpmtools.solver import Progress, Solver
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def dataset():
 
 def run(dataset, z_um):
     solver = Upsampled(Options(gain=2.0))
-    problem = engine.prepare(dataset, z_um=z_um, device="cpu", seed=7)
+    problem = prepare(dataset, z_um=z_um, device="cpu", seed=7)
     return engine.solve(problem, solver), problem, solver
 
 

@@ -15,8 +15,9 @@ from fpmtools.imaging import zernike_phase
 from fpmtools.leds import direction_sines, raster
 from fpmtools.metrics import score
 from fpmtools.optics import frequency_axes
+from fpmtools.options import make_options
+from fpmtools.problem import prepare
 from fpmtools.simulation import simulate
-from fpmtools.solver import make_options
 
 
 def quality(data, solver, **arguments):
@@ -81,7 +82,7 @@ def test_it_stops_when_there_is_nothing_left_to_gain():
     noisy = simulate("thin", image_shape=(48, 60), photons=500)
     sweeps = []
     for data in (clean, noisy):
-        problem, solver = engine.prepare(data), ap.AlternatingProjection()
+        problem, solver = prepare(data), ap.AlternatingProjection()
         state, last = solver.start(problem), 0
         while not solver.step(state).done:
             last = state.sweep
@@ -91,7 +92,7 @@ def test_it_stops_when_there_is_nothing_left_to_gain():
 
 def test_a_run_resumed_while_all_leds_are_taken_together_ends_the_same():
     data = simulate("tilted", image_shape=(32, 44), tilt_um=4, photons=500)
-    problem, solver = engine.prepare(data, z_um=[-3.0, 0.0, 2.0]), ap.AlternatingProjection()
+    problem, solver = prepare(data, z_um=[-3.0, 0.0, 2.0]), ap.AlternatingProjection()
     whole = solver.start(problem)
     while not solver.step(whole).done:
         pass
@@ -114,7 +115,7 @@ def test_planes_do_not_depend_on_how_they_are_batched(name, monkeypatch):
     data = simulate("tilted", image_shape=(32, 44), tilt_um=4)
     arguments = {"z_um": [-4.0, -1.0, 2.0, 4.0, 5.0], "options": {"sweeps": 6}}
     together = engine.reconstruct(data, name, **arguments)
-    height, width = engine.prepare(data).forward.object_shape
+    height, width = prepare(data).forward.object_shape
     monkeypatch.setattr(planes, "BLOCK_SAMPLES", 2 * height * width)
     apart = engine.reconstruct(data, name, **arguments)
     for z in arguments["z_um"]:
@@ -124,7 +125,7 @@ def test_planes_do_not_depend_on_how_they_are_batched(name, monkeypatch):
 def test_nothing_is_claimed_outside_the_synthetic_aperture():
     data = simulate("thin", image_shape=(48, 60), photons=100)
     for name in ("ap", "adam"):
-        problem = engine.prepare(data)
+        problem = prepare(data)
         cls = ap.AlternatingProjection if name == "ap" else adam.AdamPixels
         found = engine.solve(problem, cls(make_options(cls, {"sweeps": 4}))).reconstruction
         spectrum = np.fft.fftshift(np.fft.fft2(found.native_field(0.0), axes=(-2, -1)), axes=(-2, -1))

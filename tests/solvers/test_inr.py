@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from fpmtools import engine
 from fpmtools.metrics import score
+from fpmtools.options import make_options
+from fpmtools.problem import prepare
 from fpmtools.reconstruction import PlaneStack
 from fpmtools.simulation import simulate
-from fpmtools.solver import make_options
 
 
 def make(preset=None, **options):
@@ -72,7 +73,7 @@ def test_bands_change_nothing(monkeypatch):
 def published_problem():
     # The published blood smear: NA 0.256, z from -20 to 20 µm, 68 LEDs.
     data = simulate("tilted", image_shape=(24, 28), tilt_um=2)
-    return engine.prepare(data, make("paper"), z_um=np.linspace(-20, 20, 5))
+    return prepare(data, make("paper"), z_um=np.linspace(-20, 20, 5))
 
 
 def test_the_paper_preset_follows_the_published_schedule_step_for_step():
@@ -116,13 +117,13 @@ def test_the_paper_presets_network_is_the_published_one():
     assert problem.forward.image_shape == problem.dataset.image_shape
     assert problem.forward.object_shape == problem.output_shape
     assert float(state.network.branches[0].plane.detach().std()) == pytest.approx(2e-4, rel=0.05)
-    flat = make("paper").start(engine.prepare(problem.dataset, solver, z_um=0.0))
+    flat = make("paper").start(prepare(problem.dataset, solver, z_um=0.0))
     assert flat.network.layout == Layout((24, 28), 32, 1, 32, 2, False, "relu")
     assert flat.schedule.total == 15 * 68
 
 
 def test_one_cycle_visits_every_led_and_the_whole_range(tilted):
-    problem = engine.prepare(tilted, z_um=[-5.0, 10.0])
+    problem = prepare(tilted, z_um=[-5.0, 10.0])
     schedule = OneCycle(make(steps=400, led_batch=16).options, problem)
     steps = [schedule.at(i) for i in range(400)]
     for sweep in range(80):
@@ -167,7 +168,7 @@ def test_every_option_still_fits(tilted, options):
 def test_in_2d_the_result_is_the_plane(tilted):
     found = engine.reconstruct(tilted, "inr", z_um=0.0, options={"steps": 20})
     assert isinstance(found, PlaneStack)
-    assert found.stored_bytes == 8 * np.prod(engine.prepare(tilted).forward.object_shape)
+    assert found.stored_bytes == 8 * np.prod(prepare(tilted).forward.object_shape)
 
 
 def test_the_seed_matters(tilted):
@@ -180,7 +181,7 @@ def test_the_seed_matters(tilted):
 
 def test_float64_is_float64(tilted):
     solver = make(steps=3)
-    problem = engine.prepare(tilted, solver, z_um=[-3.0, 3.0], dtype="complex128")
+    problem = prepare(tilted, solver, z_um=[-3.0, 3.0], dtype="complex128")
     state = solver.start(problem)
     solver.step(state)
     assert {p.dtype for p in state.network.parameters()} == {torch.float64}

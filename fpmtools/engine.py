@@ -15,9 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fpmtools import registry, storage
+from fpmtools import calibrate, registry, storage
+from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, DivergedError, FpmError, OptionError, OutOfMemoryError, SolverError
+from fpmtools.losses import Loss
 from fpmtools.options import make_options
 from fpmtools.problem import Problem, prepare
 from fpmtools.reconstruction import Reconstruction
@@ -205,8 +207,7 @@ class _Run:
             raise SolverError(f"{name} failed: its result is a {what}, not a Reconstruction")
         _need_finite(reconstruction)
         reconstruction.metadata.setdefault("intensity_scale", self.problem.intensity_scale)
-        if any(self.problem.led_shift_na):
-            reconstruction.metadata["led_shift_na"] = list(self.problem.led_shift_na)
+        reconstruction.calibration = self.problem.calibration
         return reconstruction
 
     def save_checkpoint(self) -> None:
@@ -237,7 +238,8 @@ def _fingerprint(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
         "z_um": list(problem.z_um),
         "grids": [list(forward.image_shape), list(forward.object_shape), list(problem.output_shape)],
         "subpixel": forward.subpixel,
-        "leds": [len(forward.na), *problem.led_shift_na],
+        "calibration": problem.calibration.digest,
+        "loss": problem.loss_name,
         "dtype": str(forward.dtype),
         "seed": problem.seed,
         "data": problem.dataset.digest,
@@ -311,7 +313,8 @@ def reconstruct(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
-    trust_leds: bool = False,
+    calibration: str | Path | Calibration = calibrate.AUTO,
+    loss: str | Loss | None = None,
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Reconstruction:
@@ -328,6 +331,8 @@ def reconstruct(
     problem = prepare(
         dataset,
         solver,
+        calibration=calibrate.resolve(dataset, calibration),
+        loss=loss,
         z_um=z_um,
         device=device,
         dtype=dtype,
@@ -335,6 +340,5 @@ def reconstruct(
         upsample=upsample,
         critical_grid=critical_grid,
         subpixel=subpixel,
-        trust_leds=trust_leds,
     )
     return solve(problem, solver, budget_s=budget_s, on_progress=on_progress).reconstruction

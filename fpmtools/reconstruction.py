@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools import storage
+from fpmtools.calibration import Calibration
 from fpmtools.errors import DataError, OptionError
 from fpmtools.optics import Shape, resample, to_field
 
@@ -44,6 +45,7 @@ class Reconstruction(ABC):
     """
 
     kind: ClassVar[str]
+    calibration: Calibration | None = None  # the instrument as the solve has seen it
 
     def __init__(self, grid: Grid, metadata: Mapping[str, Any] | None = None) -> None:
         self.grid = grid

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fpmtools.errors import SolverError, unknown
 
 API_VERSION = 1
-CAPABILITIES = frozenset({"2d", "z-stack", "continuous-z", "resume", "cuda"})
+CAPABILITIES = frozenset({"2d", "z-stack", "continuous-z", "resume", "cuda", "losses", "patterns", "calibrates"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class SolverRecord:
         Solvers that return a ``PlaneStack`` leave it empty.
     capabilities
         Any of ``2d`` (one plane), ``z-stack`` (several planes), ``continuous-z`` (any z between them), ``resume``
-        (has dump and restore), ``cuda`` (tested on a GPU).
+        (has dump and restore), ``cuda`` (tested on a GPU), ``losses`` (minimises any loss that is asked for),
+        ``patterns`` (takes images lit by several LEDs), ``calibrates`` (improves the calibration itself).
     references
         Papers, with DOI.
     api_version

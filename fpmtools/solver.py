@@ -18,12 +18,20 @@ State = TypeVar("State")
 
 @dataclass(frozen=True)
 class Progress:
-    """What one step reports. ``loss`` may stay a tensor on the device: the engine reads it only when it shows it."""
+    """What one step reports. ``loss`` and ``error`` may stay tensors on the device: they are read only when shown.
+
+    ``total``: steps in all, or with ``at_most`` a bound that the solver hopes not to reach. ``what`` says what number
+    ``loss`` is. ``error``: mean squared amplitude error of the images that the step has seen, without weights, from
+    which a PSNR follows; None where there is none.
+    """
 
     step: int
     total: int
     loss: torch.Tensor | float
     done: bool = False
+    at_most: bool = False
+    error: torch.Tensor | float | None = None
+    what: str = "loss"
 
 
 class Solver(ABC, Generic[State]):
@@ -36,6 +44,7 @@ class Solver(ABC, Generic[State]):
 
     Options: ClassVar[type[Any]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    handles: ClassVar[frozenset[str]] = frozenset()  # of "losses" and "patterns": what else than the usual it can take
 
     def __init__(self, options: Any = None) -> None:
         self.options = self.Options() if options is None else options

@@ -155,7 +155,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     optics, shape = dataset.optics, dataset.image_shape
     return {
         "name": dataset.name,
-        "images": f"{dataset.n_leds} of {shape[0]} × {shape[1]}, {int(dataset.bright_field.sum())} bright field",
+        "images": f"{dataset.n_images} of {shape[0]} × {shape[1]}, {int(dataset.bright_field.sum())} bright field",
         "wavelength_um": optics.wavelength_um,
         "na": optics.na,
         "magnification": optics.magnification,
@@ -168,7 +168,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "overlap": aperture_overlap(dataset.na, optics.na),
         "z_um": list(dataset.planes_um),
         "truth": dataset.truth is not None,
-        "calibrated_pupil": dataset.pupil is not None,
+        "calibrated_pupil": not dataset.calibration.pupil.ideal,
         "sha256": dataset.digest,
         "warnings": dataset.check(),
     }

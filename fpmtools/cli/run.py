@@ -70,6 +70,7 @@ def run(
     if resume and out is None:
         raise OptionError("--resume needs --out: the folder of the run to continue")
     _inputs.set_threads(threads)
+    from fpmtools import calibrate
     from fpmtools.comparison import tracking
     from fpmtools.comparison.memory import PeakMemory
     from fpmtools.problem import choose_device, prepare, suggested_threads
@@ -91,14 +92,15 @@ def run(
         memory, tracker = PeakMemory(), None
         if dataset.truth is not None and (track or wanted):
             tracker = tracking.Tracker(dataset, wanted, shown.show, memory)
-        problem = prepare(dataset, solver, z_um=z_um, **choices)
+        how = calibrate.NOMINAL if choices.pop("trust_leds") else calibrate.AUTO
+        problem = prepare(dataset, solver, calibration=calibrate.resolve(dataset, how), z_um=z_um, **choices)
         if finished is not None:
             _check_same(finished, problem, solver, wanted, folder)
             document = finished
         else:
             if threads is None and "OMP_NUM_THREADS" not in os.environ:
                 _inputs.set_threads(suggested_threads(problem))
-            for warning in dataset.check(upsample=choices["upsample"], trust_leds=choices["trust_leds"]):
+            for warning in [*dataset.check(upsample=choices["upsample"]), *calibrate.warnings(problem.calibration)]:
                 click.echo(f"warning: {warning}", err=True)
             outcome = _solve(problem, solver, shown, tracker, budget_s, checkpoint, resume)
             peak_mb = memory.mb()

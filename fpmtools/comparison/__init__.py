@@ -217,7 +217,7 @@ def compare(
     limits = Limits(timeout_s, memory_bytes)
     tell = on_event or (lambda title, event: None)
     for dataset in datasets:
-        for warning in dataset.check(upsample=upsample, trust_leds=trust_leds):
+        for warning in dataset.check(upsample=upsample):
             tell(dataset.name, {"event": "line", "text": f"warning: {warning}"})
     known, trouble = evidence.installed_metrics()
     if trouble:

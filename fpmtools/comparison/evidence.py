@@ -64,7 +64,7 @@ def plan(
     if held_out or (held_out is None and not truth):
         try:
             leds = set(metrics.held_out_leds(dataset))
-            parts.append(steps.Part(steps.HELD_OUT, tuple(i for i in range(dataset.n_leds) if i not in leds)))
+            parts.append(steps.Part(steps.HELD_OUT, tuple(i for i in range(dataset.n_images) if i not in leds)))
         except DataError as error:
             if held_out:
                 raise

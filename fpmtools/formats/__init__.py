@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fpmtools.errors import DataError, OptionError, unknown
+from fpmtools.images import Images
 
 if TYPE_CHECKING:
     from fpmtools.dataset import Dataset
@@ -113,13 +114,13 @@ def _finish(dataset: Dataset, dark_level: float) -> Dataset:
     if not (np.isfinite(dark_level) and dark_level >= 0):
         raise OptionError(f"dark_level must be 0 or a positive number, got {dark_level:g}")
     notes: dict[str, Any] = {}
-    if share := images.saturated_share(dataset.intensities):
+    if share := images.saturated_share(dataset.images.source):
         notes["warnings"] = [f"{share:.2%} of all pixels are saturated: their true intensity is unknown"]
-    intensities = np.ascontiguousarray(dataset.intensities, dtype=np.float32)
+    intensities = np.asarray(dataset.images.read(), dtype=np.float32)
     if dark_level:
         intensities = np.maximum(intensities - np.float32(dark_level), 0)
         notes["dark_level"] = dark_level
-    return replace(dataset, intensities=intensities, provenance={**dataset.provenance, **notes})
+    return replace(dataset, images=Images.of(intensities), provenance={**dataset.provenance, **notes})
 
 
 def _simulated(name: str) -> Recording:

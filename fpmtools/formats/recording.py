@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError, OpticsError, OptionError, unknown
+from fpmtools.images import Images
 from fpmtools.optics import Optics
+from fpmtools.pupil import Pupil
 
 # Only to show the user what a number looks like.
 _EXAMPLE = {"wavelength_um": 0.632, "na": 0.1, "magnification": 4, "camera_pixel_um": 3.45}
@@ -26,10 +28,10 @@ class Recording:
     """
 
     name: str
-    intensities: NDArray[Any]
+    intensities: NDArray[Any] | Images
     na: NDArray[np.float64] | None
     optics: Mapping[str, float]
-    pupil: NDArray[np.complex64] | None = None
+    pupil: NDArray[np.complex64] | Pupil | None = None
     defocus_um: float | None = None
     dark_level: float = 0.0
     truth: Truth | None = None
@@ -40,10 +42,10 @@ class Recording:
         """The recording that holds all of a data set."""
         return cls(
             dataset.name,
-            dataset.intensities,
+            dataset.images,
             dataset.na,
             dataset.optics.to_dict(),
-            dataset.pupil,
+            dataset.calibration.pupil,
             dataset.defocus_um,
             truth=dataset.truth,
             provenance=dataset.provenance,
@@ -67,15 +69,15 @@ class Recording:
                 f"{self.name}: LED positions are not in the file; give them with --leds FILE.csv, FILE.json, a rule "
                 "or the name of a data set with the same board"
             )
-        return Dataset(
+        return Dataset.from_arrays(
             self.intensities,
-            np.ascontiguousarray(self.na, dtype=np.float64),
+            self.na,
             Optics(**known),
-            self.name,
-            self.pupil,
-            self.defocus_um,
-            self.truth,
-            self.provenance,
+            name=self.name,
+            pupil=self.pupil,
+            defocus_um=self.defocus_um,
+            truth=self.truth,
+            provenance=self.provenance,
         )
 
 

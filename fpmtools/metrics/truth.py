@@ -19,6 +19,7 @@ from fpmtools.metrics.images import (
     quality,
     structural_similarity,
 )
+from fpmtools.metrics.prediction import as_used
 from fpmtools.optics import Optics, synthetic_support, to_field, to_spectrum
 from fpmtools.reconstruction import Reconstruction
 
@@ -73,12 +74,13 @@ def match(reconstruction: Reconstruction, dataset: Dataset) -> Match:
     """
     if dataset.truth is None:
         raise DataError(f"{dataset.name}: no truth to score against; only simulated data have one")
-    depth = dataset.truth.depth_um
+    known, dataset = dataset.truth, as_used(reconstruction, dataset)
+    depth = known.depth_um
     pixels = np.array(dataset.image_shape) * dataset.optics.pixel_um / depth.shape
     if not np.isclose(*pixels):
         raise DataError(f"{dataset.name}: the truth's pixels must be square, they are {pixels[0]:g} × {pixels[1]:g} µm")
     pixel_um = float(pixels[0])
-    truth = band_limit(dataset.truth.field.astype(np.complex128), dataset.optics, dataset.na, pixel_um)
+    truth = band_limit(known.field.astype(np.complex128), dataset.optics, dataset.na, pixel_um)
     field = composite(reconstruction, depth).astype(np.complex128)
     in_band = band_limit(field, dataset.optics, dataset.na, pixel_um)
     low, high = reconstruction.grid.z_range

@@ -106,7 +106,7 @@ class _Run:
             file = place / run_folder.RUN_FILE
             if file.is_file() and json.loads(file.read_text(encoding="utf-8"))["data"]["digest"] == digest:
                 return Reconstruction.load(place)
-        raise DataError(f"{part.name}: no solve of these {part.n_leds} LEDs was made")
+        raise DataError(f"{part.name}: no solve of these {part.n_images} LEDs was made")
 
 
 def _curve(rings: RingCorrelation, threshold: Any, of: str) -> dict[str, Any]:

@@ -135,12 +135,12 @@ def wrong_key(path: Path, good: Dataset) -> list[str]:
 def not_finite(path: Path, good: Dataset) -> list[str]:
     images = np.array(good.intensities)
     images[3, 2, 1] = np.nan
-    native.save(replace(good, intensities=images), path)
+    native.save(good.with_images(images), path)
     return ["image 3", "not finite"]
 
 
 def all_zero(path: Path, good: Dataset) -> list[str]:
-    native.save(replace(good, intensities=np.zeros_like(good.intensities)), path)
+    native.save(good.with_images(np.zeros_like(good.intensities)), path)
     return ["all images are zero"]
 
 

@@ -195,7 +195,7 @@ def test_resume_runs_what_is_missing_or_not_good(
     assert again.rows[2:] == found.rows[2:]
     assert [row["psnr"] for row in again.rows] == [row["psnr"] for row in found.rows]
     for others in (
-        [replace(one, intensities=one.intensities * 2) for one in datasets],
+        [one.with_images(one.intensities * 2) for one in datasets],
         [replace(one, pupil=np.full(one.image_shape, 1j, np.complex64)) for one in datasets],
         [replace(one, truth=Truth(np.ones((4, 5), np.complex64), np.zeros((4, 5), np.float32))) for one in datasets],
     ):

@@ -95,7 +95,7 @@ def test_uconn_aberration(measured: Callable[[str, str], Dataset]) -> None:
 
 def test_thu_phase_target(measured: Callable[[str, str], Dataset]) -> None:
     data = measured("thu_phase_target", "thu_phase_target")
-    assert data.n_leds == 93
+    assert data.n_images == 93
     assert data.optics.pixel_um == 1
     assert data.bright_field.sum() == 9
     assert agreement(data) == 1

@@ -72,7 +72,7 @@ def test_the_solver_does_not_see_what_is_held_out(thin: Dataset) -> None:
 
     leds = held_out_leds(thin)
     error = held_out_error(thin, solve)
-    assert seen[0].n_leds == thin.n_leds - len(leds)
+    assert seen[0].n_images == thin.n_images - len(leds)
     assert not any((seen[0].na == thin.na[led]).all(axis=1).any() for led in leds)
     worse = held_out_error(
         thin, lambda part: reconstruct(part, "ap", options={"sweeps": 1, "step": 0.05}, device="cpu")

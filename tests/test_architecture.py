@@ -18,8 +18,8 @@ PLUGINS = sorted(p for p in (ROOT / "plugins").rglob("*.py") if "tests" not in p
 
 # A module may import those before it, never those after it.
 ROOMS = (
-    "errors", "options", "storage", "processes", "records", "optics", "leds", "pupil", "calibration", "images", "dataset",
-    "sampling", "losses", "forward", "phantom", "imaging", "simulation", "catalogue", "formats", "reconstruction",
+    "errors", "options", "storage", "processes", "records", "optics", "leds", "pupil", "calibration", "images",
+    "dataset", "sampling", "losses", "forward", "phantom", "imaging", "simulation", "catalogue", "formats", "reconstruction",
     "metrics", "problem", "solver", "planes", "registry", "calibrate", "engine", "evaluation", "comparison", "report",
     "cli",
 )  # fmt: skip

@@ -54,7 +54,7 @@ def test_stacks_on_disk_are_the_same_stacks(solver, monkeypatch, tmp_path):
     monkeypatch.setattr(storage, "SCRATCH_BYTES", 0)
     found = fpmtools.reconstruct(data, solver, **arguments)
     assert isinstance(base(found.planes), mmap.mmap)
-    loaded = fpmtools.Reconstruction.load(found.save(tmp_path / "found.safetensors"))
+    loaded = fpmtools.open_result(found.save(tmp_path / "found.safetensors"))
     for z in arguments["z_um"]:
         assert np.array_equal(expected.field(z), found.field(z))
         assert np.array_equal(expected.field(z), loaded.field(z))

@@ -1,0 +1,30 @@
+"""Opening saved results: the solver that announced a result's kind restores it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fpmtools import registry, storage
+from fpmtools.errors import DataError
+from fpmtools.reconstruction import RESULT_FILE, Grid, PlaneStack, Reconstruction
+
+
+def open_result(path: str | Path) -> Reconstruction:
+    """Read a file that :meth:`Reconstruction.save` wrote, or the ``reconstruction.safetensors`` of a run's folder.
+
+    Raises :class:`DataError` when the file is damaged, and :class:`SolverError` when its solver is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / RESULT_FILE
+    tensors, header = storage.read_tensors(path, "reconstruction")
+    try:
+        kind, grid = header["kind"], header["grid"]
+        (h, w), (height_um, width_um), (low, high) = grid["shape"], grid["extent_um"], grid["z_range"]
+        where = Grid((int(h), int(w)), (float(height_um), float(width_um)), (float(low), float(high)))
+        cls = PlaneStack if kind == PlaneStack.kind else registry.reconstruction_class(kind)
+        result = cls.restore(where, tensors, header["config"])
+        result.metadata.update(header["metadata"])
+        return result
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a complete reconstruction ({error!r})") from error

@@ -18,7 +18,7 @@ _KIND = "dataset"
 
 def save(dataset: Dataset, path: str | Path) -> Path:
     """Write ``dataset`` to ``path``, atomically; every number comes back as it is. Returns the path."""
-    tensors: dict[str, NDArray[Any]] = {"intensities": _native(dataset.intensities), "na": dataset.na}
+    tensors: dict[str, NDArray[Any]] = {"intensities": np.asarray(dataset.intensities), "na": dataset.na}
     if dataset.pupil is not None:
         tensors["pupil"] = _split(dataset.pupil)
     if dataset.truth is not None:
@@ -52,12 +52,6 @@ def read(path: str | Path) -> Dataset:
         )
     except (KeyError, TypeError, IndexError) as error:
         raise DataError(f"{path}: not a complete data set ({error!r})") from error
-
-
-def _native(values: NDArray[Any]) -> NDArray[Any]:
-    """In the machine's byte order, which safetensors needs."""
-    array = np.asarray(values)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _split(values: NDArray[np.complex64]) -> NDArray[np.float32]:

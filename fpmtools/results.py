@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fpmtools import registry, storage
@@ -14,9 +15,7 @@ def open_result(path: str | Path) -> Reconstruction:
 
     Raises :class:`DataError` when the file is damaged, and :class:`SolverError` when its solver is not installed.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / RESULT_FILE
+    path = Path(path, RESULT_FILE) if os.path.isdir(path) else Path(path)
     tensors, header = storage.read_tensors(path, "reconstruction")
     try:
         kind, grid = header["kind"], header["grid"]

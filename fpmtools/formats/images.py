@@ -56,8 +56,10 @@ def read(path: Path, channel: str | int | None = None, files: Sequence[Path] | N
     the LED positions. Raises :class:`DataError` when a file is damaged or sizes differ, :class:`OptionError` when the
     channel does not fit.
     """
-    if files is None:
-        files = image_files(path) if path.is_dir() else [path]
+    try:
+        files = files or (image_files(path) if path.is_dir() else [path])
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not files:
         raise DataError(f"{path}: the folder has no TIFF or PNG images")
     stack: list[NDArray[Any]] = []
@@ -76,17 +78,6 @@ def read(path: Path, channel: str | int | None = None, files: Sequence[Path] | N
     return Recording(
         path.stem if path.is_file() else path.resolve().name, images, na, {}, provenance={"layout": "images"}
     )
-
-
-def saturated_share(images: NDArray[Any]) -> float:
-    """Share of the pixels that are at the largest value their integers can hold; 0 for other numbers.
-
-    A 12-bit camera that stores 16 bits is not noticed.
-    """
-    if images.dtype.kind not in "iu":
-        return 0.0
-    top = np.iinfo(images.dtype).max
-    return float(np.mean([np.mean(image == top) for image in images]))
 
 
 class _Allowance:

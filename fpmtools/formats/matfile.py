@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fpmtools.errors import DataError, OutputError
+from fpmtools.errors import DataError, OutputError, printable
 
 LIMIT_BYTES = 8 << 30  # of all variables together
 START_S, BYTES_PER_S = 30.0, 2e6  # what a file may take, even on a busy machine
@@ -32,13 +32,18 @@ class MatFile:
     arrays: Mapping[str, NDArray[Any]]
     names: tuple[str, ...]
 
+    def need(self, *keys: str) -> None:
+        """Raise :class:`DataError` when any of these variables is absent."""
+        if missing := [key for key in keys if key not in self.names]:
+            found = ", ".join(self.names) or "none"
+            raise DataError(f"{self.path.name}: has no variable {', '.join(missing)} (found: {printable(found)})")
+
     def array(self, key: str) -> NDArray[Any]:
         """The variable ``key``; :class:`DataError` when it is absent or no numeric array."""
         if key in self.arrays:
             return self.arrays[key]
-        if key in self.names:
-            raise DataError(f"{self.path.name}: variable {key} is not a numeric array")
-        raise DataError(f"{self.path.name}: has no variable {key} (found: {', '.join(self.names) or 'none'})")
+        self.need(key)
+        raise DataError(f"{self.path.name}: variable {key} is not a numeric array")
 
     def number(self, key: str) -> float:
         """The variable ``key`` as one number."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fpmtools import storage
 from fpmtools.dataset import Dataset, Truth
-from fpmtools.errors import DataError
+from fpmtools.errors import DataError, printable
 from fpmtools.optics import Optics
 
 _KIND = "dataset"
@@ -44,13 +44,13 @@ def read(path: str | Path) -> Dataset:
             tensors["intensities"],
             tensors["na"].astype(np.float64),
             Optics(**header["optics"]),
-            header["name"],
+            printable(str(header["name"])),
             _join(tensors["pupil"]) if "pupil" in tensors else None,
-            header["defocus_um"],
+            None if header["defocus_um"] is None else float(header["defocus_um"]),
             truth,
-            header["provenance"],
+            dict(header["provenance"]),
         )
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{path}: not a complete data set ({error!r})") from error
 
 

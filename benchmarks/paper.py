@@ -136,7 +136,7 @@ def examine(args: argparse.Namespace, name: str, path: Path, folder: Path, recor
     import fpmtools
 
     data, runs = fpmtools.load(path), record["runs"][name]["solvers"]
-    results = {label: fpmtools.Reconstruction.load(_result(folder, name, label)) for label in SOLVERS}
+    results = {label: fpmtools.open_result(_result(folder, name, label)) for label in SOLVERS}
     arrays = results[INR].dump()[0]
     record["stored"][name] = {
         "dense": common.stack_bytes(path, PLANES if name == "volume" else 1),

@@ -36,6 +36,7 @@ _HOME = {
     "SolverRecord": "fpmtools.records",
     "Truth": "fpmtools.dataset",
     "hookimpl": "fpmtools.registry",
+    "open_result": "fpmtools.results",
     "option": "fpmtools.options",
 }
 
@@ -63,6 +64,7 @@ __all__ = [
     "compare",
     "hookimpl",
     "load",
+    "open_result",
     "option",
     "reconstruct",
     "simulate",
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
     from fpmtools.records import MetricRecord, SolverRecord
     from fpmtools.registry import hookimpl
+    from fpmtools.results import open_result
     from fpmtools.simulation import simulate
     from fpmtools.solver import Progress, Solver
 

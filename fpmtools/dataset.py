@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fpmtools.calibration import Calibration
-from fpmtools.errors import DataError
+from fpmtools.errors import DataError, printable
 from fpmtools.images import Images
 from fpmtools.optics import Optics, Shape
 from fpmtools.pupil import Pupil
@@ -184,15 +184,18 @@ class Dataset:
                 f"{self.name}: LED {int(steepest.argmax())} has |NA| {steepest.max():.3g}, at or beyond "
                 f"{self.optics.medium_index:g}; are the LED positions in direction sines?"
             )
-        brightest = 0.0
+        brightest, below = 0.0, np.zeros(self.n_images)
         for i, image in enumerate(self.images):
             if np.iscomplexobj(image):
                 raise DataError(f"{self.name}: image {i} is complex; intensities are real")
             if not np.isfinite(image).all():
                 raise DataError(f"{self.name}: image {i} has values that are not finite")
             brightest = max(brightest, float(image.max()))
-        if brightest <= 0:
+            below[i] = -np.minimum(image, 0).mean(dtype=np.float64) if image.min() < 0 else 0.0
+        if brightest <= 0 and not below.any():
             raise DataError(f"{self.name}: all images are zero")
+        if below.any():
+            _refuse_negative(self.name, self.images.means, below, math.prod(self.image_shape))
         if min(self.image_shape) < 8:
             raise DataError(f"{self.name}: images of {self.image_shape} pixels are too small (8 × 8 at least)")
         if self.optics.pixel_um * self.optics.cutoff > 0.5 * (1 + 1e-9):
@@ -201,7 +204,8 @@ class Dataset:
 
     def check(self, *, upsample: float | None = None) -> list[str]:
         """Say in plain words what will not work well, see :meth:`Optics.check`; empty when all is well."""
-        return self.optics.check(self.na, self.image_shape, upsample=upsample)
+        found = self.optics.check(self.na, self.image_shape, upsample=upsample)
+        return found + [printable(str(warning)) for warning in self.provenance.get("warnings", ())]
 
     def crop(self, y: int, x: int, height: int, width: int) -> Dataset:
         """The region of interest of ``height`` × ``width`` camera pixels whose first pixel is (y, x)."""
@@ -242,3 +246,24 @@ class Dataset:
     def with_images(self, images: Images | ArrayLike) -> Dataset:
         """A copy with other images of the same instrument."""
         return replace(self, images=Images.of(images, self.name))
+
+
+def _refuse_negative(name: str, means: NDArray[np.float64], below: NDArray[np.float64], pixels: int) -> None:
+    """Refuse images [led] of ``pixels`` whose mean, or whose negative part (of mean size ``below``), is no noise.
+
+    What is left of a dark image once the camera's offset is subtracted has zero mean, to within four standard
+    deviations (σ is 2.5 times the negative part), and less negative light than a quarter of a bright image's light.
+    """
+    light = float((means + 2 * below).max())  # the mean of |image| of the brightest
+    excess = -means - np.maximum(0.02 * light, 10 * below / math.sqrt(pixels))
+    lowest, worst = int(excess.argmax()), int(below.argmax())
+    if excess[lowest] > 0:
+        raise DataError(
+            f"{name}: the mean of image {lowest} is negative, by {-means[lowest] / light:.0%} of the brightest image; "
+            "was too large a dark level subtracted, or are these differences of images?"
+        )
+    if below[worst] > 0.25 * light:
+        raise DataError(
+            f"{name}: image {worst} is negative by {below[worst] / light:.0%} of the brightest image on average; "
+            "intensities are not: are these fields, phases or differences of images?"
+        )

@@ -60,9 +60,24 @@ EXIT_PARTIAL = 6  # `compare` finished, but at least one solver did not
 EXIT_INTERRUPTED = 130  # Ctrl-C; what had been computed was kept
 
 
+def printable(value: object, most: int = 200) -> str:
+    """Text (or another value) from elsewhere, fit to be shown: no control characters, a long middle left out."""
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        text = "a number with too many digits"
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
+
+
+def nearest(name: str, choices: Iterable[str], likeness: float = 0.5) -> str | None:
+    """The choice most like ``name``, if one is at least so much like it."""
+    return next(iter(difflib.get_close_matches(name.lower(), choices, n=1, cutoff=likeness)), None)
+
+
 def unknown(kind: str, name: str, choices: Iterable[str]) -> OptionError:
     """An :class:`OptionError` for a name that does not exist, suggesting the nearest that does."""
     known = sorted(choices)
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-    return OptionError(f"unknown {kind} {name!r}: {hint}")
+    near = nearest(name, known)
+    hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    return OptionError(f"unknown {kind} {printable(name)!r}: {hint}")

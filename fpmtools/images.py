@@ -49,9 +49,16 @@ class Images:
 
     def __getitem__(self, index: int | np.integer[Any]) -> NDArray[Any]:
         """One image [y, x]."""
-        (y, x), (h, w) = self.corner, self.image_shape
-        values = np.asarray(self.source[int(self.chosen[index]), y : y + h, x : x + w])
+        values = self._stored(index)
         return values.astype(np.float32) if values.dtype.kind in "biu" else values
+
+    def _stored(self, index: int | np.integer[Any]) -> NDArray[Any]:
+        (y, x), (h, w) = self.corner, self.image_shape
+        return np.asarray(self.source[int(self.chosen[index]), y : y + h, x : x + w])
+
+    def stored(self) -> NDArray[Any]:
+        """All images with the numbers of their source, [image, y, x]: a camera's counts are integers."""
+        return np.stack([self._stored(i) for i in range(len(self))])
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return (self[i] for i in range(len(self)))

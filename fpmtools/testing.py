@@ -33,6 +33,7 @@ from fpmtools.optics import Shape
 from fpmtools.options import describe_options, make_options
 from fpmtools.problem import Problem, prepare
 from fpmtools.reconstruction import Reconstruction
+from fpmtools.results import open_result
 from fpmtools.simulation import simulate
 from fpmtools.solver import Progress, Solver
 
@@ -165,7 +166,7 @@ class SolverConformance:
         problem = small_problem()
         result = engine.solve(problem, self.make(), budget_s=1e-9).reconstruction
         path = result.save(tmp_path / "result.safetensors")
-        again = Reconstruction.load(path)
+        again = open_result(path)
         assert type(again) is type(result)
         assert again.grid == result.grid
         assert again.stored_bytes == result.stored_bytes

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 import fpmtools
-from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, OutputError, SolverError, unknown
+from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, OutputError, SolverError, printable, unknown
 
 COMMANDS = ("run", "compare", "report", "render", "evaluate", "solvers", "data", "simulate", "doctor")
 INTERNAL = ("gather",)  # what compare runs
@@ -104,5 +104,5 @@ def _explain(error: Exception) -> FpmError:
 
 
 def _say(error: FpmError) -> int:
-    click.echo(f"error: {' '.join(str(error).split())}", err=True)
+    click.echo(f"error: {printable(' '.join(str(error).split()), 1000)}", err=True)
     return error.exit_code

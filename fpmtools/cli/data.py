@@ -33,13 +33,14 @@ def list_(as_json: bool) -> None:
     for entry in manifest.entries():
         here = manifest.local_files(entry) is not None
         rows.append({"name": entry.name, "title": entry.title, "here": here, "licence": entry.licence})
+    folder = next((str(folder) for folder in manifest.data_dirs()), None)
     if as_json:
-        print_json({"folder": str(manifest.data_dir()), "data": rows, "variants": variants})
+        print_json({"folder": folder, "data": rows, "variants": variants})
         return
     print_table(["name", "here", "what"], [[str(r["name"]), "yes" if r["here"] else "", str(r["title"])] for r in rows])
     click.echo("\nSimulated ones take variants and a size, such as sim:tilted+noise+tile@96x128:")
     print_table(["variant", "what"], [[f"+{name}", title] for name, title in variants.items()])
-    click.echo(f"\nFetched data are kept in {manifest.data_dir()} (set FPMTOOLS_DATA for another folder).")
+    click.echo(f"\nFetched data are kept in {folder or 'no folder yet'} (set FPMTOOLS_DATA for another).")
 
 
 @data.command(short_help="Describe a data set or a file.")

@@ -24,7 +24,6 @@ PACKAGES = (
     "mat73",
     "scikit-image",
     "pluggy",
-    "safetensors",
     "tifffile",
     "matplotlib",
 )

@@ -57,10 +57,10 @@ def evaluate(
         raise OptionError(f"{figure_file}: the figure's name must end in .png")
     claim_file(figure_file, force)
     from fpmtools import metrics
-    from fpmtools.reconstruction import Reconstruction
     from fpmtools.report import figures
+    from fpmtools.results import open_result
 
-    reconstruction = Reconstruction.load(result)
+    reconstruction = open_result(result)
     truth, field, where = _pair(reconstruction, truth_file, z_um)
     import numpy as np
 

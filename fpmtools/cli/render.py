@@ -43,9 +43,9 @@ def render(
         claim_file(out, force)
     if shape is not None and min(shape) < 1:
         raise OptionError(f"--shape {shape[0]},{shape[1]}: both must be at least 1")
-    from fpmtools.reconstruction import Reconstruction
+    from fpmtools.results import open_result
 
-    reconstruction = Reconstruction.load(result)
+    reconstruction = open_result(result)
     low, high = reconstruction.grid.z_range
     if z_um is None:
         if low != high:

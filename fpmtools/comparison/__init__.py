@@ -28,6 +28,7 @@ from fpmtools.errors import OptionError
 from fpmtools.processes import resident_bytes
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.records import MetricRecord
+from fpmtools.results import open_result
 
 if TYPE_CHECKING:
     import pandas
@@ -270,7 +271,7 @@ class _Results(Mapping[str, Reconstruction]):
             weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
 
     def __getitem__(self, title: str) -> Reconstruction:
-        return Reconstruction.load(self._places[title])
+        return open_result(self._places[title])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

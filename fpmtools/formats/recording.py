@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools.dataset import Dataset, Truth
-from fpmtools.errors import DataError, OpticsError, OptionError, unknown
+from fpmtools.errors import DataError, OpticsError, OptionError, printable, unknown
 from fpmtools.images import Images
 from fpmtools.optics import Optics
 from fpmtools.pupil import Pupil
@@ -37,6 +37,9 @@ class Recording:
     truth: Truth | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))  # it may come from a file, and will be shown
+
     @classmethod
     def of(cls, dataset: Dataset) -> Recording:
         """The recording that holds all of a data set."""
@@ -54,21 +57,11 @@ class Recording:
     def dataset(self, optics: Mapping[str, float]) -> Dataset:
         """The data set, not yet validated, with the numbers in ``optics`` added or replaced.
 
-        Raises :class:`OpticsError` when a number is still missing, :class:`DataError` when the LED positions are.
+        Raises :class:`OpticsError` when numbers are still missing, :class:`DataError` when the LED positions are.
         """
         known = {**self.optics, **optics}
-        for entry in fields(Optics):
-            if entry.default is MISSING and entry.name not in known:
-                example = _EXAMPLE[entry.name]
-                raise OpticsError(
-                    f"{self.name}: {entry.name} is not in the file; give it, for example --optics "
-                    f'{entry.name}={example} or optics={{"{entry.name}": {example}}}'
-                )
-        if self.na is None:
-            raise DataError(
-                f"{self.name}: LED positions are not in the file; give them with --leds FILE.csv, FILE.json, a rule "
-                "or the name of a data set with the same board"
-            )
+        self._ask_for_missing(known)
+        assert self.na is not None
         return Dataset.from_arrays(
             self.intensities,
             self.na,
@@ -80,6 +73,20 @@ class Recording:
             provenance=self.provenance,
         )
 
+    def _ask_for_missing(self, known: Mapping[str, float]) -> None:
+        """Ask for everything that is missing at once, with an example of each."""
+        numbers = [entry.name for entry in fields(Optics) if entry.default is MISSING and entry.name not in known]
+        missing, wanted = list(numbers), []
+        if numbers:
+            wanted.append("optics " + " ".join(f"{name}={_EXAMPLE[name]}" for name in numbers))
+        if self.na is None:
+            missing.append("LED positions")
+            wanted.append("leds (a CSV or JSON file, a rule, or the name of a data set with the same board)")
+        if missing:
+            kind = OpticsError if numbers else DataError
+            text = f"{self.name}: not in the file: {', '.join(missing)}; give, for example, {' and '.join(wanted)}"
+            raise kind(text)
+
 
 def optics_numbers(optics: Mapping[str, Any] | None) -> dict[str, float]:
     """Check a user's numbers of the microscope: known names, real numbers."""
@@ -90,8 +97,8 @@ def optics_numbers(optics: Mapping[str, Any] | None) -> dict[str, float]:
             raise unknown("optics value", name, names)
         try:
             numbers[name] = float(value)
-        except (TypeError, ValueError):
-            raise OptionError(f"optics: {name} must be a number, got {value!r}") from None
+        except (TypeError, ValueError, OverflowError):
+            raise OptionError(f"optics: {name} must be a number, got {printable(value)}") from None
     return numbers
 
 

@@ -24,6 +24,7 @@ from fpmtools.evaluation.columns import TRUTH_THRESHOLD
 from fpmtools.metrics import RingCorrelation
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.report import rendering, run_folder
+from fpmtools.results import open_result
 
 
 def gather(folder: Path, dataset: Dataset, wanted: Sequence[str], on_step: Callable[[str], None]) -> None:
@@ -58,7 +59,7 @@ class _Run:
 
     @functools.cached_property
     def case(self) -> Case:
-        return Case(Reconstruction.load(self.folder), self.dataset, self._solved)
+        return Case(open_result(self.folder), self.dataset, self._solved)
 
     def take(self, step: str) -> Any:
         name = steps.metric_name(step)
@@ -105,7 +106,7 @@ class _Run:
         for place in (self.folder / name for name in (steps.HELD_OUT, *steps.HALVES)):
             file = place / run_folder.RUN_FILE
             if file.is_file() and json.loads(file.read_text(encoding="utf-8"))["data"]["digest"] == digest:
-                return Reconstruction.load(place)
+                return open_result(place)
         raise DataError(f"{part.name}: no solve of these {part.n_images} LEDs was made")
 
 

@@ -91,7 +91,7 @@ def test_run_record(data_file: Path, dataset: Dataset, tmp_path: Path, as_json: 
 
 def test_run_metrics_are_those_of_the_saved_result(finished: Path, dataset: Dataset) -> None:
     found = json.loads((finished / "run.json").read_text())["metrics"]
-    result = fpmtools.Reconstruction.load(finished)
+    result = fpmtools.open_result(finished)
     assert found["psnr"] == pytest.approx(metrics.score(result, dataset)["psnr"], rel=1e-6)
     residual = metrics.residual(result, dataset)
     for lights in ("all", "bright", "dark"):
@@ -182,7 +182,7 @@ def test_progress_as_json_lines(data_file: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_render_every_format(finished: Path, tmp_path: Path, as_json: Json) -> None:
-    expected = fpmtools.Reconstruction.load(finished).field(0.7)
+    expected = fpmtools.open_result(finished).field(0.7)
     about = as_json("render", finished, "--z", "0.7", "--out", tmp_path / "field.npy")
     field = np.load(tmp_path / "field.npy")
     assert field.dtype == np.complex64
@@ -205,7 +205,7 @@ def test_render_every_format(finished: Path, tmp_path: Path, as_json: Json) -> N
 
 def test_evaluate_an_image(finished: Path, tmp_path: Path, as_json: Json) -> None:
     """Against its own amplitude, times a factor, a result is perfect once the gain is fitted, and not before."""
-    field = fpmtools.Reconstruction.load(finished).field(1.0)
+    field = fpmtools.open_result(finished).field(1.0)
     for name, truth in {"amplitude.npy": 3 * np.abs(field), "field.npy": 3 * field}.items():
         np.save(tmp_path / name, truth)
         figure = tmp_path / f"{name}.png"
@@ -224,7 +224,7 @@ def test_evaluate_an_image(finished: Path, tmp_path: Path, as_json: Json) -> Non
 def test_evaluate_a_data_set(finished: Path, data_file: Path, dataset: Dataset, tmp_path: Path, as_json: Json) -> None:
     found = as_json("evaluate", finished, "--truth", data_file, "--data-range", "truth", "--out", tmp_path / "e.png")
     assert dataset.truth is not None
-    field = metrics.composite(fpmtools.Reconstruction.load(finished), dataset.truth.depth_um)
+    field = metrics.composite(fpmtools.open_result(finished), dataset.truth.depth_um)
     gain = abs(metrics.align(dataset.truth.field, field))
     expected = metrics.quality(np.abs(dataset.truth.field), gain * np.abs(field), data_range="truth")
     assert found["psnr"] == pytest.approx(expected["psnr"], rel=1e-6)

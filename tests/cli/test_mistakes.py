@@ -237,7 +237,7 @@ def test_unexpected_failure_is_one_line_and_debug_shows_it(
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("a\nbug")
 
-    monkeypatch.setattr("fpmtools.reconstruction.Reconstruction.load", broken)
+    monkeypatch.setattr("fpmtools.results.open_result", broken)
     code, line = one_error(capsys, ["render", str(finished), "--z", "0"])
     assert code == 1
     assert "ZeroDivisionError: a bug" in line

@@ -69,7 +69,7 @@ def test_interrupt_keeps_the_result_and_resume_continues(
     assert b"\033[36m" not in shown  # NO_COLOR is set
     assert record["status"] == "interrupted"
     assert json.loads((folder / "run.json").read_text())["steps"] == record["steps"] > 0
-    assert package.Reconstruction.load(folder).field(0.3).shape == (34, 44)
+    assert package.open_result(folder).field(0.3).shape == (34, 44)
     storage.read_tensors(folder / "checkpoint.safetensors", "checkpoint")
 
     budget = record["times"]["solve_s"] + 0.3
@@ -97,4 +97,4 @@ def test_full_disk(blocks: int, kept: bool, data_file: Path, tmp_path: Path, env
     assert not [path for path in folder.iterdir() if path.suffix == ".part"]
     assert (folder / "reconstruction.safetensors").exists() == kept
     if kept:
-        assert package.Reconstruction.load(folder).field().shape == (34, 44)
+        assert package.open_result(folder).field().shape == (34, 44)

@@ -49,7 +49,7 @@ def image_shifts(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
     The phase k_z z of defocus has the slope +2π na z where the direct light of an LED passes the pupil, which moves
     the image by −z na. So the signs and the order of na's axes show in the raw images.
     """
-    centre = data.order[0]
+    centre = data.calibration.order[0]
     spectra = scipy.fft.fft2(data.intensities[data.bright_field])
     spectra[:, 0, 0] = 0
     reference = scipy.fft.fft2(data.intensities[centre])

@@ -26,7 +26,7 @@ def test_held_out_leds_are_spread_covered_by_the_rest_and_chosen_by_seed(leds: s
         chosen = held_out_leds(data, seed=seed)
         assert chosen == held_out_leds(data, seed=seed)
         assert len(set(chosen)) == len(chosen) == round(0.1 * len(na))
-        assert data.order[0] not in chosen
+        assert data.calibration.order[0] not in chosen
         assert apart[np.ix_(chosen, chosen)].min() > 1.4 * np.median(apart.min(axis=1))
         rest = np.delete(na, chosen, axis=0)
         points = np.random.default_rng(0).uniform(-1, 1, (400, 2))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fpmtools import Grid, Reconstruction, registry
+from fpmtools import Grid, open_result, registry
 from fpmtools.errors import OptionError, SolverError
 
 BUILT_IN = {"adam", "ap", "inr"}
@@ -119,7 +119,7 @@ def test_broken_plugins_leave_another_solver_bit_identical(
         arguments = ["--solver", "ap", "-o", "sweeps=2", "--z", "1", "--roi", "8,4,24,30", "--out", str(out)]
         done = run_fpmtools("run", *arguments, path=path)
         assert done.returncode == 0, done.stderr
-        fields.append(Reconstruction.load(out).field(1.0))
+        fields.append(open_result(out).field(1.0))
     assert fields[0].tobytes() == fields[1].tobytes()
     assert not (site / "imported").exists()
 
@@ -314,7 +314,7 @@ def test_results_are_restored_by_the_class_that_announced_their_kind(
     cls = registry.reconstruction_class("right")
     planes = np.ones((1, 12, 10), np.complex64)
     result = cls(planes, (2.0,), Grid((12, 10), (6.0, 5.0), (2.0, 2.0)))  # type: ignore[call-arg]
-    assert type(Reconstruction.load(result.save(tmp_path / "result"))) is cls
+    assert type(open_result(result.save(tmp_path / "result"))) is cls
     for kind, says in (
         ("wrong", "class WrongKind calls its kind 'planes'"),
         ("lost", "cannot import made:Lost"),

@@ -17,8 +17,9 @@ from fpmtools import engine
 from fpmtools.errors import OutputError
 from fpmtools.options import option
 from fpmtools.problem import prepare
-from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
+from fpmtools.reconstruction import Grid, PlaneStack
 from fpmtools.report import run_folder
+from fpmtools.results import open_result
 from fpmtools.simulation import simulate
 from fpmtools.solver import Progress, Solver
 
@@ -88,7 +89,7 @@ def test_stack_run_writes_everything(dataset, tmp_path):
         command=["fpmtools", "run"],
     )
     assert sorted(path.name for path in folder.iterdir()) == sorted([*FLAT_FILES, "stack.gif"]) == document["files"]
-    loaded = Reconstruction.load(folder)
+    loaded = open_result(folder)
     np.testing.assert_array_equal(loaded.field(-1.0), outcome.reconstruction.field(-1.0))
     height, width = outcome.reconstruction.grid.shape
     assert tifffile.imread(folder / "amplitude.tiff").shape == (4, height, width)
@@ -104,7 +105,7 @@ def test_run_json_says_how_it_came_about(dataset, tmp_path):
     outcome, problem, solver = run(dataset, STACK)
 
     def measure():
-        assert Reconstruction.load(tmp_path).grid == outcome.reconstruction.grid  # it is safe by now
+        assert open_result(tmp_path).grid == outcome.reconstruction.grid  # it is safe by now
         assert json.loads((tmp_path / "run.json").read_text())["status"] == "done"
         return {"metrics": {"ssim": float("nan")}}
 
@@ -182,7 +183,7 @@ def test_disk_full_keeps_the_reconstruction(dataset, tmp_path):
         run_folder.write_run(tmp_path / "run", outcome, problem, solver, "upsampled")
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"reconstruction.safetensors", "run.json"}
-    np.testing.assert_array_equal(Reconstruction.load(tmp_path / "run").field(1.0), outcome.reconstruction.field(1.0))
+    np.testing.assert_array_equal(open_result(tmp_path / "run").field(1.0), outcome.reconstruction.field(1.0))
     assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["files"] == sorted(left)
 
 

@@ -62,7 +62,6 @@ class Joint:
     coverage: torch.Tensor  # Σ w |P|² / max|P|² over the LEDs, towards its largest value, [z, H, W]
     ahead: torch.Tensor  # Nesterov's look-ahead, [z, H, W]
     gradient: torch.Tensor  # the sum over this sweep's LEDs so far, [z, H, W]
-    plain: torch.Tensor  # the errors of these planes without the weights, [z, led]
 
 
 @dataclass
@@ -81,6 +80,7 @@ class State:
     sweep: int = 0
     at: int = 0  # LEDs visited in this sweep
     joint: Joint | None = None  # once the LEDs are taken together
+    plain: torch.Tensor | None = None  # then: the errors without the weights of the joint sweeps, [z, led]
     kernel: torch.Tensor | None = field(default=None, repr=False)  # where there is room
     version: int = 0  # of the forward model that the kernels are of
 
@@ -108,7 +108,7 @@ class AlternatingProjection(Solver[State]):
         planes = torch.ones(len(state.spectra), dtype=state.problem.forward.real_dtype, device=state.problem.device)
         state.step, state.last_error = planes * self.options.step, planes * torch.inf
         state.errors = planes[:, None].repeat(1, len(state.problem.order)) * 0
-        state.sweep, state.at, state.joint = 0, 0, None
+        state.sweep, state.at, state.joint, state.plain = 0, 0, None, None
         self._keep_kernel(state)
 
     def _z_um(self, state: State) -> list[float]:
@@ -149,7 +149,7 @@ class AlternatingProjection(Solver[State]):
         finished = state.at == leds and self._end_sweep(state)
         samples = math.prod(problem.forward.image_shape) * (leds if state.sweep else state.at)
         loss = state.errors.sum(1).mean() / (2 * samples)
-        error = 2 * loss if state.joint is None else state.joint.plain.sum(1).mean() / samples
+        error = 2 * loss if state.plain is None else state.plain.sum(1).mean() / samples
         visits = state.visits + state.sweep * leds + state.at
         if finished:
             state.visits = visits
@@ -189,7 +189,8 @@ class AlternatingProjection(Solver[State]):
 
         forward.in_batches(len(joint.ahead), numbers, work)
         state.errors[joint.planes, leds] = errors
-        joint.plain[:, leds] = errors / weights
+        assert state.plain is not None
+        state.plain[joint.planes, leds] = errors / weights
 
     def _end_sweep(self, state: State) -> bool:
         """Decide how to go on: smaller steps, all LEDs together, or fewer planes; True when the block is finished."""
@@ -230,7 +231,8 @@ class AlternatingProjection(Solver[State]):
         planes = torch.arange(len(spectra), device=forward.device)
         inertia = torch.zeros(len(spectra), dtype=forward.real_dtype, device=forward.device)
         ahead, gradient = spectra.clone(), torch.zeros_like(spectra)
-        return Joint(planes, inertia, weights, coverage, ahead, gradient, state.errors.clone())
+        state.plain = state.errors.clone()
+        return Joint(planes, inertia, weights, coverage, ahead, gradient)
 
     def _advance(self, state: State, joint: Joint) -> None:
         """Step from the look-ahead to the weighted average of what the LEDs ask for, and look ahead again."""
@@ -260,6 +262,8 @@ class AlternatingProjection(Solver[State]):
         tensors |= {"place": torch.tensor([state.sweep, state.at, state.visits]), **state.blocks.dump()}
         if state.joint is not None:
             tensors |= {f"joint.{name}": value for name, value in vars(state.joint).items()}
+        if state.plain is not None:
+            tensors["plain"] = state.plain
         return tensors
 
     def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
@@ -272,5 +276,6 @@ class AlternatingProjection(Solver[State]):
         prefix = "joint."
         joint = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         state.joint = Joint(**joint) if joint else None
+        state.plain = tensors.get("plain")
         self._keep_kernel(state)
         return state

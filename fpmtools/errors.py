@@ -62,7 +62,18 @@ EXIT_INTERRUPTED = 130  # Ctrl-C; what had been computed was kept
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> OptionError:
     """An :class:`OptionError` for a name that does not exist, suggesting the nearest that does."""
-    known = sorted(choices)
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    known, shown = sorted(choices), brief(name)
+    near = difflib.get_close_matches(shown.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-    return OptionError(f"unknown {kind} {name!r}: {hint}")
+    return OptionError(f"unknown {kind} '{shown}': {hint}")
+
+
+def brief(value: object, limit: int = 80) -> str:
+    """Any value as one short line: what a terminal would obey is escaped, the middle of a long text left out."""
+    try:
+        text = str(value)
+    except Exception:  # such as an integer of 5,000 digits
+        text = f"<{type(value).__name__}>"
+    if len(text) > limit:
+        text = f"{text[: limit - 15]} … {text[-12:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -61,13 +61,13 @@ EXIT_INTERRUPTED = 130  # Ctrl-C; what had been computed was kept
 
 
 def printable(value: object, most: int = 200) -> str:
-    """Text (or another value) from elsewhere, fit to be shown: no control characters, a long middle left out."""
+    """Text (or another value) from elsewhere, fit to be shown: control characters escaped, a long middle left out."""
     try:
-        text = value if isinstance(value, str) else repr(value)
-    except ValueError:  # Python writes no integer of more than 4300 digits
-        text = "a number with too many digits"
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
+        text = str(value)
+    except Exception:  # an integer of more than 4300 digits, an object whose class is somebody's
+        text = f"<{type(value).__name__}>"
+    text = text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, choices: Iterable[str], likeness: float = 0.5) -> str | None:
@@ -78,6 +78,6 @@ def nearest(name: str, choices: Iterable[str], likeness: float = 0.5) -> str | N
 def unknown(kind: str, name: str, choices: Iterable[str]) -> OptionError:
     """An :class:`OptionError` for a name that does not exist, suggesting the nearest that does."""
     known = sorted(choices)
-    near = nearest(name, known)
+    near = nearest(printable(name, 80), known)
     hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known) or 'none'}"
-    return OptionError(f"unknown {kind} {printable(name)!r}: {hint}")
+    return OptionError(f"unknown {kind} '{printable(name, 80)}': {hint}")

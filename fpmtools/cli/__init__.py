@@ -64,6 +64,8 @@ def cli(ctx: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (``sys.argv`` by default) and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # PyTorch would read every package's entry points, of which one may be damaged, and import its back ends.
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     try:
         result = cli.main(words, prog_name="fpmtools", standalone_mode=False, obj=words)
         return result if isinstance(result, int) else 0

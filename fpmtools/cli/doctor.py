@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,18 @@ PACKAGES = (
 @json_option
 def doctor(as_json: bool) -> int:
     """Check versions, devices, plugins, data folder and disk. Exit code 1 when something is broken."""
+    from fpmtools import registry
+
     problems: list[str] = []
+    looking = threading.Thread(target=registry.faults, daemon=True)  # takes long where plugins hang, and torch too
+    looking.start()
     about = {
         "fpmtools": fpmtools.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "packages": _packages(problems),
         **_compute(problems),
-        **_plugins(problems),
+        **_plugins(problems, looking),
         **_storage(problems),
         "problems": problems,
     }
@@ -76,17 +81,19 @@ def _compute(problems: list[str]) -> dict[str, Any]:
         return {"devices": [], "threads": None, "cores": os.cpu_count()}
 
 
-def _plugins(problems: list[str]) -> dict[str, Any]:
+def _plugins(problems: list[str], looking: threading.Thread) -> dict[str, Any]:
     """Each solver's class is imported too: that is where most plugins break."""
     from fpmtools import registry
 
+    looking.join()
+    listed = registry.solvers()
+    described = registry.describe_solvers((supplied.record.name, {}) for supplied in listed)
     working = {}
-    for supplied in registry.solvers():
-        try:
-            registry.solver_class(supplied.record.name)
+    for supplied, found in zip(listed, described, strict=True):
+        if isinstance(found, FpmError):
+            problems.append(str(found))
+        else:
             working[supplied.record.name] = str(supplied)
-        except FpmError as error:
-            problems.append(str(error))
     problems.extend(str(fault) for fault in registry.faults())
     if not working:
         problems.append("no solver is installed: reinstall fpmtools")

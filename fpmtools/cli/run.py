@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import click
 from fpmtools.cli import _inputs
 from fpmtools.cli._output import Progress, number, print_event, print_json, size, tell_step
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, SolverError
+from fpmtools.processes import private_stdout
 
 if TYPE_CHECKING:
     from fpmtools.comparison.tracking import Tracker
@@ -81,7 +81,7 @@ def run(
     wanted = tracking.parse_targets(targets)
     shown = Progress(name, style="none" if quiet else progress, budget_s=budget_s)
     # What a plugin prints must not mix with the results.
-    with contextlib.redirect_stdout(sys.stderr), _told(progress):
+    with private_stdout(), _told(progress):
         solver = _make_solver(name, options, preset, resume)
         folder = out or _inputs.new_folder(name, data)
         checkpoint = folder / CHECKPOINT

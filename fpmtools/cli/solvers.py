@@ -31,7 +31,7 @@ def _list(as_json: bool) -> None:
     rows = [[s.record.name, s.record.summary, ", ".join(sorted(s.record.capabilities)), str(s)] for s in found]
     print_table(["solver", "summary", "can do", "from"], rows)
     if faults:
-        click.echo("\nPlugins that cannot be used:")
+        click.echo("\nWhat is wrong with plugins:")
         for fault in faults:
             click.echo(f"  {fault}")
     click.echo("\n'fpmtools solvers NAME' shows a solver's options.")
@@ -39,15 +39,11 @@ def _list(as_json: bool) -> None:
 
 def _describe(name: str, as_json: bool) -> None:
     from fpmtools import registry
-    from fpmtools.options import describe_options
 
-    cls = registry.solver_class(name)
-    supplied = registry.find(name)
-    options = describe_options(cls)
-    presets = {preset: dict(values) for preset, values in cls.presets.items()}
+    found = registry.describe_solver(name)
+    supplied, options, presets = found.supplied, found.options, found.presets
     if as_json:
-        resumable = cls.resumable()
-        print_json({**_record(supplied), "options": options, "presets": presets, "resumable": resumable})
+        print_json({**_record(supplied), "options": options, "presets": presets, "resumable": found.resumable})
         return
     click.echo(f"{name}: {supplied.record.summary}\nfrom {supplied}\n")
     rows = [[o["name"], o["type"], str(o["default"]).lower(), o["unit"], _range(o), o["doc"]] for o in options]

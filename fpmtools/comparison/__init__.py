@@ -222,7 +222,7 @@ def compare(
             tell(dataset.name, {"event": "line", "text": f"warning: {warning}"})
     known, trouble = evidence.installed_metrics()
     if trouble:
-        tell("compare", {"event": "line", "text": f"other packages' metrics are left out, listing them: {trouble}"})
+        tell("compare", {"event": "line", "text": f"plugins whose metrics may be missing: {trouble}"})
     with tempfile.TemporaryDirectory(prefix="fpmtools-") as scratch:
         sources = [_save(dataset, Path(scratch), z_um) for dataset in datasets]
         plans = {

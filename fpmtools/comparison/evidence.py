@@ -18,7 +18,7 @@ from fpmtools.comparison.journal import Found, Journal
 from fpmtools.comparison.runs import GOOD, INTERRUPTED, Case, Limits, OnEvent, Source
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
-from fpmtools.processes import Patience, ask, parse_event, watch
+from fpmtools.processes import Patience, parse_event, watch
 from fpmtools.records import MetricRecord
 
 
@@ -36,14 +36,8 @@ class Plan:
 
 
 def installed_metrics() -> tuple[list[MetricRecord], str]:
-    """The records of all installed metrics, asked for in a process of its own: to list them imports every plugin.
-
-    Where that process dies they are the built-in ones only, and the second is the reason.
-    """
-    events, ending = ask([])
-    if ending.code == 0:
-        return [MetricRecord(**event["record"]) for event in events if event["event"] == "metric"], ""
-    return [own.record for own in registry.built_in_metrics()], ending.killed_by or ending.last_words
+    """The records of all metrics that can be used, and what is wrong with plugins that may have more."""
+    return [supplied.record for supplied in registry.metrics()], "; ".join(map(str, registry.faults()))
 
 
 def plan(

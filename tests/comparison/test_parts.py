@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fpmtools.comparison import Spec, process, rows, runs, tracking
+from fpmtools import processes as process
+from fpmtools.comparison import Spec, rows, runs, tracking
 from fpmtools.comparison.journal import Found, Journal
 from fpmtools.comparison.memory import PeakMemory
 from fpmtools.comparison.tracking import Tracker, parse_targets

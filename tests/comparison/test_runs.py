@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fpmtools import comparison, metrics
+from fpmtools import comparison, metrics, registry
+from fpmtools.comparison.spec import _capabilities
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import OptionError
 from fpmtools.evaluation import evaluate
 from fpmtools.formats import native
 from fpmtools.leds import direction_sines, raster
 from fpmtools.pupil import Pupil
+from fpmtools.registry import asking
+from fpmtools.registry.entries import entries
 from fpmtools.simulation import simulate
 
 HOSTILE = """
@@ -225,7 +229,7 @@ def cases(datasets: list[Dataset], folder: Path) -> list[comparison.runs.Case]:
 
 
 @pytest.fixture
-def hostile_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def hostile_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Installed solvers, none of which comes to a good end."""
     site = tmp_path / "site"
     info = site / "hostile-1.0.dist-info"
@@ -235,6 +239,17 @@ def hostile_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hostile\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[fpmtools]\nhostile = hostile\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr(asking, "ANNOUNCE_S", 60.0)  # it imports torch, which a busy machine takes long for
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    """Let the registry look again."""
+    for cached in (registry._scan, registry._announced, entries, _capabilities):
+        cached.cache_clear()
 
 
 @pytest.mark.usefixtures("hostile_plugin")

@@ -29,8 +29,8 @@ DEEP = "[" * 100_000
 def data() -> Dataset:
     """Noisy images, a third of them as dark as a dark field."""
     thin = simulate("thin", image_shape=(16, 20), photons=500.0, read_noise=2.0)
-    darker = np.where(np.arange(thin.n_leds) % 3 == 2, 0.01, 1.0)[:, None, None]
-    return replace(thin, intensities=(darker * thin.intensities).astype(np.float32))
+    darker = np.where(np.arange(thin.n_images) % 3 == 2, 0.01, 1.0)[:, None, None]
+    return thin.with_images((darker * thin.intensities).astype(np.float32))
 
 
 def stack(dtype: str = "uint16") -> np.ndarray:
@@ -45,7 +45,7 @@ def stack(dtype: str = "uint16") -> np.ndarray:
 def test_complex_images_are_not_read_as_their_real_part(dtype: str, data: Dataset, tmp_path: Path) -> None:
     fields = (np.sqrt(np.abs(data.intensities)) * (1 + 0.5j)).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", fields, photometric="minisblack")
-    native.save(replace(data, intensities=fields), tmp_path / "a.safetensors")
+    native.save(data.with_images(fields), tmp_path / "a.safetensors")
     for name, more in (("a.tif", {"optics": OPTICS, "leds": data.na}), ("a.safetensors", {})):
         with pytest.raises(DataError, match=r"the images are complex; intensities are real"):
             load(tmp_path / name, **more)
@@ -75,7 +75,7 @@ def one_turned_round(images: np.ndarray) -> np.ndarray:
     ],
 )
 def test_strongly_negative_images_are_refused(change: Any, says: str, data: Dataset, tmp_path: Path) -> None:
-    path = native.save(replace(data, intensities=change(data.intensities)), tmp_path / "a.safetensors")
+    path = native.save(data.with_images(change(data.intensities)), tmp_path / "a.safetensors")
     for dark_level in (None, 1.0):
         with pytest.raises(DataError, match=says):
             load(path, dark_level=dark_level)
@@ -83,10 +83,10 @@ def test_strongly_negative_images_are_refused(change: Any, says: str, data: Data
 
 def test_the_noise_of_a_subtracted_dark_level_is_accepted(data: Dataset, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    bright = data.means.max()
+    bright = data.images.means.max()
     noisy = data.intensities + rng.normal(0, 0.3 * bright, data.intensities.shape)
     assert (noisy < 0).mean() > 0.15
-    path = native.save(replace(data, intensities=noisy.astype(np.float32)), tmp_path / "a.safetensors")
+    path = native.save(data.with_images(noisy.astype(np.float32)), tmp_path / "a.safetensors")
     assert load(path).intensities.min() < 0
 
 
@@ -268,7 +268,7 @@ def test_no_home_and_no_passwd_entry(
     for name in ("HOME", "XDG_CACHE_HOME", "FPMTOOLS_DATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    assert load("sim:thin@16x16").n_leds > 1
+    assert load("sim:thin@16x16").n_images > 1
     assert main(["data", "list"]) == 0
     assert "no folder" in capsys.readouterr().out
     assert main(["data", "fetch", "uconn_red"]) == 2
@@ -298,7 +298,7 @@ def test_a_path_that_is_not_utf8_is_read_and_told_of(data: Dataset, tmp_path: Pa
     tifffile.imwrite(tmp_path / "plain.tif", data.intensities, photometric="minisblack")
     (tmp_path / "plain.tif").rename(tmp_path / name)
     again = load(tmp_path / name, optics=data.optics.to_dict(), leds=data.na)
-    assert again.name == "M�ller �[2J"
+    assert again.name == "M\\udcfcller \\x1b[2J"
     written = storage.write_json(tmp_path / "run.json", again.provenance)
     assert json.loads(written.read_bytes().decode())["source"] == str(tmp_path / name)
     assert native.read(native.save(again, tmp_path / "b.safetensors")).provenance["source"] == str(tmp_path / name)

@@ -103,14 +103,20 @@ def _plugins(problems: list[str], looking: threading.Thread) -> dict[str, Any]:
 def _storage(problems: list[str]) -> dict[str, Any]:
     from fpmtools.formats import manifest
 
-    folder = manifest.data_dir()
+    folder = next(iter(manifest.data_dirs()), None)
+    if folder is None:
+        problems.append("there is no home folder to keep data in: set FPMTOOLS_DATA to a folder")
     here = Path.cwd()
     if not os.access(here, os.W_OK):
         problems.append(f"the current folder {here} cannot be written")
     free_gb = shutil.disk_usage(here).free / 1e9
     if free_gb < 1:
         problems.append(f"only {free_gb:.2f} GB are free in {here}")
-    return {"data_folder": str(folder), "data_folder_exists": folder.is_dir(), "disk_free_gb": round(free_gb, 2)}
+    return {
+        "data_folder": folder and str(folder),
+        "data_folder_exists": folder is not None and folder.is_dir(),
+        "disk_free_gb": round(free_gb, 2),
+    }
 
 
 def _print(about: dict[str, Any]) -> None:

@@ -134,7 +134,7 @@ def _number(name: str, value: object) -> float:
             return number
     except (TypeError, ValueError, OverflowError):
         pass
-    raise OptionError(f"{name} must be a finite number, got {printable(value)}")
+    raise OptionError(f"{name} must be a finite number, got {printable(value)!r}")
 
 
 def _box(roi: Sequence[int]) -> tuple[int, int, int, int]:

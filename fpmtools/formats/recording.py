@@ -98,7 +98,7 @@ def optics_numbers(optics: Mapping[str, Any] | None) -> dict[str, float]:
         try:
             numbers[name] = float(value)
         except (TypeError, ValueError, OverflowError):
-            raise OptionError(f"optics: {name} must be a number, got {printable(value)}") from None
+            raise OptionError(f"optics: {name} must be a number, got {printable(value)!r}") from None
     return numbers
 
 

@@ -29,7 +29,7 @@ from fpmtools.registry.hooks import KINDS, announce
 
 AT_ONCE = 12  # those that sleep cost nothing
 LOOK_EVERY_S = 0.02
-BUSY = 4  # times as long, where others crowd it out
+BUSY = 2  # times as long, where others crowd it out
 READ_BYTES = 1 << 16
 ANSWER_BYTES = 1 << 20  # at most, that one plugin may say
 

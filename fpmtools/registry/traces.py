@@ -56,9 +56,10 @@ def _patched(package: str) -> list[str]:
 
 def _home(value: Any) -> str:
     """The module in which a function or a class was written, whatever it was made to look like."""
-    if isinstance(value, types.FunctionType):
+    kind = type(value)  # isinstance would ask the value, of which some answer with a warning
+    if kind is types.FunctionType:
         return str(value.__globals__.get("__name__", ""))
-    return str(value.__module__) if isinstance(value, type) else ""
+    return str(value.__module__) if issubclass(kind, type) else ""
 
 
 def _inode(place: str | int) -> tuple[int, int] | None:

@@ -288,7 +288,11 @@ def test_nothing_that_hostile_plugins_started_is_left(tmp_path: Path, plugin: Ca
 
 @pytest.mark.slow
 def test_all_hostile_plugins_together(tmp_path: Path, fpmtools: Fpmtools) -> None:
-    """``solvers`` and ``doctor`` end within 15 s and name each; ``run`` gives the bytes that it gives without them."""
+    """``solvers`` and ``doctor`` end within 15 s and name each; ``run`` gives the bytes that it gives without them.
+
+    Where others use the processors as well it takes so much longer.
+    """
+    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     for kind in KINDS:
         write(tmp_path / "hostile", kind)
     listed, listed_s = fpmtools(tmp_path / "hostile", "solvers")
@@ -302,7 +306,7 @@ def test_all_hostile_plugins_together(tmp_path: Path, fpmtools: Fpmtools) -> Non
         assert what.says in listed.stdout or "longer" in listed.stdout
         assert called(kind) in json.dumps(about)
     assert all(character.isprintable() or character == "\n" for character in listed.stdout)
-    assert max(listed_s, checked_s) < 15
+    assert max(listed_s, checked_s) < 15 * crowd
 
     results = []
     for site in (tmp_path / "nothing", tmp_path / "hostile"):

@@ -70,14 +70,14 @@ def amplitude_phase(field: Field, extent_um: Extent, *, title: str = "") -> Figu
 def evaluation(
     observed: NDArray[np.floating[Any]],
     predicted: NDArray[np.floating[Any]],
-    quality: Mapping[str, float],
+    quality: Mapping[str, str],
     *,
     extent_um: Extent | None = None,
 ) -> Figure:
-    """Observed and predicted image on one grey scale, and the absolute difference, with the four metrics above.
+    """Observed and predicted image on one grey scale, and the absolute difference, with the metrics above.
 
-    ``observed`` and ``predicted`` are real [y, x]; ``quality`` holds psnr, ssim, rmse and relative_l2 (see
-    ``fpmtools.metrics.quality``). Without ``extent_um`` there is no scale bar.
+    ``observed`` and ``predicted`` are real [y, x]; ``quality`` holds each metric's label and value, as they are
+    written. Without ``extent_um`` there is no scale bar.
     """
     difference = np.abs(observed - predicted)
     shared = gray_scale([observed, predicted])
@@ -86,10 +86,7 @@ def evaluation(
         _Panel("predicted", predicted, shared),
         _Panel("|observed − predicted|", difference, _from_zero(difference)),
     ]
-    title = (
-        f"PSNR {quality['psnr']:.2f} dB   SSIM {quality['ssim']:.4f}   "
-        f"RMSE {quality['rmse']:.4g}   relative L2 {quality['relative_l2']:.4g}"
-    )
+    title = "   ".join(f"{label} {value}" for label, value in quality.items())
     return _panels(panels, extent_um or observed.shape, title, _CONTRAST, scale_bar=extent_um is not None)
 
 

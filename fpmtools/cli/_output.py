@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from fpmtools.errors import OutputError
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 # Control characters but for tab and newline, line separators, marks that turn the direction of writing, and halves of
 # surrogate pairs, which is how Python spells the bytes of a name that is not UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-GAP = 2  # columns between those of a table
+_GAP = 2  # columns between those of a table
 _TEXT_LEAST = 16  # characters that a column of words is folded to
+_Kind = Literal["words", "label", "number"]  # of a column: the first is folded where it must be, the last flush right
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
@@ -83,19 +84,19 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Seq
     other.
     """
     lines = [[printable(cell) for cell in line] for line in (header, *rows)]
-    numbers = [name in right for name in header]
-    room = terminal_width(sys.stdout) if is_terminal(sys.stdout) else None
-    widths = [max(map(_cells, column)) for column in zip(*lines, strict=True)]
-    least = [width if number else min(width, _TEXT_LEAST) for width, number in zip(widths, numbers, strict=True)]
-    if room is None or _total(least) <= room:
-        write(_table(lines, numbers, room or _total(widths)))
-        return
+    kinds: list[_Kind] = ["number" if name in right else "words" for name in header]
+    widths = _widths(lines)
+    least = [min(width, _TEXT_LEAST) if kind == "words" else width for width, kind in zip(widths, kinds, strict=True)]
+    room = terminal_width(sys.stdout) if is_terminal(sys.stdout) else _total(widths)
     turned = [list(line) for line in zip(*lines, strict=True)]
-    if _total([max(map(_cells, column)) for column in zip(*turned, strict=True)]) <= room:
-        write(_table(turned, [False] + [True] * len(rows), room))
-        return
-    for row in lines[1:]:
-        write(_table([[name, cell] for name, cell in zip(lines[0], row, strict=True)], [False, False], room) + "\n")
+    if _total(least) <= room:
+        write(_table(lines, kinds, room))
+    elif _total(_widths(turned)) <= room:
+        write(_table(turned, ["number" if k else "label" for k in range(len(lines))], room))
+    else:
+        for row in lines[1:]:
+            pairs = [[name, cell] for name, cell in zip(lines[0], row, strict=True)]
+            write(_table(pairs, ["label", "words"], room) + "\n")
 
 
 def terminal_width(stream: TextIO) -> int:
@@ -140,7 +141,7 @@ def _json(value: Any, stream: TextIO | None, **how: Any) -> str:
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # they stand inside of strings only
 
 
-def _table(lines: Sequence[Sequence[str]], numbers: Sequence[bool], room: int) -> str:
+def _table(lines: Sequence[Sequence[str]], kinds: Sequence[_Kind], room: int) -> str:
     """Cells as a table of at most ``room`` columns with its first line as head."""
     import io
 
@@ -151,9 +152,11 @@ def _table(lines: Sequence[Sequence[str]], numbers: Sequence[bool], room: int) -
 
     colour = styled(sys.stdout)
     style = "bold" if colour else ""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, GAP - 1, 0, 0), pad_edge=False, header_style=style)
-    for name, right in zip(lines[0], numbers, strict=True):
-        table.add_column(Text(name), justify="right" if right else "left", no_wrap=right, overflow="fold")
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, _GAP - 1, 0, 0), pad_edge=False, header_style=style)
+    for name, kind in zip(lines[0], kinds, strict=True):
+        table.add_column(
+            Text(name), justify="right" if kind == "number" else "left", no_wrap=kind != "words", overflow="fold"
+        )
     for line in lines[1:]:
         table.add_row(*map(Text, line))
     file = io.StringIO()
@@ -161,14 +164,14 @@ def _table(lines: Sequence[Sequence[str]], numbers: Sequence[bool], room: int) -
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
 
 
-def _cells(text: str) -> int:
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
     from rich.cells import cell_len
 
-    return max(map(cell_len, text.split("\n")))
+    return [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in zip(*lines, strict=True)]
 
 
 def _total(widths: Sequence[int]) -> int:
-    return sum(widths) + GAP * (len(widths) - 1)
+    return sum(widths) + _GAP * (len(widths) - 1)
 
 
 def claim_file(path: Path, force: bool) -> None:

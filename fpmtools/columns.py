@@ -161,6 +161,11 @@ def size(n_bytes: float | None) -> str:
     return f"{n_bytes:.4g} GB"
 
 
+def unknown(key: str) -> Column:
+    """A number of which only the key is known, whose last word may be its unit."""
+    return Column(key, unit=unit_of(key))
+
+
 def unit_of(key: str) -> str:
     """The unit that a key ends with, as ``µm`` for ``frc_resolution_um``; empty where it ends with none."""
     return _UNITS.get(key.rpartition("_")[2], "")

@@ -92,8 +92,10 @@ def compare(
         raise OptionError("--resume needs --out: the folder of the comparison to continue")
     from fpmtools import comparison
     from fpmtools.comparison import tracking
+    from fpmtools.comparison.spec import slug
+    from fpmtools.formats import truth
     from fpmtools.problem import choose_device
-    from fpmtools.report import html_page, run_folder
+    from fpmtools.report import html_folder, html_page, run_folder
 
     reading = _inputs.take_reading(choices)
     choose_device(choices["device"])
@@ -115,7 +117,9 @@ def compare(
         command=["fpmtools", *click.get_current_context().obj],
         **choices,
     )
-    page = html_page.write(folder, datasets)
+    for dataset in datasets:
+        truth.save(dataset, folder / html_folder.TRUTH_FOLDER / f"{slug(dataset.name)}.safetensors")
+    page = html_page.write(folder)
     pictures = _draw(page, datasets)
     if as_json:
         tables = [name for name in TABLES if (folder / name).is_file()]
@@ -195,9 +199,9 @@ def _draw(page: Path, datasets: list[Dataset]) -> list[Path]:
     from fpmtools.comparison.spec import slug
     from fpmtools.report import figures, html_folder, publication
 
-    evidence, drawn = html_folder.read(page.parent), []
+    found, drawn = html_folder.read(page.parent), []
     for dataset in datasets:
-        figure = publication.side_by_side(evidence, dataset.name)
+        figure = publication.side_by_side(found, dataset.name)
         if figure is not None:
             name = PICTURE if len(datasets) == 1 else f"comparison-{slug(dataset.name)}.png"
             drawn.append(figures.save(figure, page.parent / name))

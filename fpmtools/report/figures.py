@@ -41,7 +41,7 @@ _ALIGNED = (
 
 
 @dataclass(frozen=True)
-class Column:
+class Picture:
     """One solver in :func:`side_by_side`: its name, a line such as ``31.2 dB · 14 s``, and its field.
 
     ``field`` is None where the solver failed; ``note`` then says why.
@@ -117,7 +117,7 @@ def loss_curve(history: Sequence[tuple[int, float, float]], *, title: str = "") 
 
 
 def side_by_side(
-    columns: Sequence[Column], extent_um: Extent, *, truth: Field | None = None, title: str = ""
+    pictures: Sequence[Picture], extent_um: Extent, *, truth: Field | None = None, title: str = ""
 ) -> Figure:
     """One column per solver (and one for the truth), rows amplitude, phase and, with a truth, the absolute error.
 
@@ -126,8 +126,8 @@ def side_by_side(
     that fits best, and resampled to its shape; without, phases are relative to their own means.
     """
     truth = None if truth is None else without_piston(truth)
-    shown = [None if column.field is None else _aligned(column.field, truth) for column in columns]
-    heads = [(column.name, column.note) for column in columns]
+    shown = [None if picture.field is None else _aligned(picture.field, truth) for picture in pictures]
+    heads = [(picture.name, picture.note) for picture in pictures]
     note = f"{_PISTON} {_CONTRAST}"
     if truth is not None:
         note = _ALIGNED

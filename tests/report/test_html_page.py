@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fpmtools.cli import main
+from fpmtools.formats import truth as truths
 from fpmtools.report import html_folder, html_page
 
 HOSTILE = "</script><script>document.title='x'</script><img src=//evil.example onerror=alert(1)>\"'&\u202e"
@@ -84,7 +85,7 @@ def test_the_policy_lets_only_its_own_script_run(comparison_folder):
 
 def test_hostile_strings_stay_strings(comparison_folder, dataset):
     _, harmless = built(comparison_folder)
-    html_folder.save_truth(comparison_folder, replace(dataset, name=HOSTILE))
+    truths.save(replace(dataset, name=HOSTILE), comparison_folder / "truth" / "hostile.safetensors")
 
     def edit(document):
         document["data"]["name"] = HOSTILE
@@ -123,7 +124,7 @@ def test_what_is_there_is_shown(comparison_folder):
     assert "Loss over time" in section(text, "convergence")
     assert section(text, "error-maps").count("<img") == 2
     assert "killed by SIGSEGV" in section(text, "failures")
-    assert "fpmtools compare --data &#x27;my file.mat&#x27;" in section(text, "reproduce")
+    assert "fpmtools compare --data &#39;my file.mat&#39;" in section(text, "reproduce")
     assert "c0ffee" in section(text, "reproduce")
 
 

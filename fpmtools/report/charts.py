@@ -124,9 +124,9 @@ class Chart:
 
 
 def figure(chart: Chart, inches: tuple[float, float] = PAPER, *, legend: bool = True) -> Figure:
-    """The chart with its legend inside; nothing is drawn outside of the axes."""
+    """The chart, with its legend above it."""
     drawing = Figure(figsize=inches, layout="constrained", facecolor="white")
-    axes = drawing.add_subplot()
+    axes = drawing.add_subplot(autoscale_on=False)
     for k, one in enumerate(chart.series):
         joined = one.line and len(one.points) > 1
         look: dict[str, Any] = {"ls": ("--" if one.dashed else "-") if joined else "none", "lw": 1.2, "ms": 4.5}
@@ -138,7 +138,9 @@ def figure(chart: Chart, inches: tuple[float, float] = PAPER, *, legend: bool = 
         line.set(clip_on=False, label=_short(_plain(one.name)), zorder=2 + (one.style >= 0))
     _dress(axes, chart)
     if legend and chart.series:
-        for text in axes.legend(fontsize=7, frameon=False).get_texts():
+        beside = max(len(one.name) for one in chart.series) <= _LONGEST // 2
+        above = drawing.legend(loc="outside upper left", ncols=1 + beside, fontsize=7, frameon=False)
+        for text in above.get_texts():
             text.set_parse_math(False)
     return drawing
 
@@ -174,14 +176,11 @@ def pareto_edge(points: Points, higher: bool) -> list[tuple[float, float]]:
 
 
 def _dress(axes: Axes, chart: Chart) -> None:
-    axes.margins(0.04)
-    for name, shown in (("x", chart.x), ("y", chart.y)):
-        axis = axes.xaxis if name == "x" else axes.yaxis
-        if shown.log:
-            axes.set(**{f"{name}scale": "log"})
-            axis.set_major_locator(FixedLocator(_log_ticks(*axis.get_view_interval())))
-        else:
-            axis.set_major_locator(MaxNLocator(6))
+    for k, shown in enumerate((chart.x, chart.y)):
+        axis, name = (axes.xaxis, axes.yaxis)[k], "xy"[k]
+        low, high = _limits([point[k] for one in chart.series for point in one.points], shown.log)
+        axes.set(**{f"{name}scale": "log" if shown.log else "linear", f"{name}lim": (low, high)})
+        axis.set_major_locator(FixedLocator(_log_ticks(low, high)) if shown.log else MaxNLocator(6))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
         axis.set_label_text(_plain(shown.label), fontsize=8, color=COLOURS["ink"], parse_math=False)
@@ -189,6 +188,16 @@ def _dress(axes: Axes, chart: Chart) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set(color=COLOURS["soft"], linewidth=0.8)
     axes.grid(color=COLOURS["edge"], lw=0.5, clip_on=False)
+
+
+def _limits(values: Sequence[float], log: bool) -> tuple[float, float]:
+    """The ends of an axis: all values with a margin, and never so near that rounding shows."""
+    low, high = min(values, default=1.0), max(values, default=1.0)
+    if log:
+        low, high = math.log10(low), math.log10(high)
+    least = 0.3 if log else max(abs(low), abs(high), 1e-9) * 1e-3
+    middle, half = (low + high) / 2, max(high - low, least) / 2 * 1.08
+    return (10 ** (middle - half), 10 ** (middle + half)) if log else (middle - half, middle + half)
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

@@ -129,7 +129,7 @@ def test_a_long_name_does_not_take_the_picture(tmp_path):
     drawing.savefig(tmp_path / "a.png", dpi=300)
     with Image.open(tmp_path / "a.png") as image:
         assert image.size == (1050, 810)
-    legend = drawing.axes[0].get_legend()
+    (legend,) = drawing.legends
     assert legend.get_window_extent().width < 0.9 * drawing.bbox.width
     assert legend.get_texts()[0].get_text().endswith("seed=7")
 

@@ -156,7 +156,7 @@ def focus(args: argparse.Namespace, data: Any, results: dict[str, Any], record: 
     import paper_pictures
 
     from fpmtools import evaluation, metrics
-    from fpmtools.evaluation.columns import depth_error_um
+    from fpmtools.evaluation.measures import depth_error_um
 
     z_um = tuple(np.linspace(*Z_UM, FOCUS_PLANES))
     cases = {label: evaluation.Case(result, data, z_um=z_um) for label, result in results.items()}

@@ -67,7 +67,14 @@ def printable(value: object, most: int = 200) -> str:
     except Exception:  # an integer of more than 4300 digits, an object whose class is somebody's
         text = f"<{type(value).__name__}>"
     text = text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _spelled_out(c) for c in text)
+
+
+def _spelled_out(character: str) -> str:
+    r"""Such as ``\x1b``; half of a surrogate pair is how Python spells a byte of a name that is not UTF-8."""
+    code = ord(character)
+    code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def nearest(name: str, choices: Iterable[str], likeness: float = 0.5) -> str | None:

@@ -18,7 +18,6 @@ from fpmtools.optics import Shape, resample, to_field
 
 RESULT_FILE = "reconstruction.safetensors"  # in the folder of a run
 CALIBRATION = "calibration."  # before the names of its tensors
-CALIBRATION = "calibration."  # before the names of its tensors
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from fpmtools.errors import SolverError, printable, unknown
 
 API_VERSION = 1
+LAST = 1000  # the rank of a number that says nothing about its place
 NAME_LIMIT, LINE_LIMIT = 60, 300  # characters
 CAPABILITIES: Mapping[str, str] = {
     "2d": "one plane",
@@ -96,6 +97,12 @@ class MetricRecord:
         Such as ``dB``, ``rad``, ``µm``, ``bytes``; empty for a pure number.
     better
         ``"higher"`` or ``"lower"``; empty where neither is.
+    label
+        What people call it, in the head of a table's column; default: the name with spaces.
+    rank
+        Its place among the numbers of a table, smaller is further left; those from 100 on are shown on request only.
+    spread
+        Whether a table has its lowest and highest value over the repeats as well.
     needs_truth
         Whether it needs a data set whose truth is known.
     cost
@@ -116,6 +123,9 @@ class MetricRecord:
     measure: str
     unit: str = ""
     better: str = ""
+    label: str = ""
+    rank: int = LAST
+    spread: bool = False
     needs_truth: bool = False
     cost: str = "cheap"
     references: tuple[str, ...] = ()
@@ -130,7 +140,11 @@ class MetricRecord:
         _need(_is_class_path(self.measure), "measure", self.measure, "'module:function'", kind)
         _need(self.unit == "" or _is_one_line(self.unit), "unit", self.unit, "a str", kind)
         _need(self.better in ("higher", "lower", ""), "better", self.better, "'higher', 'lower' or ''", kind)
-        _need(isinstance(self.needs_truth, bool), "needs_truth", self.needs_truth, "True or False", kind)
+        _need(self.label == "" or _is_one_line(self.label), "label", self.label, "one line of text", kind)
+        ranked = isinstance(self.rank, int) and not isinstance(self.rank, bool)
+        _need(ranked, "rank", self.rank, "a whole number", kind)
+        for name in ("spread", "needs_truth"):
+            _need(isinstance(getattr(self, name), bool), name, getattr(self, name), "True or False", kind)
         _need(self.cost in ("cheap", "solves"), "cost", self.cost, "'cheap' or 'solves'", kind)
         _need_lines("references", self.references, kind)
         object.__setattr__(self, "references", tuple(self.references))

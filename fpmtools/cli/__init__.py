@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import click
 
 import fpmtools
+from fpmtools.cli._output import echo
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, OutputError, SolverError, printable, unknown
 
 COMMANDS = ("run", "compare", "report", "render", "evaluate", "solvers", "data", "simulate", "doctor")
@@ -58,7 +59,7 @@ def cli(ctx: click.Context) -> None:
     fpmtools COMMAND --help      the options of a command
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        echo(ctx.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,12 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _say(OptionError(error.format_message()))
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        echo("interrupted", err=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of stdout (head, less) has left; the interpreter's last flush must not complain about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # the reader of stdout (head, less) has left
     except Exception as error:
         if os.environ.get("FPMTOOLS_DEBUG"):
             raise
@@ -106,5 +105,5 @@ def _explain(error: Exception) -> FpmError:
 
 
 def _say(error: FpmError) -> int:
-    click.echo(f"error: {printable(' '.join(str(error).split()), 1000)}", err=True)
+    echo(f"error: {printable(' '.join(str(error).split()), 1000)}", err=True)
     return error.exit_code

@@ -14,7 +14,7 @@ import click
 
 import fpmtools
 from fpmtools.cli._inputs import json_option
-from fpmtools.cli._output import print_json
+from fpmtools.cli._output import echo, print_json
 from fpmtools.errors import FpmError
 
 PACKAGES = (
@@ -133,7 +133,7 @@ def _print(about: dict[str, Any]) -> None:
         "data": f"{about['data_folder']}{exists}",
         "disk": f"{about['disk_free_gb']:g} GB free here",
     }.items():
-        click.echo(f"{label:<9} {text}")
+        echo(f"{label:<9} {text}")
     for problem in about["problems"]:
-        click.echo(f"problem   {problem}")
-    click.echo("\nAll is well." if not about["problems"] else f"\n{len(about['problems'])} problem(s).")
+        echo(f"problem   {problem}")
+    echo("\nAll is well." if not about["problems"] else f"\n{len(about['problems'])} problem(s).")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fpmtools.cli import _inputs
-from fpmtools.cli._output import Progress, number, print_event, print_json, size, tell_step
+from fpmtools.cli._output import echo, number, print_event, print_json, tell_step
+from fpmtools.cli._progress import Progress
+from fpmtools.columns import size
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, SolverError
 from fpmtools.processes import private_stdout
 
@@ -79,7 +82,7 @@ def run(
     reading = _inputs.take_reading(choices)
     choose_device(choices["device"])
     wanted = tracking.parse_targets(targets)
-    shown = Progress(name, style="none" if quiet else progress, budget_s=budget_s)
+    shown = Progress(name, style="none" if quiet else progress)
     # What a plugin prints must not mix with the results.
     with private_stdout(), _told(progress):
         solver = _make_solver(name, options, preset, resume)
@@ -101,7 +104,7 @@ def run(
             if threads is None and "OMP_NUM_THREADS" not in os.environ:
                 _inputs.set_threads(suggested_threads(problem))
             for warning in [*dataset.check(upsample=choices["upsample"]), *calibrate.warnings(problem.calibration)]:
-                click.echo(f"warning: {warning}", err=True)
+                echo(f"warning: {warning}", err=True)
             outcome = _solve(problem, solver, shown, tracker, budget_s, checkpoint, resume)
             peak_mb = memory.mb()
 
@@ -127,7 +130,7 @@ def run(
     elif not record_only:
         _summarise(document, folder)
         if finished is not None:
-            click.echo("finished already; nothing is left to do")
+            echo("finished already; nothing is left to do")
     return EXIT_INTERRUPTED if document["status"] == "interrupted" else 0
 
 
@@ -143,12 +146,20 @@ def _solve(
     from fpmtools import engine
     from fpmtools.comparison import tracking
 
+    def on_progress(step: int, total: int, loss: float, seconds: float) -> None:
+        left_s = seconds / step * max(total - step, 0) if step else math.inf
+        if budget_s is not None:
+            left_s = min(left_s, max(budget_s - seconds, 0.0))
+        psnr = -10 * math.log10(2 * loss) if loss > 0 else None
+        event = {"step": step, "total": total, "loss": loss, "psnr": psnr, "seconds": seconds, "remaining_s": left_s}
+        shown(event)
+
     try:
         return engine.solve(
             problem,
             solver,
             budget_s=budget_s,
-            on_progress=shown,
+            on_progress=on_progress,
             on_snapshot=tracker,
             snapshot_growth=tracker.growth if tracker else tracking.GROWTH,
             checkpoint=checkpoint,
@@ -227,24 +238,24 @@ def _measure(reconstruction: Reconstruction, dataset: Dataset) -> dict[str, Any]
 def _summarise(document: dict[str, Any], folder: Path) -> None:
     times, found, status = document["times"], document["metrics"], document["status"]
     words = {"stopped": "stopped by the budget", "reached": "target reached"}
-    click.echo(
+    echo(
         f"{document['solver']} on {document['data']['name']}: {words.get(status, status)} after {document['steps']} of "
         f"{document['total_steps']} steps, {times['solve_s']:.1f} s (set-up {times['setup_s']:.1f} s), "
         f"{document['peak_memory_mb']:.0f} MB"
     )
     shape = " × ".join(str(n) for n in document["grid"]["output_shape"])
-    click.echo(
+    echo(
         f"{shape} pixels at {len(document['z_um'])} z; stored in {size(document['stored_bytes'])}, "
         f"{document['dense_ratio']:.3g} times less than dense planes"
     )
     if "psnr" in found:
-        click.echo(
+        echo(
             f"against the truth: PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.4f}, RMSE {found['rmse']:.4g}, "
             f"relative L2 {found['relative_l2']:.4g}, phase RMSE {found['phase_rmse_rad']:.3g} rad"
         )
     if "target" in document and document["seconds_to_target"] is None:
-        click.echo(f"not reached: {', '.join(f'{name} {least:g}' for name, least in document['target'].items())}")
+        echo(f"not reached: {', '.join(f'{name} {least:g}' for name, least in document['target'].items())}")
     residual = found["residual"]
     parts = (f"{lights} {number(residual[lights])}" for lights in ("all", "bright", "dark"))
-    click.echo(f"residual against the measurements: {', '.join(parts)}")
-    click.echo(f"{folder}: {', '.join(document['files'])}")
+    echo(f"residual against the measurements: {', '.join(parts)}")
+    echo(f"{folder}: {', '.join(document['files'])}")

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpmtools import storage
+from fpmtools import columns, storage
+from fpmtools.columns import Column
 from fpmtools.comparison import evidence
-from fpmtools.comparison.rows import Verdict, columns, row, verdicts
+from fpmtools.comparison.rows import Verdict, row, verdicts
 from fpmtools.comparison.runs import GOOD, Limits, OnEvent, Source, plan, run_all
 from fpmtools.comparison.spec import Spec, check_solvers, slug
 from fpmtools.dataset import Dataset
@@ -44,8 +45,8 @@ Data = Dataset | str | Path
 class Comparison:
     """What a comparison gave.
 
-    ``rows`` holds one dict per solver, data set and seed: medians over the repeats of every number of ``columns`` (key
-    → unit, better, summary), the spread of some, and where something went wrong a ``reason``. ``verdicts`` say which
+    ``rows`` holds one dict per solver, data set and seed: medians over the repeats of every number of ``columns``
+    (by key), the spread of some, and where something went wrong a ``reason``. ``verdicts`` say which
     solver is best by what, where the difference is more than noise. ``runs`` are the complete records of all runs.
     ``reconstructions`` has the first result of each row that has one, read from its file when it is asked for, under
     the solver's label, followed by data set and seed where there are several (:meth:`title`). ``command`` are the
@@ -57,7 +58,7 @@ class Comparison:
     verdicts: list[Verdict]
     runs: list[dict[str, Any]] = field(repr=False)
     reconstructions: Mapping[str, Reconstruction] = field(repr=False)
-    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    columns: Mapping[str, Column] = field(default_factory=dict, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     command: Sequence[str] = ()
 
@@ -96,7 +97,7 @@ class Comparison:
             "command": list(self.command),
             "settings": self.settings,
             "data": self.data,
-            "columns": self.columns,
+            "columns": {key: column.to_dict() for key, column in self.columns.items()},
             "rows": self.rows,
             "verdicts": [verdict.to_dict() for verdict in self.verdicts],
             "runs": self.runs,
@@ -234,14 +235,14 @@ def compare(
         records = run_all(cases, root, limits, wanted, resume=resume, on_event=tell)
         records = evidence.gather_all(cases, records, plans, root, limits, resume=resume, on_event=tell)
     titles = list(dict.fromkeys(case.title for case in cases))
-    about = columns(known)
+    about = columns.of(known)
     comparison = Comparison(
         [
             {"name": s.name, "digest": s.digest, "optics": d.optics.to_dict(), "z_um": list(s.z_um)}
             for s, d in zip(sources, datasets, strict=True)
         ],
-        [row([record for record in records if record["title"] == title], about) for title in titles],
-        verdicts(records, _measures(budget_s, targets)),
+        [row([record for record in records if record["title"] == title], about.values()) for title in titles],
+        verdicts(records, [about[key] for key in _deciding(budget_s, targets)]),
         records,
         _Results(records, root, kept=out is not None),
         about,
@@ -335,9 +336,9 @@ def _plan(
     return found
 
 
-def _measures(budget_s: float | None, targets: Mapping[str, float] | None) -> dict[str, str]:
-    """What decides, by what the comparison holds equal: the time, the quality, or neither."""
+def _deciding(budget_s: float | None, targets: Mapping[str, float] | None) -> list[str]:
+    """The numbers that decide, by what the comparison holds equal: the time, the quality, or neither."""
     if targets:
-        return {"seconds_to_target": "lower"}
-    quality = {"psnr": "higher", "ssim": "higher", "held_out": "lower"}
-    return quality if budget_s is not None else {"seconds": "lower", **quality}
+        return ["seconds_to_target"]
+    quality = ["psnr", "ssim", "held_out"]
+    return quality if budget_s is not None else ["seconds", *quality]

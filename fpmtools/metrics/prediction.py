@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
+from fpmtools.formats.truth import KnownSample
 from fpmtools.reconstruction import Reconstruction
 
 BLACK = 1e-12  # intensity, where 1 is the mean of the bright field
 BATCH_PIXELS = 1 << 23  # camera pixels of predicted images that are in memory at once
+Sample = TypeVar("Sample", bound=Dataset | KnownSample)
 Solve = Callable[[Dataset], Reconstruction]
 
 
-def as_used(reconstruction: Reconstruction, dataset: Dataset) -> Dataset:
+def as_used(reconstruction: Reconstruction, dataset: Sample) -> Sample:
     """The data set, seen as the reconstruction has seen it: with the calibration that it was solved with."""
     used = reconstruction.calibration
     # A solve of some of the images knows no more than these.

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
+from fpmtools.formats.truth import KnownSample
 from fpmtools.metrics.images import (
     DataRange,
     align,
@@ -67,7 +68,7 @@ class Match:
     pixel_um: float
 
 
-def match(reconstruction: Reconstruction, dataset: Dataset) -> Match:
+def match(reconstruction: Reconstruction, dataset: Dataset | KnownSample) -> Match:
     """Bring a reconstruction and a data set's truth together.
 
     Raises :class:`DataError` when the data set has no truth, or the truth's pixels are not square.
@@ -91,7 +92,7 @@ def match(reconstruction: Reconstruction, dataset: Dataset) -> Match:
 
 def score(
     reconstruction: Reconstruction,
-    dataset: Dataset,
+    dataset: Dataset | KnownSample,
     *,
     data_range: DataRange = "truth",
     matched: Match | None = None,

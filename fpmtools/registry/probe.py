@@ -57,7 +57,8 @@ def main(request: Mapping[str, Any]) -> None:
                 if answer := child.look(child.pipe in ready, request["seconds"], request["memory_bytes"]):
                     running.remove(child)
                     child.end()
-                    print(json.dumps({"task": child.task, "answer": answer}), file=to_parent, flush=True)
+                    to_parent.write(json.dumps({"task": child.task, "answer": answer}) + "\n")
+                    to_parent.flush()
     finally:
         for child in running:
             child.end()

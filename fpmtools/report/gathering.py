@@ -20,7 +20,7 @@ from fpmtools.comparison.journal import Found, Journal
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, FpmError
 from fpmtools.evaluation import Case
-from fpmtools.evaluation.columns import TRUTH_THRESHOLD
+from fpmtools.evaluation.measures import TRUTH_THRESHOLD
 from fpmtools.metrics import RingCorrelation
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.report import rendering, run_folder

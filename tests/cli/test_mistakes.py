@@ -145,14 +145,14 @@ def all_zero(path: Path, good: Dataset) -> list[str]:
 
 
 def led_missing(path: Path, good: Dataset) -> list[str]:
-    native.save(replace(good, na=good.na[:-1]), path)
-    return ["9 images but 8 LED positions"]
+    native.save(replace(good, calibration=good.calibration.select(range(8))), path)
+    return ["9 images, and a calibration of 8"]
 
 
 def led_beyond_horizon(path: Path, good: Dataset) -> list[str]:
     na = good.na.copy()
     na[4] = 1.2, 0
-    native.save(replace(good, na=na), path)
+    native.save(good.with_calibration(na=na), path)
     return ["LED 4", "direction sines"]
 
 
@@ -190,7 +190,7 @@ def test_files(bad: Bad, dataset: Dataset, tmp_path: Path, capsys: pytest.Captur
 def test_led_outside_the_grid(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     na = dataset.na.copy()
     na[0] = 0.9, 0
-    path = native.save(replace(dataset, na=na), tmp_path / "steep.safetensors")
+    path = native.save(dataset.with_calibration(na=na), tmp_path / "steep.safetensors")
     arguments = ["run", "--solver", "ap", "--data", str(path), "--upsample", "1", "--no-critical-grid"]
     code, line = one_error(capsys, [*arguments, "--out", str(tmp_path / "out")])
     assert code == 3

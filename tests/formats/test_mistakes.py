@@ -294,7 +294,7 @@ def test_a_path_that_is_not_utf8_is_read_and_told_of(data: Dataset, tmp_path: Pa
     tifffile.imwrite(tmp_path / "plain.tif", data.intensities, photometric="minisblack")
     (tmp_path / "plain.tif").rename(tmp_path / name)
     again = load(tmp_path / name, optics=data.optics.to_dict(), leds=data.na)
-    assert again.name == "M\\udcfcller \\x1b[2J"
+    assert again.name == "M\\xfcller \\x1b[2J"
     written = storage.write_json(tmp_path / "run.json", again.provenance)
     assert json.loads(written.read_bytes().decode())["source"] == str(tmp_path / name)
     assert native.read(native.save(again, tmp_path / "b.safetensors")).provenance["source"] == str(tmp_path / name)

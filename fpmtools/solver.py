@@ -18,12 +18,19 @@ State = TypeVar("State")
 
 @dataclass(frozen=True)
 class Progress:
-    """What one step reports. ``loss`` may stay a tensor on the device: the engine reads it only when it shows it."""
+    """What one step reports. ``loss`` and ``error`` may stay tensors on the device: the engine reads them seldom.
+
+    ``at_most``: ``total`` is only an upper bound. ``error`` is the mean squared amplitude error of the images of this
+    step, from which a PSNR follows; None where that is not known. ``what`` names the number in ``loss``.
+    """
 
     step: int
     total: int
     loss: torch.Tensor | float
     done: bool = False
+    at_most: bool = False
+    error: torch.Tensor | float | None = None
+    what: str = "loss"
 
 
 class Solver(ABC, Generic[State]):

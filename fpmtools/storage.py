@@ -62,7 +62,14 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 
 def write_json(path: str | Path, value: Any) -> Path:
     """Atomically write ``value`` as indented JSON (no NaN or infinity: they become null)."""
-    return write_bytes(path, (json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n"
+    return write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a path's odd bytes become JSON's own escapes
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process has begun to write in ``folder``; only for who holds the folder's lock."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 def finite(value: Any) -> Any:

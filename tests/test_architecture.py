@@ -18,9 +18,10 @@ PLUGINS = sorted(p for p in (ROOT / "plugins").rglob("*.py") if "tests" not in p
 
 # A module may import those before it, never those after it.
 ROOMS = (
-    "errors", "options", "storage", "processes", "records", "optics", "leds", "board", "dataset", "sampling", "forward",
+    "errors", "options", "storage", "threads", "interrupts", "processes", "records", "optics",
+    "leds", "board", "dataset", "sampling", "forward",
     "phantom", "imaging", "simulation", "catalogue", "formats", "reconstruction", "metrics", "problem", "solver",
-    "planes", "registry", "engine", "evaluation", "comparison", "report", "cli",
+    "planes", "registry", "engine", "evaluation", "runs", "comparison", "report", "cli",
 )  # fmt: skip
 ASIDE = {"__init__", "__main__", "testing"}  # the lazy front door, and what only authors of solvers import
 UPWARD = {("reconstruction", "registry")}  # a saved result asks who can open it

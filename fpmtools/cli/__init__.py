@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,6 @@ import fpmtools
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, OutputError, SolverError, unknown
 
 COMMANDS = ("run", "compare", "report", "render", "evaluate", "solvers", "data", "simulate", "doctor")
-INTERNAL = ("gather",)  # what compare runs
 
 
 class _LazyGroup(click.Group):
@@ -28,7 +28,7 @@ class _LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in (*COMMANDS, *INTERNAL):
+        if name not in COMMANDS:
             return None
         command = getattr(importlib.import_module(f"fpmtools.cli.{name}"), name)
         assert isinstance(command, click.Command)
@@ -37,7 +37,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in (*COMMANDS, *INTERNAL):
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             raise unknown("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 
@@ -64,6 +64,9 @@ def cli(ctx: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (``sys.argv`` by default) and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path's odd bytes are no reason to fail
     try:
         result = cli.main(words, prog_name="fpmtools", standalone_mode=False, obj=words)
         return result if isinstance(result, int) else 0

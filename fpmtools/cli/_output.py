@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -55,30 +56,17 @@ def size(n_bytes: float | None) -> str:
 
 
 class Progress:
-    """A solver's progress on stderr: a bar on a terminal, a line every few seconds otherwise, or JSON lines.
-
-    The loss that solvers report is half the mean squared amplitude error; the PSNR is −10·log₁₀ of the whole.
-    """
+    """A solver's progress on stderr: a bar on a terminal, a line every few seconds otherwise, or JSON lines."""
 
     LINE_EVERY_S = 5.0
 
-    def __init__(self, label: str, *, style: str = "auto", budget_s: float | None = None) -> None:
+    def __init__(self, label: str, *, style: str = "auto") -> None:
         self.label = label
         self.style = style
-        self.budget_s = budget_s
         self.terminal = style == "auto" and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.colour = self.terminal and "NO_COLOR" not in os.environ
         self._next_line_s = 0.0
         self._open = False
-
-    def __call__(self, step: int, total: int, loss: float, seconds: float) -> None:
-        """Tell that ``step`` of ``total`` is done after ``seconds``."""
-        left_s = seconds / step * max(total - step, 0) if step else math.inf
-        if self.budget_s is not None:
-            left_s = min(left_s, max(self.budget_s - seconds, 0.0))
-        psnr = -10 * math.log10(2 * loss) if loss > 0 else math.inf
-        numbers = {"step": step, "total": total, "loss": loss, "psnr": psnr, "seconds": seconds, "remaining_s": left_s}
-        self.show({"event": "progress", **numbers})
 
     def show(self, event: Mapping[str, Any]) -> None:
         """An event of a run, of whatever kind, as :func:`fpmtools.compare` describes them."""
@@ -90,13 +78,14 @@ class Progress:
             self._rewrite(f"{self.label}  measuring: {event['step']}")
         elif self.style == "auto" and event["event"] == "line":
             self.finish()
-            click.echo(f"[{self.label}] {event['text']}", err=True)
+            tell(f"[{self.label}] {event['text']}\n")
 
     def _progress(self, event: Mapping[str, Any]) -> None:
         step, total, seconds = event["step"], event["total"], event["seconds"]
-        left = "" if event["remaining_s"] is None or event["remaining_s"] == math.inf else _left(event["remaining_s"])
-        text = f"{step}/{total}  loss {_or_inf(event['loss']):.3e}  PSNR {_or_inf(event['psnr']):.2f} dB"
-        text += f"  {seconds:.1f} s{left}"
+        left = "" if event["remaining_s"] is None else _left(event["remaining_s"])
+        psnr = "" if event["psnr"] is None else f"  image PSNR {event['psnr']:.2f} dB"
+        most = "at most " if event["at_most"] else ""
+        text = f"{step}/{most}{total}  {event['what']} {_or_inf(event['loss']):.3e}{psnr}  {seconds:.1f} s{left}"
         if self.terminal:
             filled = round(24 * min(step / max(total, 1), 1.0))
             bar = "█" * filled + "░" * (24 - filled)
@@ -104,17 +93,16 @@ class Progress:
             self._rewrite(f"{self.label}  {bar}  {text}")
         elif step >= total or seconds >= self._next_line_s:
             self._next_line_s = seconds + self.LINE_EVERY_S
-            click.echo(f"{self.label}  {text}", err=True)
+            tell(f"{self.label}  {text}\n")
 
     def _rewrite(self, text: str) -> None:
-        sys.stderr.write(f"\r{text}\033[K")
-        sys.stderr.flush()
+        tell(f"\r{text}\033[K")
         self._open = True
 
     def finish(self) -> None:
         """Leave the bar's line."""
         if self._open:
-            sys.stderr.write("\n")
+            tell("\n")
             self._open = False
 
 
@@ -122,12 +110,21 @@ def print_event(event: Mapping[str, Any]) -> None:
     """One JSON line on stderr."""
     from fpmtools.storage import finite
 
-    click.echo(json.dumps(finite(event), ensure_ascii=False), err=True)
+    tell(json.dumps(finite(event), ensure_ascii=False) + "\n")
 
 
-def tell_step(step: str) -> None:
-    """One JSON line: what of a finished run is measured next."""
-    print_event({"event": "measuring", "step": step})
+def warn(text: str) -> None:
+    """One line on stderr."""
+    tell(f"warning: {text}\n")
+
+
+def tell(text: str) -> None:
+    """Text on stderr; that nobody reads it any more is no reason to stop."""
+    try:
+        click.echo(text, err=True, nl=False)
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # what comes later, and the last flush, must not fail again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _left(seconds: float) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fpmtools.comparison.runs import GOOD
 from fpmtools.records import MetricRecord
+from fpmtools.runs.folder import FINISHED
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def row(records: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str,
     Its status is the one that needs attention most, with its reason; ``missing`` says of what could not be measured
     why, in one line.
     """
-    bad = (record for record in records if record["status"] not in GOOD)
+    bad = (record for record in records if record["status"] not in FINISHED)
     unusual = (record for record in records if record["status"] != "done" or record["reason"])
     worst = next(bad, None) or next(unusual, records[0])
     missing: dict[str, str] = {}
@@ -118,7 +118,7 @@ def verdicts(records: Sequence[Mapping[str, Any]], measures: Mapping[str, str]) 
         own = [record for record in records if record["data"]["name"] == data]
         for name, better in measures.items():
             values = {
-                label: numbers([r for r in own if r["label"] == label and r["status"] in GOOD], name)
+                label: numbers([r for r in own if r["label"] == label and r["status"] in FINISHED], name)
                 for label in dict.fromkeys(record["label"] for record in own)
             }
             values = {label: runs for label, runs in values.items() if runs}

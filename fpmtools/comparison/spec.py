@@ -57,10 +57,11 @@ def check_solvers(solvers: Iterable[str]) -> list[Spec]:
     seen: set[str] = set()
     for spec in specs:
         if spec.folder in seen:
-            raise OptionError(f"solver {spec.label!r} is named twice; for several runs of each use --repeats")
+            raise OptionError(f"solver {spec.label!r} is named twice; for several runs of each use repeats")
         seen.add(spec.folder)
     others = tuple(spec for spec in specs if not registry.built_in_solver(spec.solver))
-    able = {spec: capabilities(spec) for spec in specs if spec not in others} | _capabilities_apart(others)
+    able = _capabilities_apart(others)  # first: it takes less time to find a mistake there
+    able = able | {spec: capabilities(spec) for spec in specs if spec not in others}
     return [replace(spec, capabilities=able[spec]) for spec in specs]
 
 
@@ -81,7 +82,7 @@ def _capabilities_apart(specs: tuple[Spec, ...]) -> dict[Spec, frozenset[str]]:
     """:func:`capabilities` of each in another process, and after one that ends it in a fresh one."""
     able: dict[Spec, frozenset[str]] = {}
     while left := [spec for spec in specs if spec not in able]:
-        events, ending = ask([word for spec in left for word in ("--solver", spec.label)])
+        events, ending = ask([spec.label for spec in left])
         if ending.code == OptionError.exit_code and ending.last_line.startswith("error: "):
             raise OptionError(ending.last_words)
         told = {event.get("label"): event.get("capabilities") or () for event in events if event["event"] == "solver"}

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools import metrics, storage
-from fpmtools.comparison.runs import RUN_FILE
 from fpmtools.comparison.spec import slug
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError, FpmError
 from fpmtools.report.contrast import without_piston
 from fpmtools.report.rendering import Field, Rendered
+from fpmtools.runs.folder import RUN_FILE
 
 RESULTS_FILE = "results.json"
 TRUTH_FOLDER = "truth"

@@ -8,11 +8,11 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-from fpmtools.comparison.runs import GOOD
 from fpmtools.report import html_images, html_table
 from fpmtools.report.contrast import length_label, scale_bar_um
 from fpmtools.report.html_charts import Axis, Series, chart, pareto_edge, thinned
 from fpmtools.report.html_folder import Curve, Entry, Evidence, number
+from fpmtools.runs.folder import FINISHED
 
 _RINGS = {
     "halves": (
@@ -27,7 +27,7 @@ Draw = Callable[[Evidence, str], str]
 
 def summary(evidence: Evidence) -> str:
     """The table, and how many solvers gave a result."""
-    good = sum(entry.status in GOOD for entry in evidence.entries)
+    good = sum(entry.status in FINISHED for entry in evidence.entries)
     runs = f"{good} of {len(evidence.entries)} gave a result."
     spread = "Medians over the repeats, with the spread below." if _repeated(evidence) else ""
     statuses = {entry.status for entry in evidence.entries}
@@ -139,12 +139,12 @@ def _scale_bar(width_um: float) -> str:
 
 def failures(evidence: Evidence) -> str:
     """Every row that is not a full result, with its reason."""
-    bad = [entry for entry in evidence.entries if entry.status not in GOOD or entry.reason or entry.missing]
+    bad = [entry for entry in evidence.entries if entry.status not in FINISHED or entry.reason or entry.missing]
     if not bad:
         return none("None: every solver gave a result in every run.")
     items = []
     for entry in bad:
-        kind = "good" if entry.status in GOOD else "bad"
+        kind = "good" if entry.status in FINISHED else "bad"
         why = [entry.reason, f"not measured: {entry.missing}" if entry.missing else ""]
         items.append(
             f"<li><b><bdi>{escape(entry.name)}</bdi></b> on <bdi>{escape(entry.data)}</bdi> "

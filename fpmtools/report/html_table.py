@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from fpmtools.comparison.runs import GOOD
 from fpmtools.report.html_folder import Entry, Evidence
+from fpmtools.runs.folder import FINISHED
 
 QUALITIES = ("psnr", "held_out", "residual")  # with a truth, and without
 _WORDS = frozenset({"solver", "data", "seed", "status", "reason", "missing", "repeats"})
@@ -77,7 +77,7 @@ def table(evidence: Evidence) -> str:
     for entry in entries:
         cells = [f'<th scope="row"><bdi>{escape(entry.name)}</bdi></th>']
         cells += [f"<td><bdi>{escape(entry.data)}</bdi></td>"] if several_data else []
-        kind = "good" if entry.status in GOOD else "bad"
+        kind = "good" if entry.status in FINISHED else "bad"
         title = f' title="{escape(entry.reason)}"' if entry.reason else ""
         cells.append(f'<td><span class="status {kind}"{title}>{escape(entry.status)}</span></td>')
         cells += [_cell(entry.number("repeats"), f"{entry.number('repeats') or 0:g}", "")] if several_repeats else []

@@ -133,7 +133,7 @@ def about(threads: int, device: str = "cpu") -> Record:
     """Hardware, versions, command and date of a measurement."""
     import torch
 
-    from fpmtools.report import environment
+    from fpmtools.runs import environment
 
     torch.set_num_threads(threads)
     return {

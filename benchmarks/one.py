@@ -20,11 +20,11 @@ import torch
 
 import fpmtools
 from fpmtools import engine, metrics, registry
-from fpmtools.comparison.memory import peak_memory_mb
 from fpmtools.dataset import Dataset
 from fpmtools.options import make_options
 from fpmtools.problem import Problem, prepare
 from fpmtools.reconstruction import Reconstruction
+from fpmtools.runs.memory import peak_memory_mb
 from fpmtools.solver import Solver
 
 PLANES = 21  # of the composite that is scored

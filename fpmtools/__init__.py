@@ -7,15 +7,22 @@ names are for authors of solvers. Names are imported on first use, so that ``imp
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Idle threads that spin slow a busy machine, and themselves, down by an order of magnitude; read by torch at import.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOME = {
     "load": "fpmtools.formats",
     "simulate": "fpmtools.simulation",
     "reconstruct": "fpmtools.engine",
     "compare": "fpmtools.comparison",
+    "run": "fpmtools.runs.running",
+    "resume": "fpmtools.runs.running",
+    "RunSpec": "fpmtools.runs.spec",
     "Reconstruction": "fpmtools.reconstruction",
     "Dataset": "fpmtools.dataset",
     "ForwardModel": "fpmtools.forward",
@@ -56,6 +63,7 @@ __all__ = [
     "Progress",
     "Pupil",
     "Reconstruction",
+    "RunSpec",
     "Solver",
     "SolverError",
     "SolverRecord",
@@ -67,6 +75,8 @@ __all__ = [
     "open_result",
     "option",
     "reconstruct",
+    "resume",
+    "run",
     "simulate",
 ]
 
@@ -88,6 +98,8 @@ if TYPE_CHECKING:
     from fpmtools.records import MetricRecord, SolverRecord
     from fpmtools.registry import hookimpl
     from fpmtools.results import open_result
+    from fpmtools.runs.running import resume, run
+    from fpmtools.runs.spec import RunSpec
     from fpmtools.simulation import simulate
     from fpmtools.solver import Progress, Solver
 

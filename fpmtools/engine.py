@@ -1,12 +1,12 @@
-"""The one loop that runs any solver: set-up, clock, progress, budget, Ctrl-C, checkpoints, NaN watch."""
+"""The one loop that runs any solver: clock, progress, budget, checkpoints, NaN watch; Ctrl-C and other signals."""
 
 from __future__ import annotations
 
 import math
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,23 +15,27 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+import fpmtools
 from fpmtools import calibrate, registry, storage
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
-from fpmtools.errors import DataError, DivergedError, FpmError, OptionError, OutOfMemoryError, SolverError
+from fpmtools.errors import DataError, DivergedError, FpmError, OptionError, OutputError, SolverError, Terminated
+from fpmtools.interrupts import Caught, Guard, signals
 from fpmtools.losses import Loss
 from fpmtools.options import make_options
-from fpmtools.problem import Problem, prepare
+from fpmtools.problem import Problem, prepare, suggested_threads
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.solver import Progress, Solver
+from fpmtools.threads import chosen_by_user, limited
 
 Status = Literal["done", "reached", "stopped", "interrupted"]
-OnProgress = Callable[[int, int, float, float], None]
+OnProgress = Callable[[dict[str, Any]], object]
 OnSnapshot = Callable[[float, Reconstruction], bool | None]
 
 REPORT_EVERY_S = 0.25
 CHECKPOINT_EVERY_S = 60.0
 FIRST_SNAPSHOT_S = 0.1
+WARM_UP_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,11 @@ class Outcome:
     """What a run gave.
 
     ``status``: "done", "reached" (a snapshot was good enough), "stopped" (the budget was used up) or "interrupted"
-    (Ctrl-C); the reconstruction is what had been reached. ``seconds`` is the time of the steps, ``setup_seconds`` that
-    of :meth:`Solver.start`; both with the device synchronised. ``first_step_seconds`` is the part of ``seconds`` that
-    the first step took, in which a solver may compile and a device warm up; ``step_seconds`` the mean of the steps
-    after it, None when there was only one. ``history`` holds (step, seconds, loss), at most a few per second.
+    (Ctrl-C, or ``signal``, of a solver that cannot be resumed); the reconstruction is what had been reached.
+    ``seconds`` is the time of the steps, ``setup_seconds`` that of :meth:`Solver.start`; both with the device
+    synchronised. ``first_step_seconds`` is the part of ``seconds`` that the first step took, in which a solver may
+    compile and a device warm up; ``step_seconds`` the mean of the steps after it, None when there was only one.
+    ``history`` holds (step, seconds, loss), at most a few per second, also those from before a resume.
     """
 
     reconstruction: Reconstruction
@@ -54,6 +59,7 @@ class Outcome:
     history: list[tuple[int, float, float]] = field(default_factory=list)
     first_step_seconds: float = 0.0
     step_seconds: float | None = None
+    signal: int | None = None
 
 
 def solve(
@@ -66,6 +72,8 @@ def solve(
     snapshot_growth: float = 1.5,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    keep: MutableMapping[str, Any] | None = None,
+    on_warning: Callable[[str], object] = warnings.warn,
 ) -> Outcome:
     """Run a solver to its end, its budget, or Ctrl-C, whichever comes first.
 
@@ -74,41 +82,66 @@ def solve(
     budget_s
         Stop after the first step that ends later than this many seconds.
     on_progress
-        Called as ``on_progress(step, total, loss, seconds)``, at most four times a second and at the end.
+        Called with a dict of ``step``, ``total``, ``at_most`` (the total is only an upper bound), ``what`` (the name of
+        the number in) ``loss``, ``psnr`` (of the images, dB; None where the solver does not tell their error),
+        ``seconds`` and ``remaining_s`` (None where not known), at most four times a second and at the end.
     on_snapshot
         Called as ``on_snapshot(seconds, reconstruction)`` with what has been reached, ever less often (each time after
         ``snapshot_growth`` times the time so far), while the clock stands still. Returning True ends the run as
         "reached".
     checkpoint
-        File to keep the state in, rewritten every minute and when stopped early, removed when done.
+        File to keep the state in, rewritten every minute and when stopped early; whoever keeps the result removes it.
+        With it SIGTERM and SIGHUP end the run after the step under way.
     resume
-        Continue from ``checkpoint`` if that file exists.
+        Continue from ``checkpoint`` if that file exists and fits; if it does not fit, say so and start afresh.
+    keep
+        JSON-ready values that are kept in the checkpoint, and updated from it on resume.
+    on_warning
+        Told, in a line, of a checkpoint that cannot be written or read; the run goes on.
+
+    What a callback raises is raised as it is.
 
     Raises
     ------
     SolverError
         The loss is no longer finite, the device is out of memory, or the solver itself failed.
+    Terminated
+        SIGTERM or SIGHUP; the state is in the checkpoint.
     """
     if budget_s is not None and not budget_s > 0:
         raise OptionError(f"the budget must be a positive number of seconds, got {budget_s:g}")
     path = Path(checkpoint) if checkpoint is not None and solver.resumable() else None
-    begun = time.perf_counter()
-    with _interruptible() as interrupted, _guarded(solver, interrupted):
-        state, earlier = _start(problem, solver, path if resume else None)
-        _synchronise(problem.device)
+    with signals(terminable=checkpoint is not None) as caught:
+        guard, kept = Guard(solver, caught), {} if keep is None else keep
+        run = _Loop(problem, solver, guard, budget_s, on_progress, on_snapshot, snapshot_growth, path, on_warning, kept)
+        run.identity = _fingerprint(problem, solver) if path is not None else {}
+        begun = time.perf_counter()
+        earlier = run.start(resume)
         setup = time.perf_counter() - begun
-        run = _Run(problem, solver, state, _Clock(earlier), budget_s, on_progress, on_snapshot, snapshot_growth, path)
-        status = run.loop(interrupted)
+        status = run.loop(caught)
         seconds = run.clock.seconds()
-        if path is not None:
-            if status in ("done", "reached"):
-                path.unlink(missing_ok=True)
-            else:
-                run.save_checkpoint()
+        saved = path is not None and status in ("stopped", "interrupted") and run.save_checkpoint()
+        if caught.terminated and saved:
+            name = signal.Signals(caught.terminated).name
+            raise Terminated(f"ended by {name} after step {run.progress.step}; it can be resumed", caught.terminated)
         reconstruction = run.result()
     steady = (seconds - earlier - run.first_step_s) / (run.taken - 1) if run.taken > 1 else None
     step, total = run.progress.step, run.progress.total
-    return Outcome(reconstruction, status, seconds, setup, step, total, run.history, run.first_step_s, steady)
+    return Outcome(
+        reconstruction, status, seconds, setup, step, total, run.history, run.first_step_s, steady, caught.terminated
+    )
+
+
+def warm_up(problem: Problem, solver: Solver[Any]) -> None:
+    """A few steps of a run that is thrown away: what is loaded, planned or compiled at first use."""
+    with signals(terminable=False) as caught, Guard(solver, caught):
+        state = solver.start(problem)
+        for _ in range(WARM_UP_STEPS):
+            if solver.step(state).done or caught.interrupted:
+                break
+        _synchronise(problem.device)
+    if caught.interrupted:
+        raise KeyboardInterrupt
 
 
 class _Clock:
@@ -130,38 +163,73 @@ class _Clock:
 
 
 @dataclass
-class _Run:
+class _Loop:
     """The loop, and all that it watches."""
 
     problem: Problem
     solver: Solver[Any]
-    state: Any
-    clock: _Clock
+    guard: Guard
     budget_s: float | None
     on_progress: OnProgress | None
     on_snapshot: OnSnapshot | None
     snapshot_growth: float
     checkpoint: Path | None
+    on_warning: Callable[[str], object]
+    keep: MutableMapping[str, Any]
+    identity: dict[str, Any] = field(default_factory=dict)
+    state: Any = None
+    clock: _Clock = field(default_factory=lambda: _Clock(0.0))
     progress: Progress = field(default_factory=lambda: Progress(0, 0, 0.0))
     history: list[tuple[int, float, float]] = field(default_factory=list)
+    error_sum: torch.Tensor | float = 0.0  # of the steps since the last report that tell theirs
+    error_steps: int = 0
     taken: int = 0
     first_step_s: float = 0.0
 
-    def loop(self, interrupted: threading.Event) -> Status:
+    def start(self, resume: bool) -> float:
+        """Begin, or go on from a checkpoint; the seconds that had been solved before."""
+        earlier = self._restored() if resume and self.checkpoint is not None and self.checkpoint.is_file() else None
+        if earlier is None:
+            with self.guard:
+                self.state = self.solver.start(self.problem)
+        _synchronise(self.problem.device)
+        self.clock = _Clock(earlier or 0.0)
+        return earlier or 0.0
+
+    def _restored(self) -> float | None:
+        assert self.checkpoint is not None
+        try:
+            tensors, header = storage.read_tensors(self.checkpoint, "checkpoint")
+            if header["run"] != self.identity:
+                raise DataError(f"it is of another run or version ({_differing(header['run'], self.identity)})")
+            moved = {name: torch.from_numpy(array).to(self.problem.device) for name, array in tensors.items()}
+            with self.guard:
+                self.state = self.solver.restore(self.problem, moved)
+            self.history = [(int(step), float(s), float("nan" if x is None else x)) for step, s, x in header["history"]]
+            self.keep.update(header["keep"])
+            return float(header["seconds"])
+        except (FpmError, KeyError, TypeError, ValueError) as error:
+            self.on_warning(f"{self.checkpoint}: not used, the run starts afresh: {error}")
+            return None
+
+    def loop(self, caught: Caught) -> Status:
         begun = reported = saved = self.clock.seconds()
         next_snapshot = max(FIRST_SNAPSHOT_S, self.snapshot_growth * reported)
         while True:
-            self.progress = self.solver.step(self.state)
+            with self.guard:
+                self.progress = self.solver.step(self.state)
             self.taken += 1
+            if self.progress.error is not None:
+                self.error_sum, self.error_steps = self.error_sum + self.progress.error, self.error_steps + 1
             if self.taken == 1:
                 _synchronise(self.problem.device)
                 self.first_step_s = self.clock.seconds() - begun
             now = self.clock.seconds()
-            status = self._status(interrupted)
+            status = self._status(caught)
             if status or now - reported >= REPORT_EVERY_S:
                 self._report()
                 reported = now
-            if self.on_snapshot is not None and (status or now >= next_snapshot):
+            if self.on_snapshot is not None and (status or now >= next_snapshot) and not caught.terminated:
                 reached = self._snapshot(self.on_snapshot)
                 status = "reached" if reached and status != "interrupted" else status
                 next_snapshot = self.snapshot_growth * now
@@ -172,10 +240,10 @@ class _Run:
                 self.save_checkpoint()
                 saved = now
 
-    def _status(self, interrupted: threading.Event) -> Status | None:
+    def _status(self, caught: Caught) -> Status | None:
         if self.progress.done:
             return "done"
-        if interrupted.is_set():
+        if caught.interrupted or caught.terminated:
             return "interrupted"
         if self.budget_s is not None:
             # Only a run that has a budget waits for the device here; others keep it busy.
@@ -190,8 +258,27 @@ class _Run:
             raise DivergedError(f"diverged: the loss is {loss} after step {step} of {total}")
         seconds = self.clock.seconds()
         self.history.append((step, seconds, loss))
+        error = float(self.error_sum) / self.error_steps if self.error_steps else 0.0
+        self.error_sum, self.error_steps = 0.0, 0
         if self.on_progress is not None:
-            self.on_progress(step, total, loss, seconds)
+            self.on_progress(
+                {
+                    "step": step,
+                    "total": total,
+                    "at_most": self.progress.at_most,
+                    "what": self.progress.what,
+                    "loss": loss,
+                    "psnr": -10 * math.log10(error) if error > 0 else None,
+                    "seconds": seconds,
+                    "remaining_s": self._remaining_s(seconds),
+                }
+            )
+
+    def _remaining_s(self, seconds: float) -> float | None:
+        step, total = self.progress.step, self.progress.total
+        known = [] if self.progress.at_most or not step else [seconds / step * max(total - step, 0)]
+        known += [] if self.budget_s is None else [max(self.budget_s - seconds, 0.0)]
+        return 0.0 if self.progress.done else min(known, default=None)
 
     def _snapshot(self, on_snapshot: OnSnapshot) -> bool:
         _synchronise(self.problem.device)
@@ -200,37 +287,39 @@ class _Run:
             return bool(on_snapshot(seconds, self.result()))
 
     def result(self) -> Reconstruction:
-        with torch.no_grad():
+        with self.guard, torch.no_grad():
             reconstruction: object = self.solver.result(self.state)
-        if not isinstance(reconstruction, Reconstruction):
-            name, what = type(self.solver).__name__, type(reconstruction).__name__
-            raise SolverError(f"{name} failed: its result is a {what}, not a Reconstruction")
-        _need_finite(reconstruction)
+            if not isinstance(reconstruction, Reconstruction):
+                name, what = type(self.solver).__name__, type(reconstruction).__name__
+                raise SolverError(f"{name} failed: its result is a {what}, not a Reconstruction")
+            _need_finite(reconstruction)
         reconstruction.metadata.setdefault("intensity_scale", self.problem.intensity_scale)
         reconstruction.calibration = self.problem.calibration
         return reconstruction
 
-    def save_checkpoint(self) -> None:
+    def save_checkpoint(self) -> bool:
+        """Whether it could be written; the clock stands still meanwhile."""
         assert self.checkpoint is not None
-        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.solver.dump(self.state).items()}
-        header = {"run": _fingerprint(self.problem, self.solver), "seconds": self.clock.seconds()}
-        storage.write_tensors(self.checkpoint, arrays, "checkpoint", header)
-
-
-def _start(problem: Problem, solver: Solver[Any], resume_from: Path | None) -> tuple[Any, float]:
-    if resume_from is None or not resume_from.is_file():
-        return solver.start(problem), 0.0
-    tensors, header = storage.read_tensors(resume_from, "checkpoint")
-    if header["run"] != _fingerprint(problem, solver):
-        raise DataError(
-            f"{resume_from}: this checkpoint is from other data, options, z or seed; start afresh without --resume"
-        )
-    device = problem.device
-    moved = {name: torch.from_numpy(array).to(device) for name, array in tensors.items()}
-    return solver.restore(problem, moved), float(header["seconds"])
+        _synchronise(self.problem.device)
+        header = {
+            "run": self.identity,
+            "seconds": self.clock.seconds(),
+            "history": self.history,
+            "keep": dict(self.keep),
+        }
+        with self.clock.paused():
+            with self.guard:
+                arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.solver.dump(self.state).items()}
+            try:
+                storage.write_tensors(self.checkpoint, arrays, "checkpoint", header)
+            except OutputError as error:
+                self.on_warning(f"no checkpoint: {error}")
+                return False
+        return True
 
 
 def _fingerprint(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
+    """All that must be the same for a run to go on to the bits that it would have come to without a stop."""
     forward = problem.forward
     run = {
         "solver": f"{type(solver).__module__}:{type(solver).__qualname__}",
@@ -243,8 +332,14 @@ def _fingerprint(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
         "dtype": str(forward.dtype),
         "seed": problem.seed,
         "data": problem.dataset.digest,
+        "threads": torch.get_num_threads(),
+        "versions": [fpmtools.__version__, torch.__version__],
     }
     return storage.finite(run)  # type: ignore[no-any-return]
+
+
+def _differing(one: Any, other: Mapping[str, Any]) -> str:
+    return ", ".join(key for key in other if not isinstance(one, dict) or one.get(key) != other[key])
 
 
 def _need_finite(reconstruction: Reconstruction) -> None:
@@ -253,51 +348,14 @@ def _need_finite(reconstruction: Reconstruction) -> None:
         raise DivergedError("diverged: the result holds values that are not finite")
 
 
-@contextmanager
-def _guarded(solver: Solver[Any], interrupted: threading.Event) -> Iterator[None]:
-    """Turn whatever goes wrong inside a solver into one clear line; it may exit, or interrupt itself."""
-    name = type(solver).__name__
-    try:
-        yield
-    except FpmError:
-        raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemoryError(
-            f"{name} ran out of memory; use a smaller --roi, fewer planes, or smaller batches"
-        ) from error
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and interrupted.is_set():
-            raise
-        if "not enough memory" in str(error) or "out of memory" in str(error).lower():
-            raise OutOfMemoryError(
-                f"{name} ran out of memory; use a smaller --roi, fewer planes, or smaller batches"
-            ) from error
-        text = " ".join(str(error).split()) or "no message"
-        raise SolverError(f"{name} failed: {type(error).__name__}: {text}") from error
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C sets an event instead of unwinding the step that is under way; a second one unwinds after all."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def remember(number: int, frame: Any) -> None:
-        event.set()
-        signal.signal(number, previous)
-
-    previous = signal.signal(signal.SIGINT, remember)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def threads_for(problem: Problem) -> int | None:
+    """The number of CPU threads that suits a problem; None where the environment says how many there are to be."""
+    return None if chosen_by_user() else suggested_threads(problem)
 
 
 def reconstruct(
@@ -310,6 +368,7 @@ def reconstruct(
     device: str = "auto",
     dtype: str = "complex64",
     seed: int = 0,
+    threads: int | None = None,
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
@@ -318,27 +377,31 @@ def reconstruct(
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Reconstruction:
-    """Reconstruct a data set with a solver, by name or as an instance.
+    """Reconstruct a data set with a solver, by name or as an instance, in memory.
 
-    ``options`` are the solver's (``fpmtools solvers NAME`` lists them), ``preset`` one of its presets; the other
-    arguments are those of :func:`prepare` and :func:`solve`. Ctrl-C returns what had been reached.
+    ``options`` are the solver's (``fpmtools solvers NAME`` lists them), ``preset`` one of its presets; ``calibration``
+    is "auto", "nominal", a file, or a :class:`Calibration` (:func:`fpmtools.calibrate.resolve`); ``threads`` is
+    the number of CPU threads meanwhile (default: 1 for small problems, else as many as torch has); the others are those
+    of :func:`prepare` and :func:`solve`. Ctrl-C returns what had been reached.
     """
     if isinstance(solver, str):
         cls = registry.solver_class(solver)
         solver = cls(make_options(cls, options or {}, preset))
     elif options or preset:
         raise OptionError("options and preset go with a solver's name; an instance has its own")
-    problem = prepare(
-        dataset,
-        solver,
-        calibration=calibrate.resolve(dataset, calibration),
-        loss=loss,
-        z_um=z_um,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        upsample=upsample,
-        critical_grid=critical_grid,
-        subpixel=subpixel,
-    )
-    return solve(problem, solver, budget_s=budget_s, on_progress=on_progress).reconstruction
+    with limited(threads):
+        problem = prepare(
+            dataset,
+            solver,
+            z_um=z_um,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            upsample=upsample,
+            critical_grid=critical_grid,
+            subpixel=subpixel,
+            calibration=calibrate.resolve(dataset, calibration),
+            loss=loss,
+        )
+        with limited(threads or threads_for(problem)):
+            return solve(problem, solver, budget_s=budget_s, on_progress=on_progress).reconstruction

@@ -56,6 +56,14 @@ class OutputError(FpmError):
     exit_code = 5
 
 
+class Terminated(FpmError):
+    """SIGTERM or SIGHUP asked a run to leave; it can be resumed. The exit code is 128 + the signal's number."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
 EXIT_PARTIAL = 6  # `compare` finished, but at least one solver did not
 EXIT_INTERRUPTED = 130  # Ctrl-C; what had been computed was kept
 

@@ -103,8 +103,8 @@ def multislice_intensities(
         wave = slices[order[0]].astype(np.complex128)
         for here, there in itertools.pairwise(order):
             step = np.where(axial > 0, np.exp(1j * axial * (depths_um[here] - depths_um[there])), 0)
-            spectrum = scipy.fft.fft2(wave, axes=(-2, -1), workers=-1) * step
-            wave = np.asarray(scipy.fft.ifft2(spectrum, axes=(-2, -1), workers=-1)) * slices[there]
+            spectrum = scipy.fft.fft2(wave, axes=(-2, -1)) * step
+            wave = np.asarray(scipy.fft.ifft2(spectrum, axes=(-2, -1))) * slices[there]
         orders = np.asarray(scipy.fft.fft2(wave, axes=(-2, -1), norm="forward"))
         images.append(_image(orders, optics, shift, image_shape, float(depths_um[order[-1]]), 0.0, aberration))
     return np.stack(images)

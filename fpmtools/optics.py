@@ -210,12 +210,12 @@ def resize_spectrum(spectrum: NDArray[Any], shape: Shape) -> NDArray[Any]:
 
 def to_spectrum(field: NDArray[Any]) -> NDArray[Any]:
     """Centred spectrum of a field [..., y, x]; a constant field c becomes c · (h w) at DC."""
-    return np.fft.fftshift(scipy.fft.fft2(field, axes=(-2, -1), workers=-1), axes=(-2, -1))
+    return np.fft.fftshift(scipy.fft.fft2(field, axes=(-2, -1)), axes=(-2, -1))
 
 
 def to_field(spectrum: NDArray[Any]) -> NDArray[Any]:
     """Inverse of :func:`to_spectrum`."""
-    return np.asarray(scipy.fft.ifft2(np.fft.ifftshift(spectrum, axes=(-2, -1)), axes=(-2, -1), workers=-1))
+    return np.asarray(scipy.fft.ifft2(np.fft.ifftshift(spectrum, axes=(-2, -1)), axes=(-2, -1)))
 
 
 def resample(field: NDArray[Any], shape: Shape) -> NDArray[Any]:

@@ -22,6 +22,7 @@ from typing import Any, Literal, TextIO
 
 LOOK_EVERY_S = 0.05
 PATIENCE = 2  # Ctrl-C this often is passed on; once more, and the program is killed
+GRACE_S = 20.0  # that a program has to leave after SIGTERM
 READ_BYTES = 1 << 14  # between two looks; the program waits while no more is read
 PIPE_BYTES = 1 << 20  # at most, that are still in a pipe when its writer has ended
 LINE_LIMIT = 1 << 16  # characters; a line that is longer is handed on in pieces
@@ -32,13 +33,19 @@ REASON_LIMIT = 1000  # characters
 class Ending:
     """How a program ended: its exit code (negative: by that signal), who ended it, and its last line on stderr.
 
-    ``interrupted``: Ctrl-C reached this process meanwhile, whatever the program made of it.
+    ``signal``: the first of Ctrl-C, SIGTERM and SIGHUP that reached this process meanwhile, whatever the program made
+    of it; 0 where none did.
     """
 
     code: int
     by: Literal["itself", "time limit", "memory limit"]
     last_line: str
-    interrupted: bool = False
+    signal: int = 0
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was Ctrl-C."""
+        return self.signal == signal.SIGINT
 
     @property
     def killed_by(self) -> str:
@@ -70,10 +77,10 @@ def watch(
 
     ``on_line`` is called with every line on its stderr, and may change ``patience``; its stdout is dropped. The memory
     is that resident for the process itself, looked at twenty times a second, where the system tells (Linux). Ctrl-C is
-    passed on and waited for; the third one kills.
+    passed on and waited for; the third one kills. SIGTERM and SIGHUP are too, for :data:`GRACE_S` seconds.
     """
     patience = patience or Patience()
-    with _started(command) as process, _ctrl_c_passed_on(process) as pressed:
+    with _started(command) as process, _signals_passed_on(process) as caught:
         assert process.stderr is not None
         said = _Lines(process.stderr.fileno(), on_line)
         begun, heard = time.monotonic(), math.inf
@@ -86,9 +93,11 @@ def watch(
                 by = "time limit"
             elif memory_bytes is not None and resident_bytes(process.pid) > memory_bytes:
                 by = "memory limit"
+            if caught.killed_at is not None and now > caught.killed_at:
+                process.kill()
         _kill_all(process)
         said.take_rest()
-    return Ending(process.returncode, by, said.last, bool(pressed))
+    return Ending(process.returncode, by, said.last, caught.numbers[0] if caught.numbers else 0)
 
 
 @contextmanager
@@ -173,24 +182,38 @@ def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
             _kill_all(process)
 
 
+@dataclass
+class _Caught:
+    """Signals that have arrived, and when the program is killed for not having left."""
+
+    numbers: list[int]
+    killed_at: float | None = None
+
+
 @contextmanager
-def _ctrl_c_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Signals of Ctrl-C that arrive meanwhile, which are the program's; only the main thread gets any."""
-    pressed: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield pressed
+def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[_Caught]:
+    """Ctrl-C, SIGTERM and SIGHUP that arrive meanwhile are the program's; only the main thread gets any."""
+    caught = _Caught([])
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
         return
 
     def pass_on(number: int, frame: Any) -> None:
-        pressed.append(number)
-        process.send_signal(signal.SIGINT if len(pressed) <= PATIENCE else signal.SIGKILL)
+        caught.numbers.append(number)
+        if number != signal.SIGINT:
+            caught.killed_at = time.monotonic() + GRACE_S
+        process.send_signal(number if caught.numbers.count(number) <= PATIENCE else signal.SIGKILL)
 
-    signal.signal(signal.SIGINT, pass_on)
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ignored = (signal.SIG_IGN, None)
+    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) not in ignored}
+    for number in before:
+        signal.signal(number, pass_on)
     try:
-        yield pressed
+        yield caught
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 
-from fpmtools import engine
-from fpmtools.errors import DataError, OptionError, SolverError
+from fpmtools import engine, storage
+from fpmtools.errors import DataError, OptionError, SolverError, Terminated
 from fpmtools.metrics import score
 from fpmtools.options import describe_options, make_options, option
 from fpmtools.problem import prepare
@@ -93,9 +94,11 @@ def test_a_run_to_the_end(data):
     calls = []
     solver = counter(steps=7)
     problem = prepare(data, solver)
-    outcome = engine.solve(problem, solver, on_progress=lambda *call: calls.append(call))
+    outcome = engine.solve(problem, solver, on_progress=calls.append)
     assert (outcome.status, outcome.steps, outcome.total_steps, reached(outcome)) == ("done", 7, 7, 7)
-    assert calls[-1][:3] == (7, 7, pytest.approx(1 / 7))
+    last = calls[-1]
+    assert (last["step"], last["total"], last["at_most"], last["remaining_s"]) == (7, 7, False, 0)
+    assert (last["what"], last["loss"], last["psnr"]) == ("loss", pytest.approx(1 / 7), None)
     assert outcome.history[-1][0] == 7
     assert outcome.reconstruction.metadata["intensity_scale"] == pytest.approx(intensity_scale(data, data.calibration))
 
@@ -147,13 +150,167 @@ def test_snapshots_do_not_cost_time_and_can_end_the_run(data):
 
 def test_a_stopped_run_is_resumed_from_its_checkpoint(data, tmp_path):
     path, problem = tmp_path / "checkpoint.safetensors", prepare(data)
-    first = engine.solve(problem, counter(steps=300, pause_s=0.01), budget_s=0.05, checkpoint=path)
+    kept = {"points": [1.5]}
+    first = engine.solve(problem, counter(steps=300, pause_s=0.01), budget_s=0.05, checkpoint=path, keep=kept)
     assert path.is_file()
-    with pytest.raises(DataError, match="other data, options"):
-        engine.solve(problem, counter(steps=301, pause_s=0.01), checkpoint=path, resume=True)
-    second = engine.solve(problem, counter(steps=300, pause_s=0.01), budget_s=0.1, checkpoint=path, resume=True)
+    kept = {}
+    second = engine.solve(
+        problem, counter(steps=300, pause_s=0.01), budget_s=0.1, checkpoint=path, resume=True, keep=kept
+    )
     assert second.steps > first.steps
     assert second.seconds >= 0.1 > first.seconds - 0.02
+    assert second.history[: len(first.history)] == first.history, "history lost on resume"
+    assert kept == {"points": [1.5]}
+
+
+def damaged(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def of_another_run(path):
+    tensors, header = storage.read_tensors(path, "checkpoint")
+    storage.write_tensors(path, tensors, "checkpoint", {**header, "run": {**header["run"], "seed": 99}})
+
+
+def of_other_threads(path):
+    tensors, header = storage.read_tensors(path, "checkpoint")
+    storage.write_tensors(path, tensors, "checkpoint", {**header, "run": {**header["run"], "threads": 99}})
+
+
+def without_tensors(path):
+    _, header = storage.read_tensors(path, "checkpoint")
+    storage.write_tensors(path, {}, "checkpoint", header)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [(damaged, ""), (of_another_run, "seed"), (of_other_threads, "threads"), (without_tensors, "KeyError")],
+)
+def test_a_checkpoint_that_does_not_fit_is_said_and_the_run_starts_afresh(data, tmp_path, spoil, says):
+    path, problem = tmp_path / "checkpoint.safetensors", prepare(data)
+    engine.solve(problem, counter(steps=20, pause_s=0.01), budget_s=0.05, checkpoint=path)
+    spoil(path)
+    said = []
+    outcome = engine.solve(
+        problem, counter(steps=20, pause_s=0.01), checkpoint=path, resume=True, on_warning=said.append
+    )
+    assert (outcome.status, outcome.history[0][0] <= 20, reached(outcome)) == ("done", True, 20)
+    assert outcome.seconds >= 20 * 0.01
+    (line,) = said
+    assert "starts afresh" in line
+    assert says in line
+
+
+def test_checkpoints_do_not_run_on_the_clock(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(Counter, "dump", lambda self, state: time.sleep(0.1) or {"count": torch.tensor(1)})
+    outcome = engine.solve(prepare(data), counter(steps=6), checkpoint=tmp_path / "checkpoint.safetensors")
+    assert outcome.seconds < 0.3
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "CHECKPOINT_EVERY_S", 0.0)
+    (tmp_path / "file").touch()
+    said = []
+    outcome = engine.solve(
+        prepare(data), counter(steps=3), checkpoint=tmp_path / "file" / "checkpoint", on_warning=said.append
+    )
+    assert (outcome.status, len(said)) == ("done", 2)
+    assert "no checkpoint: cannot write" in said[0]
+
+
+def test_what_a_callback_raises_is_raised_as_it_is(data):
+    def broken(*_):
+        raise ZeroDivisionError("mine")
+
+    for callback in ({"on_progress": broken}, {"on_snapshot": broken}):
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            engine.solve(prepare(data), counter(steps=3), **callback)
+
+
+def test_progress_says_what_is_known(data, monkeypatch):
+    """PSNR is of the mean error of all steps since the last report; with an upper bound there is no remaining time."""
+    monkeypatch.setattr(engine, "REPORT_EVERY_S", 1e9)
+    errors = [0.1, 0.4, 0.1, 0.2]
+
+    def step(self, state):
+        state["count"] += 1
+        return Progress(
+            state["count"], 100, 0.5, state["count"] == 4, True, torch.tensor(errors[state["count"] - 1]), "what"
+        )
+
+    monkeypatch.setattr(Counter, "step", step)
+    calls = []
+    engine.solve(prepare(data), counter(), on_progress=calls.append)
+    (call,) = calls
+    assert call["psnr"] == pytest.approx(-10 * np.log10(0.2), abs=1e-4)
+    assert (call["at_most"], call["what"], call["remaining_s"]) == (True, "what", 0.0)
+    monkeypatch.setattr(engine, "REPORT_EVERY_S", 0.0)
+    engine.solve(prepare(data), counter(), on_progress=calls.append)
+    assert [call["remaining_s"] for call in calls[1:]] == [None, None, None, 0.0]
+
+
+def test_sigterm_and_sighup_end_a_run_with_its_checkpoint(data, tmp_path):
+    """After the step under way; the resumed run is as if nothing had happened."""
+    problem = prepare(data)
+    for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")):
+        path, before = tmp_path / f"{name}.safetensors", signal.getsignal(number)
+        calls = []
+
+        def send(call, number=number, calls=calls):
+            if not calls:
+                os.kill(os.getpid(), number)
+            calls.append(call)
+
+        solver = counter(steps=100, pause_s=0.02)
+        with pytest.raises(Terminated, match=f"ended by {name} after step") as ended:
+            engine.solve(problem, solver, on_progress=send, checkpoint=path)
+        assert ended.value.exit_code == 128 + number
+        assert signal.getsignal(number) is before
+        assert len(calls) == 2
+        outcome = engine.solve(problem, counter(steps=100, pause_s=0.02), checkpoint=path, resume=True)
+        assert (outcome.status, outcome.steps, reached(outcome)) == ("done", 100, 100)
+
+
+def test_sigterm_keeps_the_result_of_a_solver_that_cannot_be_resumed(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Counter, "resumable", classmethod(lambda cls: False))
+    sent = []
+
+    def send(_):
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+
+    outcome = engine.solve(
+        prepare(data), counter(steps=100, pause_s=0.02), on_progress=send, checkpoint=tmp_path / "none"
+    )
+    assert (outcome.status, outcome.signal) == ("interrupted", signal.SIGTERM)
+    assert reached(outcome) == outcome.steps < 100
+    assert not list(tmp_path.iterdir())
+
+
+def test_reconstruct_has_the_threads_of_the_command_and_gives_them_back(data, monkeypatch):
+    """One for a small problem, what is asked for, or what the environment says; as before afterwards."""
+    seen = []
+
+    def step(self, state):
+        seen.append((torch.get_num_threads(), scipy.fft.get_workers()))
+        return Progress(1, 1, 0.5, True)
+
+    monkeypatch.setattr(Counter, "step", step)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        engine.reconstruct(data, counter())
+        engine.reconstruct(data, counter(), threads=2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        engine.reconstruct(data, counter())
+        assert seen == [(1, 1), (2, 2), (3, 3)]
+        assert (torch.get_num_threads(), scipy.fft.get_workers()) == (3, 1)
+        with pytest.raises(OptionError, match="threads must be from 1 to"):
+            engine.reconstruct(data, counter(), threads=100_000)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

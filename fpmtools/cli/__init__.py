@@ -19,7 +19,6 @@ from fpmtools.cli._output import echo
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, OutputError, SolverError, printable, unknown
 
 COMMANDS = ("run", "compare", "report", "render", "evaluate", "solvers", "data", "simulate", "doctor")
-INTERNAL = ("gather",)  # what compare runs
 
 
 class _LazyGroup(click.Group):
@@ -29,7 +28,7 @@ class _LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in (*COMMANDS, *INTERNAL):
+        if name not in COMMANDS:
             return None
         command = getattr(importlib.import_module(f"fpmtools.cli.{name}"), name)
         assert isinstance(command, click.Command)
@@ -38,7 +37,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in (*COMMANDS, *INTERNAL):
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             raise unknown("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 

@@ -90,6 +90,18 @@ def several(text: str) -> list[str]:
     return [text] if os.path.exists(text) else [part for part in text.split(",") if part.strip()]
 
 
+def targets(text: str) -> dict[str, float]:
+    """``psnr=25``, or several with commas → what to reach."""
+    found = {}
+    for part in text.split(","):
+        name, _, value = (word.strip() for word in part.partition("="))
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise OptionError(f"--target {part}: give {name}=NUMBER, such as psnr=25") from None
+    return found
+
+
 def seeds(text: str) -> tuple[int, ...]:
     """Whole numbers separated by commas, each once."""
     try:
@@ -170,8 +182,10 @@ solving_options = _all_of(
     click.option(
         "--target",
         "targets",
+        type=targets,
         metavar="psnr=DB|ssim=S",
         multiple=True,
+        callback=lambda context, parameter, found: {k: v for some in found for k, v in some.items()},
         help="Stop a solver when it has reached this (all, if several); needs a truth.",
     ),
     click.option(
@@ -212,7 +226,13 @@ solving_options = _all_of(
         help="Round each LED's shift to the Fourier grid.",
     ),
     click.option(
-        "--trust-leds", is_flag=True, help="Take LED positions as they are, even where the images contradict them."
+        "--calibration",
+        metavar="auto|nominal|FILE",
+        help="What is known of the instrument: as the images say (default), as the data say, or a file.",
+    ),
+    click.option("--trust-leds", is_flag=True, help="The same as --calibration nominal."),
+    click.option(
+        "--loss", metavar="NAME", help="What is minimised: amplitude, poisson or feature (default: solver's)."
     ),
 )
 result_options = _all_of(
@@ -232,33 +252,46 @@ result_options = _all_of(
 )
 
 
-def set_threads(threads: int | None) -> None:
-    """Limit the CPU threads of everything; call it before torch and NumPy are imported."""
-    # Idle threads that spin slow a busy machine, and themselves, down by an order of magnitude.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if threads is None:
-        return
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
+READING = ("format", "channel", "roi", "leds", "dark_level", "optics")
 
 
 def take_reading(choices: dict[str, Any]) -> dict[str, Any]:
     """Take the values of the reading options out of ``choices``."""
-    return {name: choices.pop(name) for name in ("format", "channel", "roi", "leds", "dark_level", "optics")}
+    reading = {name: choices.pop(name) for name in READING}
+    leds = reading["leds"]
+    found = os.path.abspath(leds) if leds is not None and os.path.exists(leds) else leds
+    return {**reading, "leds": found, "optics": dict(reading["optics"])}
+
+
+def take_calibration(choices: dict[str, Any]) -> str:
+    """Take what says which calibration is used out of ``choices``."""
+    calibration, trust_leds = choices.pop("calibration"), choices.pop("trust_leds")
+    return calibration or ("nominal" if trust_leds else "auto")
+
+
+def absolute(data: str) -> str:
+    """A path as seen from anywhere; what is no path, or the name of a known data set, as it is."""
+    from fpmtools.formats import manifest
+
+    if not os.path.exists(data) or any(entry.name == data for entry in manifest.entries()):
+        return data
+    return os.path.abspath(data)
 
 
 def load(data: str, reading: dict[str, Any]) -> Dataset:
     """The data set called ``data``, read as the reading options say."""
     from fpmtools import formats
 
-    return formats.load(data, **{**reading, "optics": dict(reading["optics"])})
+    return formats.load(data, **reading)
 
 
-def new_folder(action: str, data: str) -> Path:
-    """A folder in ``out`` that is not there yet, or is empty, named after the data and what is done to them."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{Path(data).stem}-{action}")
-    numbered = (Path("out") / (stem if i == 1 else f"{stem}-{i}") for i in itertools.count(1))
-    return next(folder for folder in numbered if not os.path.lexists(folder) or not any(folder.iterdir()))
+def given() -> list[str]:
+    """Names of the parameters that the user has given a value to."""
+    context = click.get_current_context()
+    said = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+    return [name for name in context.params if context.get_parameter_source(name) in said]
+
+
+def flag(name: str) -> str:
+    """How the command line spells a parameter."""
+    return next(max(p.opts, key=len) for p in click.get_current_context().command.params if p.name == name)

@@ -78,7 +78,7 @@ def compare(
     solvers: str,
     seeds: tuple[int, ...] | None,
     seed: int,
-    targets: tuple[str, ...],
+    targets: dict[str, float],
     out: Path | None,
     force: bool,
     resume: bool,
@@ -90,33 +90,34 @@ def compare(
     """Run several solvers, each in its own process, and compare time, memory, storage and quality."""
     if resume and out is None:
         raise OptionError("--resume needs --out: the folder of the comparison to continue")
-    from fpmtools import comparison
-    from fpmtools.comparison import tracking
-    from fpmtools.comparison.spec import slug
-    from fpmtools.formats import truth
-    from fpmtools.problem import choose_device
-    from fpmtools.report import html_folder, html_page, run_folder
+    from fpmtools.runs.folder import check_free, claim_numbered, name_for
 
-    reading = _inputs.take_reading(choices)
-    choose_device(choices["device"])
-    wanted = tracking.parse_targets(targets)
+    reading, choices["calibration"] = _inputs.take_reading(choices), _inputs.take_calibration(choices)
     names = [name for name in solvers.split(",") if name.strip()]
+    _check_words(names, targets, choices)
+    if out is not None:
+        check_free(out, force or resume)
+    from fpmtools import comparison
+
     comparison.check_solvers(names)
     places = [name for group in data_names for name in group]
-    folder = out or _inputs.new_folder("compare", places[0] if len(places) == 1 else f"{len(places)}-data-sets")
-    run_folder.claim_folder(folder, force or resume)
     datasets = [_inputs.load(place, reading) for place in places]
+    folder = out or claim_numbered(name_for("compare", places[0] if len(places) == 1 else f"{len(places)}-data-sets"))
     result = comparison.compare(
         datasets,
         names,
         seeds=(seed,) if seeds is None else seeds,
-        targets=wanted,
+        targets=targets,
         out=folder,
         resume=resume,
         on_event=_Shown("none" if quiet else progress),
         command=["fpmtools", *click.get_current_context().obj],
         **choices,
     )
+    from fpmtools.comparison.spec import slug
+    from fpmtools.formats import truth
+    from fpmtools.report import html_folder, html_page
+
     for dataset in datasets:
         truth.save(dataset, folder / html_folder.TRUTH_FOLDER / f"{slug(dataset.name)}.safetensors")
     page = html_page.write(folder)
@@ -140,6 +141,16 @@ def compare(
     if result.interrupted:
         return EXIT_INTERRUPTED
     return 0 if result.complete else EXIT_PARTIAL
+
+
+def _check_words(names: list[str], targets: dict[str, float], choices: dict[str, Any]) -> None:
+    """Find mistakes in words before anything heavy is imported."""
+    from fpmtools.runs.spec import Limits, RunSpec
+
+    same = ("calibration", "loss", "device", "dtype", "upsample", "critical_grid", "subpixel", "threads")
+    words = {name: choices[name] for name in same}
+    for name in names:
+        RunSpec("data", name, limits=Limits(choices["budget_s"], targets), **words)  # type: ignore[arg-type]
 
 
 class _Shown:

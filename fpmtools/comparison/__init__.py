@@ -1,7 +1,8 @@
 """The benchmark: several solvers on one or more data sets, each run in a process of its own.
 
-Each data set is saved once; every run is ``python -m fpmtools run`` on that file, so that a crash, a memory leak or a
-changed global setting of one solver cannot reach the numbers of another.
+Each data set is saved once in the comparison's folder; every run is a :class:`fpmtools.runs.spec.RunSpec` on that file
+and has processes of its own, so that a crash, a memory leak or a changed global setting of one solver cannot reach the
+numbers of another.
 """
 
 from __future__ import annotations
@@ -11,25 +12,31 @@ import csv
 import io
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpmtools import columns, storage
+from fpmtools import calibrate, columns, storage
 from fpmtools.columns import Column
 from fpmtools.comparison import evidence
+from fpmtools.comparison.driving import Allowance, Driver, OnEvent
 from fpmtools.comparison.rows import Verdict, row, verdicts
-from fpmtools.comparison.runs import GOOD, Limits, OnEvent, Source, plan, run_all
 from fpmtools.comparison.spec import Spec, check_solvers, slug
+from fpmtools.comparison.trials import Source, Trial, plan
 from fpmtools.dataset import Dataset
-from fpmtools.errors import OptionError
+from fpmtools.errors import OptionError, Terminated
+from fpmtools.interrupts import TERMINATING
 from fpmtools.processes import resident_bytes
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.records import MetricRecord
 from fpmtools.results import open_result
+from fpmtools.runs.folder import FINISHED, claim, locked
+from fpmtools.runs.spec import Limits
 
 if TYPE_CHECKING:
     import pandas
@@ -37,6 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "Spec", "Verdict", "check_solvers", "compare"]
 
 SOLVERS = ("inr", "ap", "adam")
+DATA_FOLDER = "data"
+SCHEMA = 1  # of results.json
+HOPELESS = frozenset({"timed out", "out of memory"})  # another repeat would cost as much and end the same way
 DEFAULT_TIMEOUT = (10.0, 600.0)  # times the budget, plus seconds for everything that is not solving
 Data = Dataset | str | Path
 
@@ -45,8 +55,8 @@ Data = Dataset | str | Path
 class Comparison:
     """What a comparison gave.
 
-    ``rows`` holds one dict per solver, data set and seed: medians over the repeats of every number of ``columns``
-    (by key), the spread of some, and where something went wrong a ``reason``. ``verdicts`` say which
+    ``rows`` holds one dict per solver, data set and seed: medians over the repeats of every number of ``columns`` (key
+    → unit, better, summary), the spread of some, and where something went wrong a ``reason``. ``verdicts`` say which
     solver is best by what, where the difference is more than noise. ``runs`` are the complete records of all runs.
     ``reconstructions`` has the first result of each row that has one, read from its file when it is asked for, under
     the solver's label, followed by data set and seed where there are several (:meth:`title`). ``command`` are the
@@ -65,12 +75,12 @@ class Comparison:
     @property
     def complete(self) -> bool:
         """Whether every solver gave a result in every repeat."""
-        return all(row["status"] in GOOD for row in self.rows)
+        return all(row["status"] in FINISHED for row in self.rows)
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it early."""
-        return any("interrupted" in (run["status"], run.get("gathering")) for run in self.runs)
+        """Whether Ctrl-C, or another signal, ended it early."""
+        return any("signal" in run for run in self.runs)
 
     def title(self, row: Mapping[str, Any]) -> str:
         """What the row is called in ``reconstructions``, and in what is printed."""
@@ -94,6 +104,7 @@ class Comparison:
         writer.writeheader()
         writer.writerows(self.rows)
         document = {
+            "schema": SCHEMA,
             "command": list(self.command),
             "settings": self.settings,
             "data": self.data,
@@ -132,7 +143,9 @@ def compare(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
-    trust_leds: bool = False,
+    calibration: str = "auto",
+    loss: str | None = None,
+    warm_up: bool = True,
     out: str | Path | None = None,
     resume: bool = False,
     on_event: OnEvent | None = None,
@@ -140,57 +153,44 @@ def compare(
 ) -> Comparison:
     """Run several solvers and compare time, memory, storage and quality.
 
-    Parameters
-    ----------
-    data
-        A data set, anything that ``fpmtools.load`` takes, or several of them, with different names.
-    solvers
-        Each ``"name"`` or ``"name:key=value:key=value"``, for example ``"inr:preset=paper"``.
-    z_um
-        Planes to reconstruct at, µm; default: where the sample is known to be (``dataset.planes_um``).
-    seeds, repeats
-        Every solver runs on every data set with every seed, this often; repeats are interleaved.
-    budget_s
-        Seconds of solving that each run has: comparison at equal time.
-    targets
-        ``{"psnr": 25}``: a run ends when all are reached; comparison of the time to a quality. Needs a truth.
-    timeout_s, memory_bytes
-        A run that takes longer, or that has more in memory, is killed and becomes a row that says so. Default: no
-        limits, but with a budget ten times as long and ten minutes.
-    track
-        Measure quality on the way where there is a truth; the clock stands still meanwhile.
-    held_out
-        Solve again without a tenth of the LEDs, after the clock has stopped, and measure how well their images are
-        predicted. Default: where there is no truth.
-    ring_correlation
-        Solve twice more, from half of the LEDs each, for the Fourier ring correlation of the two. Where there is a
-        truth the correlation with it is measured in any case.
-    threads
-        CPU threads of each run.
-    out
-        Folder to keep everything in: tables, and each run's own folder.
-    resume
-        Keep the results of runs with the same measurements and options that are in ``out``; run the others.
-    on_event
-        Called as ``on_event(title, event)`` for what a run says: dicts with ``event``, which is "start", "progress",
-        "looking", "quality", "line" (other output), "error", "measuring" or "end". What comes after the solve itself
-        has a ``phase``: a solve on part of the LEDs, or "measuring".
-    command
-        What makes this comparison again, for the record.
+    - ``data``: A data set, anything that ``fpmtools.load`` takes, or several of them, with different names.
+    - ``solvers``: Each ``"name"`` or ``"name:key=value:key=value"``, for example ``"inr:preset=paper"``.
+    - ``z_um``: Planes to reconstruct at, µm; default: where the sample is known to be (``dataset.planes_um``).
+    - ``seeds``, ``repeats``: Every solver runs on every data set with every seed, this often; repeats are
+      interleaved.
+    - ``budget_s``: Seconds of solving that each run has: comparison at equal time.
+    - ``targets``: ``{"psnr": 25}``: a run ends when all are reached; comparison of the time to a quality. Needs a
+      truth.
+    - ``timeout_s``, ``memory_bytes``: A run that takes longer, or that has more in memory, is killed and becomes a
+      row that says so. Default: no limits, but with a budget ten times as long and ten minutes.
+    - ``track``: Measure quality on the way where there is a truth; the clock stands still meanwhile.
+    - ``held_out``: Solve again without a tenth of the LEDs, after the clock has stopped, and measure how well their
+      images are predicted. Default: where there is no truth.
+    - ``ring_correlation``: Solve twice more, from half of the LEDs each, for the Fourier ring correlation of the
+      two. Where there is a truth the correlation with it is measured in any case.
+    - ``threads``: CPU threads of each run.
+    - ``calibration``: "auto" (what the images say of the instrument), "nominal" (what the data say), or a file.
+    - ``warm_up``: Let each run take a few steps that are thrown away before its clock starts: what is loaded and
+      planned only once is no part of any solver's time.
+    - ``out``: Folder to keep everything in: tables, the data sets, and each run's own folder. Without one it is a
+      temporary folder that goes with the comparison.
+    - ``resume``: Keep the results of runs with the same measurements and options that are in ``out``, go on with
+      those that were stopped, and run the others.
+    - ``on_event``: Called as ``on_event(title, event)`` for what a run says: dicts with ``event``, which is
+      "start", "progress", "looking", "quality", "line" (other output), "error", "measuring" or "end". What comes
+      after the solve itself has a ``phase``: a solve on part of the LEDs, or "measuring".
+    - ``command``: What makes this comparison again, for the record.
 
     Other arguments are those of ``fpmtools.reconstruct``. When a solve has ended, its process goes on to compute every
-    installed metric and to render its pictures. Ctrl-C lets the running solver keep what it has and
-    skips the others.
+    installed metric and to render its pictures. Ctrl-C lets the running solver keep what it has and skips the others;
+    SIGTERM and SIGHUP let it write a checkpoint, keep what there is and then end this process as they do.
 
-    Raises
-    ------
-    OptionError
-        Unknown solver, option or target, a value out of range, something named twice, a target without a truth. A
-        solver that fails is a row instead.
+    Raises :class:`OptionError` for an unknown solver, option or target, a value out of range, something named twice, a
+    target without a truth. A solver that fails is a row instead.
     """
-    from fpmtools.comparison.tracking import check_targets
+    from fpmtools.runs.tracking import check_targets
 
-    specs = check_solvers(solvers)
+    contenders = check_solvers(solvers)
     if repeats < 1:
         raise OptionError(f"repeats must be at least 1, got {repeats}")
     if not seeds or len(set(seeds)) < len(seeds):
@@ -199,66 +199,123 @@ def compare(
         raise OptionError("resume needs out: the folder of the comparison to continue")
     if memory_bytes is not None and not resident_bytes(os.getpid()):
         raise OptionError("a memory limit needs a system that tells what a process has in memory (Linux)")
-    datasets = _load(data)
+    datasets = [replace(dataset, calibration=calibrate.resolve(dataset, calibration)) for dataset in _load(data)]
     for dataset in datasets:
         check_targets(targets or {}, dataset)
     if timeout_s is None and budget_s is not None:
         timeout_s = DEFAULT_TIMEOUT[0] * budget_s + DEFAULT_TIMEOUT[1]
-    common = _options(
-        {"--device": device, "--dtype": dtype, "--threads": threads, "--budget": budget_s, "--upsample": upsample},
-        {
-            "--no-critical-grid": critical_grid,
-            "--pixel-rounding": subpixel,
-            "--no-tracking": track,
-            "--trust-leds": not trust_leds,
-        },
-        targets or {},
-    )
-    # Absolute, for a solver may change the folder that it works in.
-    root = Path(tempfile.mkdtemp(prefix="fpmtools-") if out is None else out).absolute()
-    limits = Limits(timeout_s, memory_bytes)
     tell = on_event or (lambda title, event: None)
     for dataset in datasets:
-        for warning in dataset.check(upsample=upsample):
+        for warning in [*dataset.check(upsample=upsample), *calibrate.warnings(dataset.calibration)]:
             tell(dataset.name, {"event": "line", "text": f"warning: {warning}"})
     known, trouble = evidence.installed_metrics()
     if trouble:
         tell("compare", {"event": "line", "text": f"plugins whose metrics may be missing: {trouble}"})
-    with tempfile.TemporaryDirectory(prefix="fpmtools-") as scratch:
-        sources = [_save(dataset, Path(scratch), z_um) for dataset in datasets]
-        plans = {
-            source.name: _plan(dataset, source, known, held_out, ring_correlation, pictures=out is not None)
+    common = {
+        "limits": Limits(budget_s, dict(targets or {})),
+        "device": device,
+        "dtype": dtype,
+        "threads": threads,
+        "calibration": calibrate.NOMINAL,  # each data set has the one that was found, and so have its parts
+        "loss": loss,
+        "upsample": upsample,
+        "critical_grid": critical_grid,
+        "subpixel": subpixel,
+    }
+    with _ends_cleanly(), _folder(out) as root, locked(root):
+        sources = [_save(dataset, root / DATA_FOLDER, z_um) for dataset in datasets]
+        wanted = {
+            source.name: _wanted(dataset, source, known, held_out, ring_correlation, pictures=out is not None)
             for source, dataset in zip(sources, datasets, strict=True)
         }
-        cases = plan(specs, sources, seeds, repeats, common)
-        wanted = {name: found.steps for name, found in plans.items()}
-        records = run_all(cases, root, limits, wanted, resume=resume, on_event=tell)
-        records = evidence.gather_all(cases, records, plans, root, limits, resume=resume, on_event=tell)
-    titles = list(dict.fromkeys(case.title for case in cases))
-    about = columns.of(known)
-    comparison = Comparison(
-        [
-            {"name": s.name, "digest": s.digest, "optics": d.optics.to_dict(), "z_um": list(s.z_um)}
-            for s, d in zip(sources, datasets, strict=True)
-        ],
-        [row([record for record in records if record["title"] == title], about.values()) for title in titles],
-        verdicts(records, [about[key] for key in _deciding(budget_s, targets)]),
-        records,
-        _Results(records, root, kept=out is not None),
-        about,
-        {
-            "repeats": repeats,
-            "seeds": list(seeds),
-            "budget_s": budget_s,
-            "targets": dict(targets or {}),
-            "timeout_s": timeout_s,
-            "memory_bytes": memory_bytes,
-        },
-        command,
-    )
-    if out is not None:
-        comparison.save(out)
+        outputs = {name: replace(found.outputs, track=track, warm_up=warm_up) for name, found in wanted.items()}
+        trials = plan(contenders, sources, seeds, repeats, outputs, **common)
+        driver = Driver(root, Allowance(timeout_s, memory_bytes), tell, resume)
+        records = evidence.gather(trials, _run_all(trials, driver), wanted, driver)
+        titles = list(dict.fromkeys(trial.title for trial in trials))
+        about = columns.of(known)
+        comparison = Comparison(
+            [
+                {"name": s.name, "digest": s.digest, "optics": d.optics.to_dict(), "z_um": list(s.z_um)}
+                for s, d in zip(sources, datasets, strict=True)
+            ],
+            [row([record for record in records if record["title"] == title], about.values()) for title in titles],
+            verdicts(records, [about[key] for key in _deciding(budget_s, targets)]),
+            records,
+            _Results(records, root, kept=out is not None),
+            about,
+            {
+                "repeats": repeats,
+                "seeds": list(seeds),
+                "budget_s": budget_s,
+                "targets": dict(targets or {}),
+                "timeout_s": timeout_s,
+                "memory_bytes": memory_bytes,
+            },
+            command,
+        )
+        if out is not None:
+            comparison.save(root)
+        for name in {record.get("signal", "SIGINT") for record in records} - {"SIGINT"}:
+            raise Terminated("", signal.Signals[name])
     return comparison
+
+
+@contextlib.contextmanager
+def _ends_cleanly() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind what is under way, and then end this process as they would have done at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: Any) -> None:
+        raise Terminated(f"ended by {signal.Signals(number).name}", number)
+
+    before = {number: signal.getsignal(number) for number in TERMINATING}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, leave)
+    ended_by = 0
+    try:
+        yield
+    except Terminated as error:
+        ended_by = error.exit_code - 128
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if ended_by:
+            signal.raise_signal(ended_by)
+
+
+@contextlib.contextmanager
+def _folder(out: str | Path | None) -> Iterator[Path]:
+    """Where everything is kept; absolute, for a solver may change the folder that it works in."""
+    if out is not None:
+        yield claim(out, force=True).absolute()
+        return
+    root = Path(tempfile.mkdtemp(prefix="fpmtools-")).absolute()
+    try:
+        yield root
+    except BaseException:
+        shutil.rmtree(root, ignore_errors=True)
+        raise
+
+
+def _run_all(trials: Sequence[Trial], driver: Driver) -> list[dict[str, Any]]:
+    """Run all trials; the record of each: what its ``run.json`` says, or for a failure ``status`` and ``reason``."""
+    records: list[dict[str, Any]] = []
+    hopeless: dict[str, str] = {}
+    interrupted = False
+    for trial in trials:
+        reason = "interrupted before its turn" if interrupted else hopeless.get(trial.title) or trial.unable
+        found: dict[str, Any] = {"status": "skipped", "reason": reason} if reason else driver.drive(trial)
+        interrupted = interrupted or "signal" in found
+        if found["status"] in HOPELESS:
+            hopeless[trial.title] = f"an earlier repeat ended as {found['status']}"
+        data: dict[str, Any] = {**found.get("data", {}), **trial.identity["data"]}
+        records.append({**found, **trial.identity, "data": data})
+    return records
 
 
 class _Results(Mapping[str, Reconstruction]):
@@ -279,18 +336,6 @@ class _Results(Mapping[str, Reconstruction]):
 
     def __len__(self) -> int:
         return len(self._places)
-
-
-def _options(
-    values: Mapping[str, object], switches: Mapping[str, bool | None], targets: Mapping[str, float]
-) -> list[str]:
-    """The options of ``fpmtools run`` that all runs share; a switch is given where its value is False."""
-    words = ["--force", "--record-only", "--progress", "json"]
-    for flag, value in values.items():
-        words += [] if value is None else [flag, str(value)]
-    for name, least in targets.items():
-        words += ["--target", f"{name}={least!r}"]
-    return words + [flag for flag, wanted in switches.items() if wanted is False]
 
 
 def _load(data: Data | Sequence[Data]) -> list[Dataset]:
@@ -314,10 +359,10 @@ def _save(dataset: Dataset, folder: Path, z_um: Sequence[float] | float | None) 
     planes = dataset.planes_um if z_um is None else tuple([z_um] if isinstance(z_um, int | float) else z_um)
     file = native.save(dataset, folder / f"{slug(dataset.name)}.safetensors")
     truth = dataset.truth.digest if dataset.truth is not None else None
-    return Source(dataset.name, dataset.digest, file.absolute(), planes, truth)
+    return Source(dataset.name, dataset.digest, file, planes, truth)
 
 
-def _plan(
+def _wanted(
     dataset: Dataset,
     source: Source,
     known: Sequence[MetricRecord],
@@ -325,7 +370,7 @@ def _plan(
     ring_correlation: bool,
     *,
     pictures: bool,
-) -> evidence.Plan:
+) -> evidence.Wanted:
     from fpmtools.formats import native
 
     found, parts = evidence.plan(

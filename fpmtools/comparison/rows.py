@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fpmtools.columns import ENDS, Column
-from fpmtools.comparison.runs import GOOD
+from fpmtools.runs.folder import FINISHED
 
 ENOUGH_RUNS = 3  # fewer say too little about how much runs differ
 
@@ -19,7 +19,7 @@ def row(records: Sequence[Mapping[str, Any]], columns: Iterable[Column]) -> dict
     Its status is the one that needs attention most, with its reason; ``missing`` says of what could not be measured
     why, in one line.
     """
-    bad = (record for record in records if record["status"] not in GOOD)
+    bad = (record for record in records if record["status"] not in FINISHED)
     unusual = (record for record in records if record["status"] != "done" or record["reason"])
     worst = next(bad, None) or next(unusual, records[0])
     missing: dict[str, str] = {}
@@ -80,7 +80,7 @@ def verdicts(records: Sequence[Mapping[str, Any]], columns: Iterable[Column]) ->
         own = [record for record in records if record["data"]["name"] == data]
         for column in columns:
             values = {
-                label: numbers([r for r in own if r["label"] == label and r["status"] in GOOD], column)
+                label: numbers([r for r in own if r["label"] == label and r["status"] in FINISHED], column)
                 for label in dict.fromkeys(record["label"] for record in own)
             }
             values = {label: runs for label, runs in values.items() if runs}

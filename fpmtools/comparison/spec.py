@@ -54,7 +54,7 @@ def check_solvers(solvers: Iterable[str]) -> list[Spec]:
     seen: set[str] = set()
     for spec in specs:
         if spec.folder in seen:
-            raise OptionError(f"solver {spec.label!r} is named twice; for several runs of each use --repeats")
+            raise OptionError(f"solver {spec.label!r} is named twice; for several runs of each use repeats")
         seen.add(spec.folder)
     return [replace(spec, capabilities=can) for spec, can in zip(specs, _capabilities(tuple(specs)), strict=True)]
 

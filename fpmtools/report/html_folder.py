@@ -14,13 +14,13 @@ import numpy as np
 
 from fpmtools import columns, metrics
 from fpmtools.columns import Column
-from fpmtools.comparison.runs import GOOD, RUN_FILE
 from fpmtools.comparison.spec import slug
 from fpmtools.dataset import Truth
 from fpmtools.errors import DataError, FpmError
 from fpmtools.formats import truth as truths
 from fpmtools.report.contrast import without_piston
 from fpmtools.report.rendering import Field, Rendered
+from fpmtools.runs.folder import FINISHED, RUN_FILE
 
 RESULTS_FILE = "results.json"
 TRUTH_FOLDER = "truth"  # holds a file for each data set whose sample is known
@@ -54,7 +54,7 @@ class Row:
     @property
     def good(self) -> bool:
         """Whether it gave what was asked for."""
-        return self.status in GOOD
+        return self.status in FINISHED
 
     @property
     def reason(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +66,16 @@ def one_error(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> tuple
         ("run --target psnr=high", 2, "psnr=NUMBER"),
         ("run --target ssim=1.5", 2, "cannot be reached"),
         ("run --progress bars", 2, "--progress"),
-        ("run --resume", 2, "--out"),
+        ("run --resume", 2, "--resume DIR"),
+        ("run --resume nothing", 2, "no such folder"),
+        ("run --resume .", 2, "holds no run"),
+        ("run --from nothing.json", 3, "cannot be read"),
+        ("run --resume a --from b", 2, "one of them"),
+        ("run --loss l3", 2, "unknown loss"),
+        ("run --threads 100000", 2, "threads must be from 1 to"),
+        ("compare --threads 100000", 2, "threads must be from 1 to"),
+        ("compare --device tpu", 2, "unknown device"),
+        ("compare --target psrn=3", 2, "did you mean 'psnr'?"),
         ("compare --solvers ap,nope", 2, "unknown solver"),
         ("compare --solvers ap:sweeps=0", 2, "at least 1"),
         ("compare --solvers ap:sweeps=2,step=1", 2, "after colons"),
@@ -202,8 +213,37 @@ def test_folder_in_use_is_left_alone(data_file: Path, tmp_path: Path, capsys: py
     for command in ("run --solver ap", "compare --solvers ap"):
         code, line = one_error(capsys, [*command.split(), "--data", str(data_file), "--out", str(tmp_path)])
         assert code == 5
-        assert "--force" in line
+        assert "option force" in line
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run --solver app",
+        "run --device tpu",
+        "run --target psrn=3",
+        "run --threads 100000",
+        "run --loss l3",
+        "run --data sim:titled",
+        "run --data nothing.mat",
+        "run --format hdf",
+        "run --resume nothing",
+        "compare --device tpu",
+        "compare --target psrn=3",
+        "compare --solvers ap:sweeps",
+    ],
+)
+def test_mistakes_in_names_are_found_before_anything_heavy_is_imported(words: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; from fpmtools.cli import main; code = main(sys.argv[1:])\n"
+        "print(code, sorted({'torch', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split(maxsplit=1) in (["2", "[]\n"], ["3", "[]\n"]), done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_folder_that_cannot_be_made(data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

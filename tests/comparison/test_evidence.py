@@ -16,7 +16,8 @@ import pytest
 
 from fpmtools import comparison, metrics, reconstruct, registry
 from fpmtools.cli import main
-from fpmtools.comparison import evidence, runs
+from fpmtools.comparison import driving, evidence
+from fpmtools.comparison.trials import Source
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
 from fpmtools.formats import native
@@ -166,14 +167,14 @@ def test_bad_metrics_cost_their_own_cell_and_nothing_else(
 ) -> None:
     """One of a third party's metrics works, the others abort, raise and hang; built-in numbers are as without them."""
     install("aborting", "planes", "hanging", "raising")
-    monkeypatch.setattr(runs, "SILENT_S", 4.0)
+    monkeypatch.setattr(driving, "SILENT_S", 8.0)
     found = compare(dataset, tmp_path / "out")
     ((row,), (before,)) = (found.rows, plain.rows)
     assert found.complete
     assert (row["status"], row["reason"], row["planes"]) == ("done", "", 2)
     assert row["aborting"] is row["hanging"] is row["raising"] is None
     assert row["missing"] == (
-        "aborting: killed by SIGABRT; hanging: killed after 4 s; "
+        "aborting: killed by SIGABRT; hanging: killed after 8 s; "
         "raising: metric 'raising' of bad 1.0: RuntimeError: no <b>number</b>"
     )
     timed = {"seconds", "peak_memory_mb", "missing"}
@@ -244,16 +245,15 @@ def test_held_out_and_halves_are_solved_apart_and_kept(
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("nothing is left to run")
 
-    monkeypatch.setattr(runs, "watch", refuse)
+    monkeypatch.setattr(driving, "watch", refuse)
     known = evidence.installed_metrics()
-    monkeypatch.setattr(evidence, "watch", refuse)
     monkeypatch.setattr(evidence, "installed_metrics", lambda: known)
     again = compare(dataset, tmp_path / "out", resume=True, **more)
     assert again.rows == found.rows
 
 
-def plan(dataset: Dataset, known: Sequence[MetricRecord] = (), **asked: Any) -> evidence.Plan:
-    source = runs.Source("small", dataset.digest, Path("data.safetensors"), (0.0,))
+def plan(dataset: Dataset, known: Sequence[MetricRecord] = (), **asked: Any) -> evidence.Wanted:
+    source = Source("small", dataset.digest, Path("data.safetensors"), (0.0,))
     wishes = {"held_out": None, "ring_correlation": False, "pictures": False}
     return evidence.plan(dataset, source, known, **wishes | asked)[0]
 
@@ -273,25 +273,17 @@ def test_what_is_planned_follows_the_data(dataset: Dataset) -> None:
     assert "holding out LEDs needs at least 5" in plan(few).missing["held_out"]
     with pytest.raises(DataError, match="at least 5"):
         plan(few, held_out=True)
-    assert "metric psnr" in plan(dataset, known).steps
-    assert "metric psnr" not in plan(measured, known).steps
-    assert "metric held_out" not in plan(measured, known).steps  # once its part is solved
+    assert "psnr" in plan(dataset, known).outputs.measures
+    assert "psnr" not in plan(measured, known).outputs.measures
+    assert "held_out" not in plan(measured, known).outputs.measures  # once its part is solved
 
 
-def test_a_part_that_fails_leaves_its_own_cell_empty(dataset: Dataset, tmp_path: Path) -> None:
-    case = runs.plan(comparison.check_solvers([AP]), [runs.Source("small", "", Path("x"), (0.0,))], (0,), 1, [])[0]
-    run = evidence._Run(
-        case,
-        plan(dataset, held_out=True, ring_correlation=True),
-        tmp_path,
-        runs.Limits(),
-        False,
-        lambda title, event: None,
-    )
-    found = run.missing({"held-out": "", "half-1": "the solve half 1 of the LEDs failed: why"})
+def test_a_part_that_fails_leaves_its_own_cell_empty(dataset: Dataset) -> None:
+    wanted = plan(dataset, held_out=True, ring_correlation=True)
+    found = evidence._missing(wanted, {"held-out": "", "half-1": "the solve half 1 of the LEDs failed: why"})
     assert found == {"ring_resolution_um": "the solve half 1 of the LEDs failed: why"}
-    assert "metric held_out" in run._steps({"held-out": ""})
-    assert "metric ring_resolution_um" not in run._steps({"held-out": "", "half-1": "no", "half-2": ""})
+    assert evidence._measures({"held-out": ""}) == ["held_out"]
+    assert evidence._measures({"held-out": "", "half-1": "no", "half-2": ""}) == ["held_out"]
 
 
 def test_metrics_of_packages_that_die_when_listed_are_left_out(

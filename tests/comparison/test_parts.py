@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import sys
@@ -11,23 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fpmtools import columns
 from fpmtools import processes as process
-from fpmtools.comparison import Spec, rows, runs, tracking
-from fpmtools.comparison.journal import Found, Journal
-from fpmtools.comparison.memory import PeakMemory
-from fpmtools.comparison.tracking import Tracker, parse_targets
-from fpmtools.engine import prepare, reconstruct, solve
+from fpmtools.comparison import Spec, rows, trials
 from fpmtools.errors import OptionError
-from fpmtools.leds import direction_sines, raster
-from fpmtools.options import make_options
-from fpmtools.reconstruction import Grid, PlaneStack
 from fpmtools.records import MetricRecord
-from fpmtools.registry import built_in_metrics, solver_class
-from fpmtools.simulation import simulate
+from fpmtools.registry import built_in_metrics
+from fpmtools.runs.memory import PeakMemory
+from fpmtools.runs.spec import DataSpec, Outputs, RunSpec
 
 
 def test_spec() -> None:
@@ -41,15 +33,19 @@ def test_spec() -> None:
 
 
 def test_plan_interleaves_and_gives_each_run_its_folder() -> None:
-    sources = [runs.Source(name, name, Path(name), (0.0,)) for name in ("a", "b c")]
+    sources = [trials.Source(name, name, Path(name), (0.0,)) for name in ("a", "b c")]
     specs = [Spec.parse(text) for text in ("ap", "ap-2", "adam:rate=1")]
-    cases = runs.plan(specs, sources, (0, 7), 2, ["--x"])
+    outputs = {name: Outputs(measures=(name,)) for name in ("a", "b c")}
+    cases = trials.plan(specs, sources, (0, 7), 2, outputs, threads=2)
     assert len({case.folder for case in cases}) == len(cases) == 24
-    assert [case.spec.label for case in cases[:6]] == ["ap", "ap-2", "adam:rate=1"] * 2
+    assert [case.contender.label for case in cases[:6]] == ["ap", "ap-2", "adam:rate=1"] * 2
     assert [case.repeat for case in cases] == [0] * 12 + [1] * 12
     assert cases[-1].folder == "adam_rate=1+b_c+seed7+run2"
     assert cases[-1].title == "adam:rate=1 · b c · seed 7"
-    assert runs.plan(specs, sources[:1], (7,), 1, [])[0].title == "ap"
+    assert cases[-1].spec == RunSpec(
+        DataSpec("b c", digest="b c"), "adam", {"rate": "1"}, z_um=(0.0,), seed=7, threads=2, outputs=outputs["b c"]
+    )
+    assert trials.plan(specs, sources[:1], (7,), 1, outputs)[0].title == "ap"
 
 
 def record(label: str, **more: Any) -> dict[str, Any]:
@@ -83,21 +79,6 @@ def test_row_has_metrics_and_says_what_is_missing() -> None:
     assert row["my_metric"] == 3.0
     assert row["missing"] == "held_out: too few LEDs; pictures: killed by SIGABRT"
     assert (row["status"], row["reason"], row["psnr"]) == ("done", "", None)
-
-
-def test_journal_survives_who_writes_it(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    assert journal.read() == ({}, "")
-    journal.begin("a")
-    journal.end("a", Found(float("nan")))
-    journal.begin("b")
-    journal.end("b", Found(reason="no"))
-    journal.begin("c")
-    with journal.path.open("a") as file:
-        file.write('{"step": "c", "val')  # the process died here
-    assert journal.read() == ({"a": Found(None), "b": Found(None, "no")}, "c")
-    journal.keep_only_values()
-    assert journal.read() == ({"a": Found(None)}, "")
 
 
 @pytest.mark.parametrize(
@@ -254,98 +235,3 @@ def test_watch_ends_what_takes_too_much() -> None:
     assert (ending.by, ending.code) == ("memory limit", -9)
     ending, _ = run_python("kept = bytearray(b'x' * 10_000_000)", memory=80e6)
     assert (ending.by, ending.code) == ("itself", 0)
-
-
-def test_peak_memory_without_what_was_aside() -> None:
-    """In a process of its own: what other tests have had in memory would count."""
-    code = """if True:
-        import sys
-        import numpy as np
-        from fpmtools.comparison.memory import PeakMemory
-        memory = PeakMemory()
-        before = memory.mb()
-        with memory.aside():
-            np.ones(40_000_000)  # 320 MB
-        print(memory.mb() - before, file=sys.stderr)
-        np.ones(40_000_000)
-        print(memory.mb() - before, file=sys.stderr)
-    """
-    ending, (aside, counted) = run_python(code)
-    assert ending.code == 0
-    assert 0 <= float(aside) < 100
-    assert float(counted) > 200
-
-
-def test_targets() -> None:
-    assert parse_targets(["psnr=25,ssim=0.9"]) == parse_targets(["psnr=20", "ssim = 0.9", "psnr=25"])
-    assert parse_targets([]) == {}
-    for bad, says in (("psrn=3", "did you mean 'psnr'"), ("psnr", "psnr=NUMBER"), ("ssim=2", "cannot be reached")):
-        with pytest.raises(OptionError, match=says):
-            parse_targets([bad])
-
-
-def test_tracking_takes_no_longer_than_solving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where looking takes long it is done seldom; the end is always recorded, and with a target all is looked at."""
-    monkeypatch.setattr(tracking, "FREE_S", 0.0)
-    dataset = simulate("thin", image_shape=(17, 22), leds=direction_sines(raster(3, 3, 9.0), 74.0))
-    result = reconstruct(dataset, "ap", options={"sweeps": 1}, device="cpu")
-    seldom, always = (Tracker(dataset, targets, lambda point: None, PeakMemory()) for targets in ({}, {"psnr": 1e3}))
-    for seconds in (1e-6, 2e-6, 1e3, 2e3):
-        assert not seldom(seconds, result)
-        assert not always(seconds, result)
-    assert [point["seconds"] for point in seldom.points] == [1e-6, 1e3, 2e3]
-    assert len(always.points) == 4
-    seldom._spent_s = 1e9
-    seldom(3e3, result)
-    final = {"psnr": 1.0, "ssim": 0.5, "rmse": 0.1}
-    assert seldom.record(4e3, final)["quality_over_time"][-1] == {"seconds": 4e3, "psnr": 1.0, "ssim": 0.5}
-    assert len(always.record(4e3, final)["quality_over_time"]) == 4
-
-
-def test_tracking_gives_up_on_a_result_that_cannot_be_looked_at() -> None:
-    dataset = simulate("thin", image_shape=(17, 22), leds=direction_sines(raster(3, 3, 9.0), 74.0))
-
-    class Broken(PlaneStack):
-        def native_field(self, z_um: float) -> Any:
-            raise RuntimeError("no field")
-
-    result = Broken(np.zeros((1, 34, 44), np.complex64), (0.0,), Grid((34, 44), (10.0, 13.0), (0.0, 0.0)))
-    heard: list[str] = []
-    tracker = Tracker(dataset, {}, lambda event: heard.append(event["event"]), PeakMemory())
-    assert not tracker(1.0, result)
-    assert not tracker(2.0, result)
-    assert heard == ["looking"]
-    assert "RuntimeError: no field" in tracker.record(2.0, {})["untracked"]
-    with pytest.raises(RuntimeError):
-        Tracker(dataset, {"psnr": 1.0}, lambda event: None, PeakMemory())(1.0, result)
-
-
-def test_tracking_stops_at_the_target_and_changes_nothing() -> None:
-    """Looking at the result on the way, however often, leaves the result as it is, to the bit."""
-    na = direction_sines(raster(3, 3, 9.0), 74.0)
-    dataset = simulate("tilted", image_shape=(17, 22), leds=na, tilt_um=2.0)
-    cls = solver_class("ap")
-
-    def run(sweeps: int, target: float | None) -> tuple[Any, Tracker]:
-        solver = cls(make_options(cls, {"sweeps": sweeps, "join_below": 0}))
-        targets = {} if target is None else {"psnr": target}
-        tracker = Tracker(dataset, targets, lambda point: None, PeakMemory())
-        problem = prepare(dataset, solver, z_um=(-1.0, 1.0), device="cpu")
-        return solve(problem, solver, on_snapshot=tracker, snapshot_growth=tracker.growth), tracker
-
-    often, tracker = run(300, 1e3)
-    cls_solver = cls(make_options(cls, {"sweeps": 300, "join_below": 0}))
-    alone = solve(prepare(dataset, cls_solver, z_um=(-1.0, 1.0), device="cpu"), cls_solver)
-    np.testing.assert_array_equal(often.reconstruction.planes, alone.reconstruction.planes)
-    assert often.status == "done"
-    assert tracker.record(often.seconds, {})["seconds_to_target"] is None
-    seconds = [point["seconds"] for point in tracker.points]
-    assert len(seconds) > 3
-    assert all(later > earlier for earlier, later in itertools.pairwise(seconds))
-
-    reachable = min(point["psnr"] for point in tracker.points) - 0.5
-    ended, tracker = run(100_000, reachable)
-    assert ended.status == "reached"
-    assert ended.steps < ended.total_steps
-    assert tracker.record(ended.seconds, {})["seconds_to_target"] == tracker.points[-1]["seconds"] <= ended.seconds
-    assert tracker.points[-1]["psnr"] >= reachable

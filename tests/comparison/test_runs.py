@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 
 from fpmtools import comparison, metrics, registry
+from fpmtools.comparison.driving import Allowance, Driver
 from fpmtools.comparison.spec import _capabilities
+from fpmtools.comparison.trials import Source, Trial, plan
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import OptionError
 from fpmtools.evaluation import evaluate
@@ -27,6 +29,7 @@ from fpmtools.leds import direction_sines, raster
 from fpmtools.pupil import Pupil
 from fpmtools.registry import asking
 from fpmtools.registry.entries import entries
+from fpmtools.runs.spec import Outputs
 from fpmtools.simulation import simulate
 
 HOSTILE = """
@@ -189,7 +192,7 @@ def test_resume_runs_what_is_missing_or_not_good(
     """Of four runs one is lost and one has failed; the other two are kept, to the byte and the second."""
     lost, failed, *kept = [folder / run["folder"] / "run.json" for run in found.runs]
     lost.unlink()
-    failed.write_text(failed.read_text().replace('"status": "done"', '"status": "diverged"'))
+    failed.write_text(failed.read_text().replace('"status": "done"', '"status": "diverged"').replace('"solved"', '"s"'))
     before = [path.stat().st_mtime_ns for path in kept]
     events: list[tuple[str, str]] = []
     again = compare(datasets, folder, resume=True, on_event=lambda title, event: events.append((title, event["event"])))
@@ -199,33 +202,22 @@ def test_resume_runs_what_is_missing_or_not_good(
     assert [path.stat().st_mtime_ns for path in kept] == before
     assert again.rows[2:] == found.rows[2:]
     assert [row["psnr"] for row in again.rows] == [row["psnr"] for row in found.rows]
+    driver = Driver(folder, Allowance(), lambda title, event: None)
     for others in (
         [one.with_images(one.intensities * 2) for one in datasets],
         [one.with_calibration(pupil=Pupil(np.array([1.0, 0.3]))) for one in datasets],
         [replace(one, truth=Truth(np.ones((4, 5), np.complex64), np.zeros((4, 5), np.float32))) for one in datasets],
     ):
-        assert not any(comparison.runs.kept(case, folder) for case in cases(others, folder))
-    assert all(comparison.runs.kept(case, folder) for case in cases(datasets, folder))
+        assert not any(driver._kept(trial) for trial in trials(others, folder))
+    assert all(driver._kept(trial) for trial in trials(datasets, folder))
 
 
-def cases(datasets: list[Dataset], folder: Path) -> list[comparison.runs.Case]:
+def trials(datasets: list[Dataset], folder: Path) -> list[Trial]:
     sources = [
-        comparison.runs.Source(one.name, one.digest, folder / "other.file", PLANES, one.truth and one.truth.digest)
-        for one in datasets
+        Source(one.name, one.digest, folder / "other.file", PLANES, one.truth and one.truth.digest) for one in datasets
     ]
-    common = [
-        "--force",
-        "--record-only",
-        "--progress",
-        "json",
-        "--device",
-        "auto",
-        "--dtype",
-        "complex64",
-        "--threads",
-        "1",
-    ]
-    return comparison.runs.plan(comparison.check_solvers(SOLVERS), sources, (3,), 1, common)
+    outputs = {one.name: Outputs() for one in datasets}
+    return plan(comparison.check_solvers(SOLVERS), sources, (3,), 1, outputs, threads=1)
 
 
 @pytest.fixture
@@ -270,7 +262,7 @@ def test_failures_are_rows_and_disturb_nobody(
         "segfault": ("failed", "killed by SIGSEGV"),
         "nan": ("diverged", "diverged: the result holds values that are not finite"),
         "hog": ("out of memory", "killed with more than 1500 MB"),
-        "flat": ("skipped", "solver 'flat' takes one plane, not 3; give one with --z"),
+        "flat": ("skipped", "solver 'flat' takes one plane, not 3; give one z"),
         "endless": ("timed out", "killed after 12 s"),
         "ap:sweeps=2": ("done", ""),
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fpmtools.storage import finite
+from fpmtools.errors import OutputError
 
 JOURNAL_FILE = "evidence.jsonl"
 
@@ -20,6 +20,15 @@ class Found:
 
     value: Any = None
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What a journal says: steps that have ended, the one that was under way last, how often each was begun in vain."""
+
+    ended: dict[str, Found] = field(default_factory=dict)
+    under_way: str = ""
+    in_vain: dict[str, int] = field(default_factory=dict)
 
 
 class Journal:
@@ -34,39 +43,49 @@ class Journal:
 
     def end(self, step: str, found: Found) -> None:
         """Keep what it gave."""
-        self._append({"step": step, **({"reason": found.reason} if found.reason else {"value": finite(found.value)})})
+        self._append({"step": step, **({"reason": found.reason} if found.reason else {"value": found.value})})
 
-    def read(self) -> tuple[dict[str, Found], str]:
-        """The steps that have ended, and the one that had begun last and has not (or an empty string)."""
-        ended: dict[str, Found] = {}
-        begun = ""
+    def read(self) -> Entries:
+        """All that is in it."""
+        entries, under_way = Entries(), ""
         with contextlib.suppress(FileNotFoundError):
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
                 entry = _entry(line)
                 if "value" in entry or "reason" in entry:
-                    ended[entry["step"]] = Found(entry.get("value"), str(entry.get("reason", "")))
-                    begun = ""
+                    entries.ended[entry["step"]] = Found(entry.get("value"), str(entry.get("reason", "")))
+                    entries.in_vain.pop(entry["step"], None)
+                    under_way = ""
                 elif entry:
-                    begun = entry["step"]
-        return ended, begun
+                    under_way = entry["step"]
+                    entries.in_vain[under_way] = entries.in_vain.get(under_way, 0) + 1
+        return Entries(entries.ended, under_way, entries.in_vain)
 
     def keep_only_values(self) -> None:
         """Forget what failed, so that it is tried again."""
-        ended, _ = self.read()
+        entries = self.read()
+        if not entries.in_vain and not any(found.reason for found in entries.ended.values()):
+            return
         self.path.unlink(missing_ok=True)
-        for step, found in ended.items():
+        for step, found in entries.ended.items():
             if not found.reason:
                 self.end(step, found)
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        from fpmtools.storage import finite
+
+        try:
+            with self.path.open("a+b") as file:
+                file.seek(max(file.seek(0, 2) - 1, 0))
+                torn = file.read(1) not in (b"\n", b"")
+                file.write((b"\n" if torn else b"") + json.dumps(finite(entry)).encode() + b"\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
 def _entry(line: str) -> dict[str, Any]:
     """A line's content; empty for a line that was cut short."""
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return entry if isinstance(entry, dict) and isinstance(entry.get("step"), str) else {}

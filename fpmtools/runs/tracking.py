@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from fpmtools import metrics
-from fpmtools.comparison.memory import PeakMemory
 from fpmtools.dataset import Dataset
-from fpmtools.errors import OptionError, unknown
+from fpmtools.errors import OptionError
 from fpmtools.reconstruction import Reconstruction
+from fpmtools.runs.memory import PeakMemory
+from fpmtools.runs.spec import TARGETS
 
 LOOKING = "looking"
-TARGETS = ("psnr", "ssim")  # of both, more is better
+POINTS = "quality_over_time"
 GROWTH = 1.5  # from one look to the next, of the time so far
 GROWTH_TO_TARGET = 1.1  # what the time to a target is exact to
 FREE_S = 5.0  # of looking; beyond it no longer is spent on looking than on solving, unless there is a target
 
 
-def parse_targets(texts: Iterable[str]) -> dict[str, float]:
-    """``psnr=25``, or several with commas or in several texts → what to reach; raises :class:`OptionError`."""
-    targets: dict[str, float] = {}
-    for text in (part.strip() for whole in texts for part in whole.split(",")):
-        name, _, value = (part.strip() for part in text.partition("="))
-        if name not in TARGETS:
-            raise unknown("target", name, TARGETS)
-        try:
-            targets[name] = float(value)
-        except ValueError:
-            raise OptionError(f"--target {text}: give {name}=NUMBER, such as psnr=25") from None
-        if not np.isfinite(targets[name]) or (name == "ssim" and targets[name] > 1):
-            raise OptionError(f"--target {text}: {value} cannot be reached")
-    return targets
-
-
 def check_targets(targets: Mapping[str, float], dataset: Dataset) -> None:
     """Raise :class:`OptionError` when there are targets but no truth to measure by."""
     if targets and dataset.truth is None:
-        raise OptionError(f"--target needs a data set whose truth is known, and {dataset.name!r} is measured")
+        raise OptionError(f"a target needs a data set whose truth is known, and {dataset.name!r} is measured")
 
 
 class Tracker:
     """Called with each snapshot of a run: keeps PSNR and SSIM of the amplitude, and says when the targets are reached.
 
-    ``points`` are dicts of ``seconds``, ``psnr`` and ``ssim``, as :func:`fpmtools.metrics.score` has them. What it
+    ``points`` are dicts of ``seconds``, ``psnr`` and ``ssim``, as :func:`fpmtools.metrics.score` has them, in ``kept``,
+    so that a checkpoint can hold them. What it
     takes does not count in ``memory``, the run's. ``on_event`` hears of each look when it begins ("looking") and when
     it has ended ("quality"). A result that cannot be looked at ends the looking, and the run only if it has a target.
     """
@@ -55,23 +41,29 @@ class Tracker:
         self,
         dataset: Dataset,
         targets: Mapping[str, float],
-        on_event: Callable[[Mapping[str, Any]], None],
+        on_event: Callable[[dict[str, Any]], object],
         memory: PeakMemory,
+        kept: dict[str, Any] | None = None,
     ) -> None:
         self.dataset = dataset
         self.targets = dict(targets)
         self.growth = GROWTH_TO_TARGET if targets else GROWTH
-        self.points: list[dict[str, float]] = []
+        self._kept = {} if kept is None else kept
+        self._kept.setdefault(POINTS, [])
         self.seconds_to_target: float | None = None
         self._on_event = on_event
         self._memory = memory
         self._spent_s = 0.0
-        self._skipped = False
         self._trouble = ""
 
+    @property
+    def points(self) -> list[dict[str, float]]:
+        """What was seen, in order."""
+        found: list[dict[str, float]] = self._kept[POINTS]
+        return found
+
     def __call__(self, seconds: float, reconstruction: Reconstruction) -> bool:
-        self._skipped = not self.targets and self._spent_s > max(seconds, FREE_S)
-        if self._skipped or self._trouble:
+        if self._trouble or (not self.targets and self._spent_s > max(seconds, FREE_S)):
             return False
         begun = time.perf_counter()
         self._on_event({"event": LOOKING, "seconds": seconds})
@@ -98,11 +90,9 @@ class Tracker:
             quality = metrics.quality(np.abs(match.truth), amplitude, data_range="truth")
         return {name: float(quality[name]) for name in TARGETS}
 
-    def record(self, seconds: float, final: Mapping[str, Any]) -> dict[str, Any]:
-        """For ``run.json``; ``final`` is the quality after ``seconds``, when all was done, where it is known."""
-        if self._skipped and final:
-            self.points.append({"seconds": seconds, **{name: final[name] for name in TARGETS}})
-        found: dict[str, Any] = {"quality_over_time": self.points}
+    def record(self) -> dict[str, Any]:
+        """For ``run.json``."""
+        found: dict[str, Any] = {POINTS: self.points}
         if self._trouble:
             found["untracked"] = f"its quality on the way could not be measured: {self._trouble}"
         if self.targets:

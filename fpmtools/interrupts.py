@@ -1,0 +1,78 @@
+"""What can end a solver's step besides the solver: signals from outside, and errors inside that are nobody else's."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from fpmtools.errors import FpmError, OutOfMemoryError, SolverError
+
+TERMINATING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@dataclass
+class Caught:
+    """Signals that have arrived: Ctrl-C, and the number of one that asks to leave."""
+
+    interrupted: bool = False
+    terminated: int | None = None
+
+
+@contextmanager
+def signals(*, terminable: bool) -> Iterator[Caught]:
+    """Ctrl-C, and with ``terminable`` SIGTERM and SIGHUP, are remembered instead of unwinding what is under way.
+
+    The second one of a kind acts as before. Only the main thread gets any; one that is ignored (nohup) stays so.
+    """
+    caught = Caught()
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def remember(number: int, frame: Any) -> None:
+        if number == signal.SIGINT:
+            caught.interrupted = True
+        else:
+            caught.terminated = number
+        signal.signal(number, previous[number])
+
+    numbers = [signal.SIGINT, *(TERMINATING if terminable else ())]
+    wanted = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    previous = {number: signal.getsignal(number) for number in wanted}
+    for number in wanted:
+        signal.signal(number, remember)
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Guard:
+    """Turns whatever goes wrong inside a solver into one clear line; it may exit, or interrupt itself."""
+
+    def __init__(self, solver: object, caught: Caught) -> None:
+        self._name = type(solver).__name__
+        self._caught = caught
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, FpmError):
+            return
+        if isinstance(error, KeyboardInterrupt) and self._caught.interrupted:
+            return
+        text = " ".join(str(error).split()) or "no message"
+        if isinstance(error, MemoryError) or any(w in text.lower() for w in ("not enough memory", "out of memory")):
+            raise OutOfMemoryError(
+                f"{self._name} ran out of memory; use a smaller region of interest, fewer planes, or smaller batches"
+            ) from error
+        raise SolverError(f"{self._name} failed: {type(error).__name__}: {text}") from error

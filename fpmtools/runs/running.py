@@ -1,0 +1,236 @@
+"""Runs a :class:`RunSpec` in a folder, from its start or from wherever an earlier process left it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fpmtools import threads
+from fpmtools.errors import DataError, FpmError, SolverError, Terminated
+from fpmtools.runs import record, steps
+from fpmtools.runs.folder import INTERRUPTED, RESULT_FILE, RUNNING, RunFolder, sha256
+from fpmtools.runs.spec import DataSpec, RunSpec
+
+if TYPE_CHECKING:
+    from fpmtools.dataset import Dataset
+    from fpmtools.problem import Problem
+    from fpmtools.runs.memory import PeakMemory
+    from fpmtools.solver import Solver
+
+OnEvent = Callable[[dict[str, Any]], object]
+
+
+def run(
+    spec: RunSpec,
+    folder: str | Path,
+    *,
+    dataset: Dataset | None = None,
+    force: bool = False,
+    on_event: OnEvent | None = None,
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run ``spec`` in a new ``folder``, and return what its ``run.json`` says in the end.
+
+    Parameters
+    ----------
+    dataset
+        The data, where they are in memory already; to resume the run they must be where ``spec.data`` says.
+    force
+        Replace the run that is in ``folder``.
+    on_event
+        Called with dicts that have an ``event``: "progress" (see :func:`fpmtools.engine.solve`), "looking" and
+        "quality" (seconds, psnr, ssim) around each look at the quality, "measuring" (step), "warning" (text).
+    command
+        The command line, word by word, for the record.
+
+    Raises
+    ------
+    OutputError
+        The folder is in use or cannot be written, or the disk is full. Unless the folder was refused,
+        :func:`resume` goes on from what is in it, as after any other end.
+    Terminated
+        SIGTERM or SIGHUP.
+    """
+    with RunFolder.create(folder, spec, force=force, command=command) as place:
+        return start(place, dataset=dataset, on_event=on_event)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    dataset: Dataset | None = None,
+    budget_s: float | None = None,
+    on_event: OnEvent | None = None,
+) -> dict[str, Any]:
+    """Go on with the run in ``folder``, to the bytes that it would have had without a stop; see :func:`run`.
+
+    ``budget_s``: seconds of solving all in all, in place of what the run was given first. A run that has come to its
+    end is left as it is, if its result is sound; else it is solved again.
+    """
+    with RunFolder.reopen(folder) as place:
+        if budget_s is not None:
+            place.give_budget(budget_s)
+        return carry_on(place, dataset=dataset, on_event=on_event)
+
+
+def start(place: RunFolder, *, dataset: Dataset | None = None, on_event: OnEvent | None = None) -> dict[str, Any]:
+    """:func:`run` in a folder that has just been made; it goes again where the run could not even begin."""
+    try:
+        return carry_on(place, dataset=dataset, on_event=on_event)
+    except FpmError:
+        if "resolved" not in place.document:
+            place.abandon()
+        raise
+
+
+def carry_on(place: RunFolder, *, dataset: Dataset | None = None, on_event: OnEvent | None = None) -> dict[str, Any]:
+    """:func:`resume` in a folder that is open: solve, unless there is a sound result; then measure and draw."""
+    tell: OnEvent = on_event or (lambda event: None)
+    ended, trouble = place.solved()
+    if trouble:
+        tell({"event": "warning", "text": f"{trouble}; it is solved again"})
+    if ended == INTERRUPTED or (ended == "stopped" and _has_more_time(place)):
+        ended = ""
+    if ended and place.document["status"] == ended and not _to_measure(place):
+        return place.document
+    threads.announce(place.spec.threads)
+    place.document["status"] = RUNNING
+    found = load(place.spec.data) if dataset is None else dataset
+    if not ended:
+        _solve(place, found, tell)
+    with threads.limited(place.spec.threads):
+        _measure(place, found, tell)
+    return finish(place)
+
+
+def finish(place: RunFolder) -> dict[str, Any]:
+    """Say that everything is written, and remove what an older run had left that this one has not replaced."""
+    found = place.journal.read().ended
+    document = record.with_evidence(place.document, {step: found[step] for step in _planned(place) if step in found})
+    older = document.pop("replaces", [])
+    for name in set(older) - set(document["files"]):
+        (place.path / name).unlink(missing_ok=True)
+    place.document = {**document, "status": document["solved"]}
+    place.update()
+    return place.document
+
+
+def load(data: DataSpec) -> Dataset:
+    """The data; :class:`DataError` when they are not those that the description says they are."""
+    from fpmtools import formats
+
+    reading = {name: getattr(data, name) for name in ("format", "channel", "roi", "leds", "dark_level")}
+    return formats.load(data.source, **reading, optics=data.optics)
+
+
+def make_solver(spec: RunSpec) -> Solver[Any]:
+    """The solver with its options."""
+    from fpmtools import registry
+    from fpmtools.options import make_options
+
+    cls = registry.solver_class(spec.solver)
+    return cls(make_options(cls, spec.options, spec.preset))
+
+
+def prepared(spec: RunSpec, dataset: Dataset, solver: Solver[Any]) -> Problem:
+    """What the solver is given."""
+    from fpmtools import calibrate
+    from fpmtools.problem import prepare
+
+    return prepare(
+        dataset,
+        solver,
+        z_um=spec.z_um,
+        device=spec.device,
+        dtype=spec.dtype,
+        seed=spec.seed,
+        upsample=spec.upsample,
+        critical_grid=spec.critical_grid,
+        subpixel=spec.subpixel,
+        calibration=calibrate.resolve(dataset, spec.calibration),
+        loss=spec.loss,
+    )
+
+
+def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
+    """Solve, from the last checkpoint if there is one, and make the result safe."""
+    from fpmtools import calibrate, engine
+    from fpmtools.runs.memory import PeakMemory
+    from fpmtools.runs.tracking import check_targets
+
+    spec, memory = place.spec, PeakMemory()
+    solver = make_solver(spec)
+    digest = dataset.digest
+    if spec.data.digest not in (None, digest):
+        raise DataError(f"{spec.data.source}: these data are not those of the run ({place.path}): they have changed")
+    check_targets(spec.limits.targets, dataset)
+    with threads.limited(spec.threads):
+        problem = prepared(spec, dataset, solver)
+    with threads.limited(spec.threads or engine.threads_for(problem)) as count:
+        place.document.pop("solved", None)
+        place.update(resolved={"threads": count, "device": str(problem.device), "digest": digest})
+        for text in [*dataset.check(upsample=spec.upsample), *calibrate.warnings(problem.calibration)]:
+            tell({"event": "warning", "text": text})
+        try:
+            _until_safe(place, problem, solver, memory, tell)
+        except SolverError as error:
+            place.update(status=error.status, reason=" ".join(str(error).split()))
+            raise
+
+
+def _until_safe(place: RunFolder, problem: Problem, solver: Solver[Any], memory: PeakMemory, tell: OnEvent) -> None:
+    from fpmtools import engine
+    from fpmtools.runs.tracking import GROWTH, Tracker
+
+    spec = place.spec
+    kept: dict[str, Any] = {}
+    tracker = None
+    if problem.dataset.truth is not None and (spec.outputs.track or spec.limits.targets):
+        tracker = Tracker(problem.dataset, spec.limits.targets, tell, memory, kept)
+    if place.checkpoint.is_file() and not solver.resumable():
+        tell({"event": "warning", "text": f"solver {spec.solver!r} cannot be resumed; it starts afresh"})
+    if spec.outputs.warm_up:
+        engine.warm_up(problem, type(solver)(solver.options))
+    outcome = engine.solve(
+        problem,
+        solver,
+        budget_s=spec.limits.budget_s,
+        on_progress=lambda progress: tell({"event": "progress", **progress}),
+        on_snapshot=tracker,
+        snapshot_growth=tracker.growth if tracker else GROWTH,
+        checkpoint=place.checkpoint,
+        resume=True,
+        keep=kept,
+        on_warning=lambda text: tell({"event": "warning", "text": text}),
+    )
+    about = record.describe(spec, outcome, problem, solver) | (tracker.record() if tracker else {})
+    about["peak_memory_mb"] = memory.mb()
+    place.journal.path.unlink(missing_ok=True)  # what was found out about an earlier result
+    file = outcome.reconstruction.save(place.path / RESULT_FILE)
+    place.update(**about, solved=outcome.status, result_sha256=sha256(file))
+    if outcome.status in ("done", "reached"):
+        place.checkpoint.unlink(missing_ok=True)
+    if outcome.signal is not None:
+        raise Terminated("ended by a signal; what had been reached is kept", outcome.signal)
+
+
+def _has_more_time(place: RunFolder) -> bool:
+    """Whether a run that its budget had ended was given a larger one."""
+    budget_s = place.spec.limits.budget_s
+    return place.checkpoint.is_file() and (budget_s is None or budget_s > place.document["times"]["solve_s"])
+
+
+def _planned(place: RunFolder) -> list[str]:
+    return steps.planned(place.spec.outputs, truth=place.document["data"]["truth"] is not None)
+
+
+def _to_measure(place: RunFolder) -> list[str]:
+    return steps.todo(place.path, place.journal, _planned(place))
+
+
+def _measure(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
+    if _to_measure(place):
+        from fpmtools.runs.measuring import measure
+
+        measure(place, dataset, _planned(place), lambda step: tell({"event": steps.MEASURING, "step": step}))

@@ -1,0 +1,305 @@
+"""What is to be run, in full, as data: the same words in Python, in JSON and in every run's ``run.json``.
+
+Imports neither torch nor NumPy, so that a mistake in a name is found before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fpmtools import threads
+from fpmtools.errors import DataError, OptionError, unknown
+
+SCHEMA = 1
+TARGETS = ("psnr", "ssim")  # of both, more is better
+PICTURES = ("files", "report")  # in the run's own folder; what a comparison's report draws
+LOSSES = ("amplitude", "poisson", "feature")
+DTYPES = ("complex64", "complex128")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+Part = TypeVar("Part", "DataSpec", "Limits", "Outputs")
+
+
+def _need(valid: object, name: str, value: object, form: str) -> None:
+    if not valid:
+        raise OptionError(f"{name} {_shown(value)} is not {form}")
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # a number of more than 4300 digits has none
+        text = f"({type(value).__name__})"
+    return text if len(text) < 100 else f"{text[:100]} …"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_whole(value: object, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+
+
+def _is_words(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(word, str) for word in value)
+
+
+def _is_words_to(value: object, valid: Callable[[object], bool]) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(k, str) and valid(v) for k, v in value.items())
+
+
+def _check_texts(part: object, *names: str) -> None:
+    for name in names:
+        value = getattr(part, name)
+        _need(value is None or isinstance(value, str), name, value, "text")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which data: what ``fpmtools.load`` takes, as ``source`` and how it is read.
+
+    ``digest`` (:attr:`Dataset.digest`), where it is given, is what the data must turn out to be.
+    """
+
+    source: str
+    format: str | None = None
+    channel: str | int | None = None
+    roi: tuple[int, ...] | None = None
+    leds: str | None = None
+    dark_level: float | None = None
+    optics: Mapping[str, float] = field(default_factory=dict)
+    digest: str | None = None
+
+    def __post_init__(self) -> None:
+        _need(isinstance(self.source, str) and self.source, "the data's source", self.source, "a name or a path")
+        _check_texts(self, "format", "leds", "digest")
+        _need(
+            self.channel is None or isinstance(self.channel, str | int), "channel", self.channel, "a name or a number"
+        )
+        if self.roi is not None:
+            object.__setattr__(self, "roi", _tuple("roi", self.roi))
+            _need(
+                len(self.roi) == 4 and all(map(_is_whole, self.roi)), "roi", self.roi, "four whole numbers y, x, h, w"
+            )
+        _need(self.dark_level is None or _is_number(self.dark_level), "dark_level", self.dark_level, "a number")
+        _need(_is_words_to(self.optics, _is_number), "optics", self.optics, "names with numbers")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run ends before its solver does: after ``budget_s`` of solving, or with all ``targets`` reached."""
+
+    budget_s: float | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        budget_s = self.budget_s
+        _need(budget_s is None or (_is_number(budget_s) and budget_s > 0), "budget_s", budget_s, "a positive number")
+        _need(isinstance(self.targets, Mapping), "targets", self.targets, "names with numbers")
+        for name, value in self.targets.items():
+            if name not in TARGETS:
+                raise unknown("target", str(name), TARGETS)
+            _need(_is_number(value), f"target {name}:", value, "a number, such as psnr=25")
+            if name == "ssim" and value > 1:
+                raise OptionError(f"target {name}={value:g} cannot be reached")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is found out besides the result; nothing here changes it.
+
+    ``track``: quality on the way, where there is a truth. ``measures``: metrics by name, and the curves of
+    :mod:`fpmtools.runs.steps`; None for the usual ones. ``pictures``: some of :data:`PICTURES`. ``warm_up``: a few
+    steps are taken and thrown away before the clock starts, so that it does not count what happens only once.
+    """
+
+    track: bool = True
+    measures: tuple[str, ...] | None = None
+    pictures: tuple[str, ...] = ("files",)
+    warm_up: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("track", "warm_up"):
+            _need(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
+        if self.measures is not None:
+            object.__setattr__(self, "measures", _tuple("measures", self.measures))
+            _need(_is_words(self.measures), "measures", self.measures, "a list of names")
+        object.__setattr__(self, "pictures", _tuple("pictures", self.pictures))
+        for name in self.pictures:
+            if name not in PICTURES:
+                raise unknown("pictures", str(name), PICTURES)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run in full.
+
+    ``options`` are the solver's, as text or typed, on top of the ``preset``. ``z_um`` None: where the sample is known
+    to be. ``calibration``: "auto" (what the images say of the instrument), "nominal" (what the data say), or a file.
+    ``loss`` None: the solver's own. The rest is as in :func:`fpmtools.problem.prepare`; None leaves it to the solver
+    or the problem. Raises :class:`OptionError` for a value of the wrong kind.
+    """
+
+    data: DataSpec
+    solver: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    preset: str | None = None
+    z_um: tuple[float, ...] | None = None
+    calibration: str = "auto"
+    loss: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "complex64"
+    upsample: float | None = None
+    critical_grid: bool | None = None
+    subpixel: bool | None = None
+    threads: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    outputs: Outputs = field(default_factory=Outputs)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, str | Path):
+            object.__setattr__(self, "data", DataSpec(str(self.data)))
+        for name, kind in (("data", DataSpec), ("limits", Limits), ("outputs", Outputs)):
+            _need(isinstance(getattr(self, name), kind), name, getattr(self, name), f"a {kind.__name__}")
+        _need(isinstance(self.solver, str) and self.solver, "solver", self.solver, "a name")
+        simple = (str, int, float, bool, type(None))
+        _need(_is_words_to(self.options, lambda v: isinstance(v, simple)), "options", self.options, "names with values")
+        _check_texts(self, "preset", "loss", "calibration", "dtype", "device")
+        if self.z_um is not None:
+            z_um = (self.z_um,) if _is_number(self.z_um) else self.z_um
+            object.__setattr__(self, "z_um", tuple(float(z) if _is_number(z) else z for z in _tuple("z_um", z_um)))
+            rising = all(map(_is_number, self.z_um)) and all(
+                a < b for a, b in zip(self.z_um, self.z_um[1:], strict=False)
+            )
+            _need(self.z_um and rising, "z_um", self.z_um, "one or more finite values in ascending order")
+        if self.loss is not None and self.loss not in LOSSES:
+            raise unknown("loss", self.loss, LOSSES)
+        _need(self.calibration, "calibration", self.calibration, "auto, nominal or a file")
+        _need(_is_whole(self.seed), "seed", self.seed, "a whole number")
+        if not DEVICE.fullmatch(self.device or ""):
+            raise OptionError(f"unknown device {self.device!r}: use auto, cpu, cuda or cuda:N")
+        if self.dtype not in DTYPES:
+            raise OptionError(f"unknown dtype {self.dtype!r}: use complex64 or complex128")
+        _need(self.upsample is None or _is_number(self.upsample), "upsample", self.upsample, "a number")
+        for name in ("critical_grid", "subpixel"):
+            value = getattr(self, name)
+            _need(value is None or isinstance(value, bool), name, value, "true, false or null")
+        _need(self.threads is None or _is_whole(self.threads, 1), "threads", self.threads, "a positive whole number")
+        threads.check(self.threads)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with the schema's number."""
+        return {"schema": SCHEMA, **json.loads(json.dumps(dataclasses.asdict(self)))}
+
+    @classmethod
+    def from_dict(cls, document: object) -> RunSpec:
+        """Inverse of :meth:`to_dict`; :class:`OptionError` for an unknown key, a wrong value or another schema."""
+        if not isinstance(document, dict):
+            raise OptionError(f"a run is described by names with values, not by {type(document).__name__}")
+        values = dict(document)
+        if (schema := values.pop("schema", None)) != SCHEMA:
+            raise OptionError(f"this run is described in schema {schema}; this fpmtools reads schema {SCHEMA}")
+        if isinstance(values.get("data"), str):
+            values["data"] = {"source": values["data"]}
+        for name, kind in (("data", DataSpec), ("limits", Limits), ("outputs", Outputs)):
+            if name in values:
+                values[name] = _build(kind, values[name], f"{name}.")
+        spec: RunSpec = _build(cls, values, "")
+        return spec
+
+    @classmethod
+    def read(cls, path: str | Path) -> RunSpec:
+        """From a file that holds one, or from a run's ``run.json``: then with what was chosen there for "auto"."""
+        document = read_json(path)
+        if "spec" not in document:
+            return cls.from_dict(document)
+        return cls.from_dict(document["spec"]).resolved(document.get("resolved") or {})
+
+    def resolved(self, chosen: Mapping[str, Any]) -> RunSpec:
+        """With the number of threads, the device and the data's digest that a run of it has ``chosen``."""
+        data = replace(self.data, digest=self.data.digest or chosen.get("digest"))
+        device = chosen.get("device", self.device) if self.device == "auto" else self.device
+        return replace(self, data=data, device=device, threads=self.threads or chosen.get("threads"))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides the result: the run's identity."""
+        decisive = self.to_dict()
+        del decisive["outputs"]
+        if self.data.digest is not None:  # then it does not matter where they are read
+            decisive["data"] = self.data.digest
+        decisive["options"] = {name: plain(value) for name, value in self.options.items()}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    def differences(self, other: RunSpec) -> list[str]:
+        """Names of what differs between the two, ``data.roi`` for instance."""
+        return [name for name in names(RunSpec) if plain(value_of(self, name)) != plain(value_of(other, name))]
+
+
+def names(kind: type[Any] = RunSpec) -> list[str]:
+    """All names in a spec, dotted where they are in one of its parts."""
+    parts = {"data": DataSpec, "limits": Limits, "outputs": Outputs}
+    return [f"{f.name}.{g.name}" for f in fields(kind) if f.name in parts for g in fields(parts[f.name])] + [
+        f.name for f in fields(kind) if f.name not in parts
+    ]
+
+
+def value_of(spec: RunSpec, name: str) -> Any:
+    """The value under a dotted name."""
+    value: Any = spec
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def plain(value: Any) -> Any:
+    """``value`` such that ``4``, ``4.0`` and ``"4"`` are the same, as they are in a command's words."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and math.isfinite(value):
+        value = int(value)
+    return value if value is None else str(value).strip().lower()
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """A JSON file that holds names with values; :class:`DataError` in one line for anything else."""
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({str(error)[:100] or 'nested too deeply'})") from error
+    if not isinstance(document, dict):
+        raise DataError(f"{path}: holds {type(document).__name__}, not the description of a run")
+    return document
+
+
+def _tuple(name: str, value: object) -> tuple[Any, ...]:
+    _need(isinstance(value, list | tuple), name, value, "a list")
+    return tuple(value)  # type: ignore[arg-type]
+
+
+def _build(kind: Callable[..., Any], values: object, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise OptionError(f"{where.rstrip('.')} must hold names with values, not {type(values).__name__}")
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise unknown("key of a run's description:", f"{where}{str(name)[:100]}", [f"{where}{k}" for k in known])
+    needed = [f.name for f in fields(kind) if f.default is f.default_factory]  # type: ignore[arg-type]
+    for name in needed:
+        if name not in values:
+            raise OptionError(f"the description of a run needs {where}{name}")
+    return kind(**values)

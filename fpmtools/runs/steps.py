@@ -1,0 +1,93 @@
+"""What is found out about a finished run, as named steps: numbers, curves, pictures; parts that are solved again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpmtools.errors import FpmError
+from fpmtools.runs.journal import Journal
+from fpmtools.runs.spec import Outputs
+
+MEASURING = "measuring"  # the event when one begins
+
+RESULT = "result"  # it can be opened
+FIELD = "field"  # it can be rendered
+ESSENTIAL = (RESULT, FIELD)  # without which nothing else can be had
+METRIC = "metric "
+RINGS_TRUTH = "ring correlation with the truth"
+RINGS_HALVES = "ring correlation of two halves"
+CURVES = (RINGS_TRUTH, RINGS_HALVES)
+PICTURES = "pictures"  # what a report draws
+FILES = "files"  # the pictures in the run's own folder
+
+HELD_OUT = "held-out"
+HALVES = ("half-1", "half-2")
+HELD_OUT_METRIC, HALVES_METRIC = "held_out", "ring_resolution_um"
+
+# What draws: functions of (folder, reconstruction, dataset, document) that return the names of the files they wrote.
+# They are named and not imported, like a plugin's: drawing comes after running.
+DRAWN = {PICTURES: "fpmtools.report.pictures:render", FILES: "fpmtools.report.pictures:draw"}
+
+WITH_TRUTH = (
+    "psnr", "ssim", "ssim_gaussian", "rmse", "relative_l2", "complex_nrmse", "complex_nrmse_detilted",
+    "phase_rmse_rad", "phase_rmse_detilted_rad", "in_band_db",
+)  # fmt: skip
+WITHOUT_TRUTH = ("residual", "residual_bright", "residual_dark")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A solve of some of the LEDs: the folder in the run's own that it is kept in, and what it is called."""
+
+    name: str
+    leds: tuple[int, ...]
+
+    @property
+    def phase(self) -> str:
+        """For progress."""
+        return "without held-out LEDs" if self.name == HELD_OUT else f"{self.name.replace('-', ' ')} of the LEDs"
+
+
+def metric_step(name: str) -> str:
+    """The step that computes a metric."""
+    return METRIC + name
+
+
+def metric_name(step: str) -> str | None:
+    """The metric that a step computes; None where it does something else."""
+    return step.removeprefix(METRIC) if step.startswith(METRIC) else None
+
+
+def planned(outputs: Outputs, *, truth: bool) -> list[str]:
+    """The steps that ``outputs`` ask for, in order, of data with a ``truth`` or without."""
+    wanted = outputs.measures
+    if wanted is None:
+        wanted = (*(WITH_TRUTH if truth else ()), *WITHOUT_TRUTH)
+    numbers = [name if name in CURVES else metric_step(name) for name in wanted]
+    first = [PICTURES] if "report" in outputs.pictures else []
+    last = [FILES] if "files" in outputs.pictures else []
+    return [*ESSENTIAL, *first, *numbers, *last] if first or numbers or last else []
+
+
+def todo(folder: Path, journal: Journal, wanted: Sequence[str]) -> list[str]:
+    """Which of the steps ``wanted`` have still to be taken; pictures that are gone are drawn again."""
+    ended = journal.read().ended
+    if any(ended[step].reason for step in ESSENTIAL if step in ended):
+        return []
+    gone = {
+        step
+        for step in DRAWN
+        if step in ended and not all((folder / str(name)).is_file() for name in ended[step].value or ())
+    }
+    return [step for step in wanted if step not in ended or step in gone]
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, whoever's exception it is."""
+    try:
+        text = " ".join(str(error).split())[:300]
+    except Exception:  # whose class is a plugin's too
+        text = ""
+    return text if isinstance(error, FpmError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -1,0 +1,243 @@
+"""A run that is ended at any moment, in any way, comes to the same end when it is resumed.
+
+``FPMTOOLS_MOMENTS=60`` tries that many random moments for each solver and each way, instead of a few.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fpmtools.runs.folder import RunFolder
+
+MOMENTS = int(os.environ.get("FPMTOOLS_MOMENTS", "0"))
+SOLVERS = {
+    "ap": ["--solver", "ap", "-o", "sweeps=400", "-o", "join_below=0", "-o", "halve_below=0"],
+    "adam": ["--solver", "adam", "-o", "sweeps=60"],
+    "inr": ["--solver", "inr", "-o", "steps=60", "-o", "features=8"],
+}
+RESULT = "reconstruction.safetensors"
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(data_file: Path) -> Start:
+    """``start(solver, folder)``: the command as a process of its own."""
+
+    def begin(solver: str, folder: Path, **more: object) -> subprocess.Popen[bytes]:
+        arguments = ["--data", str(data_file), *SOLVERS[solver], "--z=-1:1:3", "--threads", "1", "--quiet"]
+        command = [sys.executable, "-m", "fpmtools", "run", *arguments, "--out", str(folder)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **more)  # type: ignore[call-overload,no-any-return]
+
+    return begin
+
+
+@pytest.fixture(scope="module")
+def whole(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of an uninterrupted run of a solver."""
+    folders: dict[str, Path] = {}
+
+    def run(solver: str) -> Path:
+        if solver not in folders:
+            folders[solver] = tmp_path_factory.mktemp("whole") / solver
+            arguments = ["--data", str(data_file), *SOLVERS[solver], "--z=-1:1:3", "--threads", "1", "--quiet"]
+            command = [sys.executable, "-m", "fpmtools", "run", *arguments, "--out", str(folders[solver])]
+            subprocess.run(command, check=True, capture_output=True)
+        return folders[solver]
+
+    return run
+
+
+def resume(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fpmtools", "run", "--resume", str(folder), "--json", "--quiet"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def ends_as(folder: Path, whole: Path) -> None:
+    """Resumed, the run in ``folder`` is in the end as the one in ``whole``, and nothing else is left."""
+    done = resume(folder)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((folder / "run.json").read_text())
+    assert document["status"] == "done"
+    assert document["history"][-1][0] == document["steps"]
+    assert (folder / RESULT).read_bytes() == (whole / RESULT).read_bytes()
+    assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
+    for name in ("amplitude.tiff", "phase.tiff"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    numbers = json.loads((whole / "run.json").read_text())["metrics"]
+    assert document["metrics"] == pytest.approx(numbers)
+
+
+def wait_for(there: Callable[[], bool], process: subprocess.Popen[bytes], timeout_s: float = 120.0) -> None:
+    begun = time.monotonic()
+    while not there() and process.poll() is None and time.monotonic() - begun < timeout_s:
+        time.sleep(0.002)
+    assert there(), process.stderr and process.stderr.read()
+
+
+def solving(folder: Path) -> Callable[[], bool]:
+    return lambda: (folder / "run.json").is_file() and "resolved" in json.loads((folder / "run.json").read_text())
+
+
+def solved(folder: Path) -> Callable[[], bool]:
+    return lambda: (folder / "run.json").is_file() and "solved" in json.loads((folder / "run.json").read_text())
+
+
+def drawing(folder: Path) -> Callable[[], bool]:
+    return lambda: (folder / "amplitude.tiff").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGKILL, solving),
+        (signal.SIGKILL, solved),
+        (signal.SIGKILL, drawing),
+        (signal.SIGTERM, drawing),
+        (signal.SIGINT, solving),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_run_that_is_ended(
+    number: signal.Signals,
+    moment: Callable[[Path], Callable[[], bool]],
+    start: Start,
+    whole: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    """While it solves, measures or draws: it says how, and is resumed to the same bytes."""
+    folder = tmp_path / "run"
+    with start("ap", folder) as process:
+        wait_for(moment(folder), process)
+        process.send_signal(number)
+        process.wait(60)
+    if number != signal.SIGINT:
+        assert process.returncode in (-number, 128 + number, 0)
+    else:
+        assert process.returncode in (130, 0)
+    ends_as(folder, whole("ap"))
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_a_checkpoint_and_draws_nothing(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with start("ap", folder) as process:
+        wait_for(solving(folder), process)
+        time.sleep(0.3)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode in (143, -15), said
+    if process.returncode == 143:
+        assert "ended by SIGTERM after step" in said
+        assert {path.name for path in folder.iterdir()} == {"run.json", "checkpoint.safetensors"}
+    assert time.monotonic() - begun < 20
+    assert json.loads((folder / "run.json").read_text())["status"] == "running"
+
+
+@pytest.mark.skipif(not MOMENTS, reason="many random moments: set FPMTOOLS_MOMENTS=60")
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT", "disk full"])
+def test_random_moments(how: str, solver: str, start: Start, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    """Each of several times in a row, until one is not stopped any more."""
+    whole(solver)
+    begun = time.monotonic()
+    with start(solver, tmp_path / "timed") as process:
+        process.wait()
+    took, chance = time.monotonic() - begun, random.Random(f"{how} {solver}")
+    for i in range(MOMENTS):
+        folder = tmp_path / f"run{i}"
+        if how == "disk full":
+            full_at(chance.randrange(200, 60_000), solver, folder, start)
+        else:
+            with start(solver, folder) as process:
+                time.sleep(took * chance.uniform(0.05, 1.0))
+                process.send_signal(getattr(signal, how))
+                process.wait(60)
+        if folder.exists():
+            ends_as(folder, whole(solver))
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".part"]
+
+
+def full_at(size: int, solver: str, folder: Path, start: Start) -> None:
+    """A run none of whose files may be larger than ``size``: writing fails as on a full disk."""
+    with start(solver, folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))) as process:
+        said = process.communicate(timeout=300)[1].decode()
+    assert process.returncode in (0, 5), said
+    if process.returncode == 5:
+        assert said.splitlines()[-1].startswith("error: cannot write"), said
+        assert not folder.exists() or not list(folder.glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [100, 3_000, 9_000])
+def test_disk_full_at_any_write(size: int, start: Start, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    full_at(size, "ap", folder, start)
+    if folder.exists():
+        ends_as(folder, whole("ap"))
+    else:
+        assert size == 100, "only where not even the first file could be written"
+
+
+@pytest.mark.slow
+def test_the_end_of_stderr_does_not_end_a_run(start: Start, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    """Whoever read the progress is gone, or there never was anybody."""
+    folder = tmp_path / "run"
+    with start("ap", folder) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(120) == 0
+    assert (folder / RESULT).read_bytes() == (whole("ap") / RESULT).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spoil", ["flipped", "empty", "gone"])
+def test_resuming_a_finished_run_looks_at_its_result(spoil: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    """A result that is not sound is solved again, and that is said."""
+    folder = Path(shutil.copytree(whole("ap"), tmp_path / "run"))
+    content = (folder / RESULT).read_bytes()
+    if spoil == "gone":
+        (folder / RESULT).unlink()
+    else:
+        (folder / RESULT).write_bytes(content[:-9] + b"!" + content[-8:] if spoil == "flipped" else b"")
+    done = resume(folder)
+    assert done.returncode == 0
+    assert "it is solved again" in done.stderr
+    assert (folder / RESULT).read_bytes() == content
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert resume(folder).stderr == ""
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_several_stops_in_a_row(start: Start, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    """Each resume is stopped as well, a little later each time."""
+    folder = tmp_path / "run"
+    with start("adam", folder) as process:
+        wait_for(solving(folder), process)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    for pause in itertools.count(1):
+        command = [sys.executable, "-m", "fpmtools", "run", "--resume", str(folder), "--quiet"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            time.sleep(0.7 * pause)
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+        if process.returncode == 0 or pause > 20:
+            break
+    ends_as(folder, whole("adam"))
+    RunFolder.reopen(folder).close()

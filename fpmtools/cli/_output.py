@@ -31,10 +31,10 @@ _Kind = Literal["words", "label", "number"]  # of a column: the first is folded 
 
 def echo(text: object = "", *, err: bool = False) -> None:
     """One or more lines on stdout, or stderr; characters that would steer the terminal are spelled out."""
-    write(printable(str(text)) + "\n", err=err)
+    write(visible(str(text)) + "\n", err=err)
 
 
-def printable(text: str) -> str:
+def visible(text: str) -> str:
     """``text`` with escapes, such as ``\\x1b``, for whatever a terminal would obey or could not show."""
     return _UNPRINTABLE.sub(_escape, text)
 
@@ -83,7 +83,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Seq
     On a terminal that is too narrow for them, the records stand beside each other instead of below, or one after the
     other.
     """
-    lines = [[printable(cell) for cell in line] for line in (header, *rows)]
+    lines = [[visible(cell) for cell in line] for line in (header, *rows)]
     kinds: list[_Kind] = ["number" if name in right else "words" for name in header]
     widths = _widths(lines)
     least = [min(width, _TEXT_LEAST) if kind == "words" else width for width, kind in zip(widths, kinds, strict=True)]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from fpmtools.cli._output import echo, is_terminal, print_event, printable, styled, terminal_width, write
+from fpmtools.cli._output import echo, is_terminal, print_event, styled, terminal_width, visible, write
 
 BAR = 24  # characters; fewer where there is no room
 _LEAST_BAR = 6
@@ -25,7 +25,7 @@ class Progress:
     LINE_EVERY_S = 5.0
 
     def __init__(self, label: str, *, style: str = "auto") -> None:
-        self.label = printable(label)
+        self.label = visible(label)
         self.style = style
         self.terminal = style == "auto" and is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
         self._next_line_s = 0.0
@@ -42,7 +42,7 @@ class Progress:
         elif self.style == "auto" and event["event"] == "progress":
             self._progress(event)
         elif self.terminal and event["event"] == "measuring":
-            text = f"{self.label}  measuring: {printable(str(event['step']))}"
+            text = f"{self.label}  measuring: {visible(str(event['step']))}"
             self._rewrite(_cut(text, terminal_width(sys.stderr) - 1))
         elif self.style == "auto" and event["event"] == "line":
             self.finish()
@@ -99,7 +99,7 @@ def _parts(event: Mapping[str, Any]) -> list[str]:
 
 def _name(event: Mapping[str, Any]) -> str:
     """What the number in ``loss`` is called."""
-    return printable(str(event.get("what") or "loss"))
+    return visible(str(event.get("what") or "loss"))
 
 
 def _left(seconds: float | None) -> str:

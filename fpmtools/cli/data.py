@@ -16,7 +16,7 @@ from fpmtools.cli._output import (
     print_description,
     print_json,
     print_table,
-    printable,
+    visible,
     write,
 )
 from fpmtools.columns import size
@@ -104,4 +104,4 @@ def fetch(name: str, source: Path | None, dest: Path | None, quiet: bool, as_jso
 
 def _show_bytes(name: str, done: int, total: int | None) -> None:
     of = f" of {size(total)}" if total else ""
-    write(f"\r{printable(name)}  {size(done)}{of}\033[K" + ("\n" if done == total else ""), err=True)
+    write(f"\r{visible(name)}  {size(done)}{of}\033[K" + ("\n" if done == total else ""), err=True)

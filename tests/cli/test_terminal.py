@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fpmtools.cli import main
-from fpmtools.cli._output import echo, print_json, print_table, printable
+from fpmtools.cli._output import echo, print_json, print_table, visible
 from fpmtools.cli._progress import Progress, bar_line
 
 COMMAND = [sys.executable, "-m", "fpmtools"]
@@ -88,11 +88,11 @@ def test_terminal_escapes_in_names_reach_the_terminal(
 
 @given(st.text(alphabet=st.characters(exclude_categories=())))
 def test_what_is_printed_can_be_shown_and_is_else_untouched(text: str) -> None:
-    shown = printable(text)
+    shown = visible(text)
     assert not any(unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\t\n" for letter in shown)
-    kept = "".join(letter for letter in text if printable(letter) == letter)
+    kept = "".join(letter for letter in text if visible(letter) == letter)
     assert [letter for letter in kept if letter not in shown] == []
-    assert printable(shown) == shown
+    assert visible(shown) == shown
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
@@ -123,7 +123,7 @@ EVENT = {"step": 1234, "total": 5678, "loss": 0.00123, "psnr": 31.234, "seconds"
 
 
 @given(
-    st.text(max_size=40).map(printable).filter(lambda text: not re.search(r"[\n\t]", text)),
+    st.text(max_size=40).map(visible).filter(lambda text: not re.search(r"[\n\t]", text)),
     st.integers(20, 200),
     st.sampled_from(["loss", "amplitude loss", "feature-domain loss"]),
     st.booleans(),

@@ -96,7 +96,7 @@ def load(
     else:
         recording = _read(_existing(source), format, channel)
     if leds is not None:
-        recording = replace(recording, na=_led_directions(leds))
+        recording = replace(recording, na=_led_directions(leds), calibration=None)
     if defocus_um is not None:
         recording = replace(recording, defocus_um=_number("defocus_um", defocus_um))
     recording = replace(recording, provenance={"source": str(source), **recording.provenance})

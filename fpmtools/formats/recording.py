@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError, OpticsError, OptionError, printable, unknown
 from fpmtools.images import Images
@@ -24,7 +25,8 @@ class Recording:
     """Images [led, y, x] as stored, and what is known of the LEDs and the microscope; see :class:`Dataset`.
 
     ``na`` is None where the file does not tell, ``optics`` holds only the numbers that the file does tell, and
-    ``dark_level``, the camera's offset in the images' units, is still in the images.
+    ``dark_level``, the camera's offset in the images' units, is still in the images. ``calibration``: where the file
+    knows all of the instrument, in place of ``na`` and ``pupil``.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Recording:
     dark_level: float = 0.0
     truth: Truth | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))  # it may come from a file, and will be shown
@@ -48,10 +51,10 @@ class Recording:
             dataset.images,
             dataset.na,
             dataset.optics.to_dict(),
-            dataset.calibration.pupil,
-            dataset.defocus_um,
+            defocus_um=dataset.defocus_um,
             truth=dataset.truth,
             provenance=dataset.provenance,
+            calibration=dataset.calibration,
         )
 
     def dataset(self, optics: Mapping[str, float]) -> Dataset:
@@ -61,6 +64,12 @@ class Recording:
         """
         known = {**self.optics, **optics}
         self._ask_for_missing(known)
+        if self.calibration is not None:
+            images, nominal = (
+                Images.of(self.intensities, self.name),
+                replace(self.calibration, defocus_um=self.defocus_um),
+            )
+            return Dataset(images, Optics(**known), nominal, self.name, self.truth, self.provenance)
         assert self.na is not None
         return Dataset.from_arrays(
             self.intensities,

@@ -388,7 +388,7 @@ def test_a_replay_needs_the_same_data(data_file: Path, tmp_path: Path, capsys: p
     data.write_bytes(data_file.read_bytes())
     assert main(["run", "--data", str(data), "--solver", "ap", "-o", "sweeps=1", "--z", "0", "--out", str(out)]) == 0
     dataset = native.read(data)
-    native.save(replace(dataset, intensities=dataset.intensities * 2), data)
+    native.save(dataset.with_images(dataset.intensities * 2), data)
     assert main(["run", "--from", str(out / "run.json"), "--out", str(tmp_path / "again")]) == 3
     assert "they have changed" in capsys.readouterr().err
     assert not (tmp_path / "again").exists()

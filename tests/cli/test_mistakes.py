@@ -157,7 +157,7 @@ def all_zero(path: Path, good: Dataset) -> list[str]:
 
 def led_missing(path: Path, good: Dataset) -> list[str]:
     native.save(replace(good, calibration=good.calibration.select(range(8))), path)
-    return ["9 images but 8 LED positions"]
+    return ["9 images, and a calibration of 8"]
 
 
 def led_beyond_horizon(path: Path, good: Dataset) -> list[str]:

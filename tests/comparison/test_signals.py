@@ -1,0 +1,145 @@
+"""Comparisons that are ended from outside: what they leave, and going on afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fpmtools.dataset import Dataset
+from fpmtools.formats import native
+from fpmtools.leds import direction_sines, raster
+from fpmtools.simulation import simulate
+
+SLOW_AP = "ap:sweeps=1500:join_below=0:halve_below=0"
+RESULT = "reconstruction.safetensors"
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    na = direction_sines(raster(3, 3, 9.0), 74.0)
+    dataset: Dataset = simulate("tilted", image_shape=(17, 22), leds=na, tilt_um=2.0)
+    return native.save(dataset, tmp_path_factory.mktemp("data") / "small.safetensors")
+
+
+def command(data_file: Path, out: Path, *more: str) -> list[str]:
+    arguments = ["--data", str(data_file), "--z=-1,1", "--threads", "1", "--quiet", "--no-tracking", "--out", str(out)]
+    return [sys.executable, "-m", "fpmtools", "compare", "--solvers", f"{SLOW_AP},ap:sweeps=1", *arguments, *more]
+
+
+def wait_for(there: Callable[[], bool]) -> bool:
+    begun = time.monotonic()
+    while not there() and time.monotonic() - begun < 120:
+        time.sleep(0.02)
+    return there()
+
+
+def solving(out: Path) -> bool:
+    """Whether the first run has got to its steps."""
+    try:
+        return "resolved" in json.loads((out / SLOW_AP.replace(":", "_") / "run.json").read_text())
+    except OSError:
+        return False
+
+
+def workers_of(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid_of, _, rest = stat.read_text().partition(" (")
+            words = rest.rpartition(")")[2].split()
+            if int(words[1]) == pid and words[0] != "Z":
+                found.append(int(pid_of))
+        except OSError:
+            continue
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def whole(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    subprocess.run(command(data_file, out), check=True, capture_output=True)
+    return out
+
+
+def as_whole(out: Path, whole: Path) -> None:
+    for folder in (SLOW_AP.replace(":", "_"), "ap_sweeps=1"):
+        assert (out / folder / RESULT).read_bytes() == (whole / folder / RESULT).read_bytes()
+    assert not [path for path in out.rglob("*") if path.suffix == ".part"]
+    assert {path.relative_to(out) for path in out.rglob("*")} == {path.relative_to(whole) for path in whole.rglob("*")}
+
+
+@pytest.mark.slow
+def test_sigterm_keeps_a_checkpoint_that_a_resume_goes_on_from(data_file: Path, whole: Path, tmp_path: Path) -> None:
+    out, temporary = tmp_path / "out", tmp_path / "tmp"
+    temporary.mkdir()
+    with subprocess.Popen(
+        command(data_file, out), env={**os.environ, "TMPDIR": str(temporary)}, stderr=subprocess.PIPE
+    ) as process:
+        assert wait_for(lambda: solving(out))
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+    assert not list(temporary.iterdir()), "compare leaves data in TMPDIR"
+    first, second = json.loads((out / "results.json").read_text())["rows"]
+    assert (first["status"], first["reason"]) == ("interrupted", "ended by SIGTERM; it can be resumed")
+    assert (second["status"], second["reason"]) == ("skipped", "interrupted before its turn")
+    place = out / SLOW_AP.replace(":", "_")
+    assert {path.name for path in place.iterdir()} == {"run.json", "checkpoint.safetensors"}
+    assert json.loads((place / "run.json").read_text())["status"] == "running"
+    done = subprocess.run(command(data_file, out, "--resume", "--json"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    history = json.loads((place / "run.json").read_text())["history"]
+    assert history == sorted(history)
+    as_whole(out, whole)
+
+
+@pytest.mark.slow
+def test_kill_9_leaves_no_worker_and_a_resume_goes_on(data_file: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with subprocess.Popen(command(data_file, out), stderr=subprocess.DEVNULL) as process:
+        assert wait_for(lambda: solving(out))
+        workers = workers_of(process.pid)
+        process.kill()
+    assert workers
+    assert wait_for(lambda: not any(map(alive, workers)))
+    done = subprocess.run(command(data_file, out, "--resume"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    as_whole(out, whole)
+
+
+@pytest.mark.slow
+def test_a_comparison_without_a_folder_leaves_nothing(data_file: Path, tmp_path: Path) -> None:
+    """Its temporary folder goes with it, also on SIGTERM."""
+    code = (
+        "import sys, fpmtools\n"
+        "found = fpmtools.compare(sys.argv[1], [sys.argv[2]], z_um=0.0, threads=1, track=False)\n"
+        "print(found.rows[0]['status'], len(found.reconstructions['ap:sweeps=1'].field()))\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    arguments = [sys.executable, "-c", code, str(data_file)]
+    done = subprocess.run([*arguments, "ap:sweeps=1"], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "done 34\n", done.stderr
+    assert not list(tmp_path.iterdir())
+    endless = "ap:sweeps=100000000:join_below=0"
+    with subprocess.Popen([*arguments, endless], env=environment, stderr=subprocess.DEVNULL) as process:
+        assert wait_for(lambda: "resolved" in "".join(p.read_text() for p in tmp_path.glob("*/*/run.json")))
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    assert process.returncode == -signal.SIGTERM
+    assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ from typing import Any
 from fpmtools.processes import killed_by
 from fpmtools.registry.entries import Entry
 
-ANNOUNCE_S, ANNOUNCE_BYTES = 4.0, 2e9  # for each plugin: its hooks are to be quick
+ANNOUNCE_S, ANNOUNCE_BYTES = 3.0, 2e9  # for each plugin: its hooks are to be quick
 PATIENT_S = 30.0  # where something is asked for by name that only a slow plugin may have
 CLASS_S, CLASS_BYTES = 8.0, 4e9  # for each solver's class, which may import much
 GOODBYE_S = 2.0

@@ -6,6 +6,7 @@ import math
 import signal
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ REPORT_EVERY_S = 0.25
 CHECKPOINT_EVERY_S = 60.0
 FIRST_SNAPSHOT_S = 0.1
 WARM_UP_STEPS = 2
+RECENT_STEPS = 16  # whose mean squared error is reported: one may have seen a few images only
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,7 @@ class _Loop:
     clock: _Clock = field(default_factory=lambda: _Clock(0.0))
     progress: Progress = field(default_factory=lambda: Progress(0, 0, 0.0))
     history: list[tuple[int, float, float]] = field(default_factory=list)
-    error_sum: torch.Tensor | float = 0.0  # of the steps since the last report that tell theirs
-    error_steps: int = 0
+    errors: deque[torch.Tensor | float] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
     taken: int = 0
     first_step_s: float = 0.0
 
@@ -220,7 +221,7 @@ class _Loop:
                 self.progress = self.solver.step(self.state)
             self.taken += 1
             if self.progress.error is not None:
-                self.error_sum, self.error_steps = self.error_sum + self.progress.error, self.error_steps + 1
+                self.errors.append(self.progress.error)
             if self.taken == 1:
                 _synchronise(self.problem.device)
                 self.first_step_s = self.clock.seconds() - begun
@@ -258,8 +259,7 @@ class _Loop:
             raise DivergedError(f"diverged: the loss is {loss} after step {step} of {total}")
         seconds = self.clock.seconds()
         self.history.append((step, seconds, loss))
-        error = float(self.error_sum) / self.error_steps if self.error_steps else 0.0
-        self.error_sum, self.error_steps = 0.0, 0
+        error = sum(map(float, self.errors)) / max(len(self.errors), 1)
         if self.on_progress is not None:
             self.on_progress(
                 {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +46,12 @@ def test_reader_of_stdout_may_leave(environment: dict[str, str]) -> None:
     assert done.stderr == b""
 
 
+def drain(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # the last writer has gone
+        while os.read(descriptor, 4096):
+            pass
+
+
 def test_interrupt_keeps_the_result_and_resume_continues(
     data_file: Path, tmp_path: Path, environment: dict[str, str], fpmtools: Fpmtools
 ) -> None:
@@ -60,7 +68,11 @@ def test_interrupt_keeps_the_result_and_resume_continues(
             shown += os.read(master, 4096)
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
+        # A terminal that nobody reads would stop who writes to it.
+        reader = threading.Thread(target=drain, args=(master,), daemon=True)
+        reader.start()
         record = json.loads(process.stdout.read())
+    reader.join(10)
     os.close(master)
     assert process.returncode == 130
     assert "░".encode() in shown

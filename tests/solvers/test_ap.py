@@ -8,7 +8,7 @@ import torch
 from fpmtools_adam import solver as adam
 from fpmtools_ap import solver as ap
 
-from fpmtools import engine, planes
+from fpmtools import engine, planes, registry
 from fpmtools.imaging import zernike_phase
 from fpmtools.leds import direction_sines, raster
 from fpmtools.metrics import score
@@ -17,6 +17,7 @@ from fpmtools.options import make_options
 from fpmtools.problem import prepare
 from fpmtools.pupil import Pupil
 from fpmtools.simulation import simulate
+from fpmtools.testing import mean_square
 
 
 def quality(data, solver, **arguments):
@@ -133,3 +134,17 @@ def test_nothing_is_claimed_outside_the_synthetic_aperture():
         spectrum = np.fft.fftshift(np.fft.fft2(found.native_field(0.0), axes=(-2, -1)), axes=(-2, -1))
         outside = np.abs(spectrum[~problem.forward.synthetic_support()])
         assert outside.max() < 1e-3 * np.abs(spectrum).mean()
+
+
+@pytest.mark.parametrize(("solver", "options"), [("ap", {}), ("inr", {"steps": 80})])
+def test_the_psnr_of_the_progress_is_the_images(solver, options):
+    """Weights between the LEDs once made it 36.6 dB where 32.8 was true."""
+    leds = np.array([[x, y] for y in range(-2, 3) for x in range(-2, 3)]) * 0.1  # with a dark field
+    data = simulate("thin", image_shape=(24, 30), leds=leds, photons=300)
+    cls, told = registry.solver_class(solver), []
+    problem, instance = prepare(data), cls(make_options(cls, options))
+    result = engine.solve(problem, instance, on_progress=told.append).reconstruction
+    assert told[-1]["psnr"] == pytest.approx(-10 * np.log10(mean_square(problem, result)), abs=0.6)
+    assert told[-1]["what"] == "amplitude loss"
+    assert told[-1]["at_most"] == (solver == "ap")
+    assert told[-1]["remaining_s"] == 0

@@ -136,7 +136,7 @@ def examine(args: argparse.Namespace, name: str, path: Path, folder: Path, recor
     import fpmtools
 
     data, runs = fpmtools.load(path), record["runs"][name]["solvers"]
-    results = {label: fpmtools.Reconstruction.load(_result(folder, name, label)) for label in SOLVERS}
+    results = {label: fpmtools.open_result(_result(folder, name, label)) for label in SOLVERS}
     arrays = results[INR].dump()[0]
     record["stored"][name] = {
         "dense": common.stack_bytes(path, PLANES if name == "volume" else 1),
@@ -156,7 +156,7 @@ def focus(args: argparse.Namespace, data: Any, results: dict[str, Any], record: 
     import paper_pictures
 
     from fpmtools import evaluation, metrics
-    from fpmtools.evaluation.columns import depth_error_um
+    from fpmtools.evaluation.measures import depth_error_um
 
     z_um = tuple(np.linspace(*Z_UM, FOCUS_PLANES))
     cases = {label: evaluation.Case(result, data, z_um=z_um) for label, result in results.items()}

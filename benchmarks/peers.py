@@ -104,7 +104,7 @@ def opponent(
     truth = data.truth
     assert truth is not None
     height, width = data.image_shape
-    na, order = data.na, data.order
+    na, order = data.na, data.calibration.order
     if snap:
         step = data.optics.wavelength_um / (np.array([width, height]) * data.optics.pixel_um)
         na = np.rint(na / step) * step

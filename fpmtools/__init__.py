@@ -26,8 +26,12 @@ _HOME = {
     "Reconstruction": "fpmtools.reconstruction",
     "Dataset": "fpmtools.dataset",
     "ForwardModel": "fpmtools.forward",
+    "Calibration": "fpmtools.calibration",
     "FpmError": "fpmtools.errors",
     "Grid": "fpmtools.reconstruction",
+    "Images": "fpmtools.images",
+    "Misfit": "fpmtools.forward",
+    "Pupil": "fpmtools.pupil",
     "MetricRecord": "fpmtools.records",
     "Optics": "fpmtools.optics",
     "PlaneBlocks": "fpmtools.planes",
@@ -39,20 +43,25 @@ _HOME = {
     "SolverRecord": "fpmtools.records",
     "Truth": "fpmtools.dataset",
     "hookimpl": "fpmtools.registry",
+    "open_result": "fpmtools.results",
     "option": "fpmtools.options",
 }
 
 __all__ = [
+    "Calibration",
     "Dataset",
     "ForwardModel",
     "FpmError",
     "Grid",
+    "Images",
     "MetricRecord",
+    "Misfit",
     "Optics",
     "PlaneBlocks",
     "PlaneStack",
     "Problem",
     "Progress",
+    "Pupil",
     "Reconstruction",
     "RunSpec",
     "Solver",
@@ -63,6 +72,7 @@ __all__ = [
     "compare",
     "hookimpl",
     "load",
+    "open_result",
     "option",
     "reconstruct",
     "resume",
@@ -71,19 +81,23 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fpmtools.calibration import Calibration
     from fpmtools.comparison import compare
     from fpmtools.dataset import Dataset, Truth
     from fpmtools.engine import reconstruct
     from fpmtools.errors import FpmError, SolverError
     from fpmtools.formats import load
-    from fpmtools.forward import ForwardModel
+    from fpmtools.forward import ForwardModel, Misfit
+    from fpmtools.images import Images
     from fpmtools.optics import Optics
     from fpmtools.options import option
     from fpmtools.planes import PlaneBlocks
     from fpmtools.problem import Problem
+    from fpmtools.pupil import Pupil
     from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
     from fpmtools.records import MetricRecord, SolverRecord
     from fpmtools.registry import hookimpl
+    from fpmtools.results import open_result
     from fpmtools.runs.running import resume, run
     from fpmtools.runs.spec import RunSpec
     from fpmtools.simulation import simulate

@@ -1,20 +1,20 @@
-"""Measurements: one low-resolution image per LED, where each LED stood, and the microscope that took them."""
+"""Measurements: low-resolution images, what is known of the instrument that took them, and of the sample."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from fpmtools.board import BoardCheck, check_board
-from fpmtools.errors import DataError
-from fpmtools.optics import Optics, Shape, frequency_axes, interpolate_spectrum
+from fpmtools.calibration import Calibration
+from fpmtools.errors import DataError, printable
+from fpmtools.images import Images
+from fpmtools.optics import Optics, Shape
+from fpmtools.pupil import Pupil
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,16 @@ class Truth:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Low-resolution intensities and everything that is known about how they were taken.
+    """Low-resolution images and everything that is known about how they were taken.
 
     Parameters
     ----------
-    intensities
-        [led, y, x], real, linear in light, non-negative up to noise; any array that slices like NumPy's (a memory map
-        too), in the order in which the LEDs were recorded.
-    na
-        [led, (x, y)] float64, illumination direction sines: LED i's image is the object spectrum cropped around
-        **+na[i] / λ**.
+    images
+        See :class:`fpmtools.images.Images`.
     optics
         The microscope.
-    pupil
-        Optional calibrated complex pupil [y, x] on the images' centred frequency grid.
-    defocus_um
-        Where the sample is known to be, if it is: the z to reconstruct at.
+    calibration
+        The nominal one: where the LEDs stand by the file, a pupil that was measured with it, the known defocus.
     truth
         Known sample, for simulations.
     provenance
@@ -72,45 +66,89 @@ class Dataset:
         From :meth:`validate`, which every reader calls.
     """
 
-    intensities: NDArray[Any]
-    na: NDArray[np.float64]
+    images: Images
     optics: Optics
+    calibration: Calibration
     name: str = "data"
-    pupil: NDArray[np.complex64] | None = None
-    defocus_um: float | None = None
     truth: Truth | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Images | ArrayLike,
+        na: ArrayLike,
+        optics: Optics,
+        *,
+        name: str = "data",
+        pupil: Pupil | ArrayLike | None = None,
+        defocus_um: float | None = None,
+        patterns: ArrayLike | None = None,
+        truth: Truth | None = None,
+        provenance: dict[str, Any] | None = None,
+    ) -> Dataset:
+        """A data set from ``images`` [image, y, x] (intensities) and direction sines ``na`` [led, (x, y)].
+
+        ``pupil``: a calibrated one, as a complex map [y, x] on the images' centred frequency grid too. ``patterns``:
+        see :class:`Calibration`; without them image i is lit by LED i. Not yet validated.
+        """
+        read = Images.of(images, name)
+        directions = np.asarray(na, dtype=np.float64)
+        if directions.ndim != 2 or directions.shape[1] != 2:
+            raise DataError(f"{name}: LED positions must be [led, (x, y)], got shape {directions.shape}")
+        if patterns is None and len(directions) != len(read):
+            raise DataError(
+                f"{name}: {len(read)} images but {len(directions)} LED positions; there must be one each, or patterns"
+            )
+        bad = np.flatnonzero(~np.isfinite(directions).all(axis=1))
+        if len(bad):
+            raise DataError(f"{name}: LED {bad[0]} has no finite NA")
+        if pupil is not None and not isinstance(pupil, Pupil):
+            given = np.asarray(pupil)
+            if given.shape != read.image_shape:
+                raise DataError(f"{name}: pupil {given.shape} must have the images' shape {read.image_shape}")
+            h, w = read.image_shape
+            pupil = Pupil.from_map(given, optics, (h * optics.pixel_um, w * optics.pixel_um))
+        calibration = Calibration.nominal(directions, pupil=pupil, defocus_um=defocus_um, patterns=patterns)
+        if calibration.images != len(read):
+            raise DataError(f"{name}: {len(read)} images but patterns of {calibration.images}; there must be one each")
+        return cls(read, optics, calibration, name, truth, dict(provenance or {}))
+
     @property
-    def n_leds(self) -> int:
+    def intensities(self) -> NDArray[Any]:
+        """All images, read into one array [image, y, x]."""
+        return self.images.read()
+
+    @property
+    def na(self) -> NDArray[np.float64]:
+        """Nominal direction sines, [led, (x, y)]."""
+        return self.calibration.na
+
+    @property
+    def defocus_um(self) -> float | None:
+        """Where the sample is known to be, µm."""
+        return self.calibration.defocus_um
+
+    @property
+    def n_images(self) -> int:
         """Number of images."""
-        return int(self.intensities.shape[0])
+        return len(self.images)
 
     @property
     def image_shape(self) -> Shape:
         """Shape (y, x) of one low-resolution image."""
-        h, w = self.intensities.shape[1:]
-        return int(h), int(w)
+        return self.images.image_shape
 
     @property
-    def order(self) -> NDArray[np.intp]:
-        """LED indices by ascending |NA|: the order in which classical solvers visit them."""
-        return np.argsort(np.linalg.norm(self.na, axis=1), kind="stable")
+    def extent_um(self) -> tuple[float, float]:
+        """Field of view (y, x), µm."""
+        h, w = self.image_shape
+        return h * self.optics.pixel_um, w * self.optics.pixel_um
 
     @property
     def bright_field(self) -> NDArray[np.bool_]:
-        """[led] bool, True where the LED's direct light enters the objective."""
-        return np.asarray(np.linalg.norm(self.na, axis=1) <= self.optics.na)
-
-    @cached_property
-    def means(self) -> NDArray[np.float64]:
-        """[led] mean intensity of each image."""
-        return np.array([float(np.mean(image, dtype=np.float64)) for image in self.intensities])
-
-    @cached_property
-    def board(self) -> BoardCheck:
-        """What the images say of where the LEDs stand, see :func:`fpmtools.board.check_board`."""
-        return check_board(self.na, self.means, self.optics.na)
+        """[image] bool, True where direct light enters the objective, by the nominal positions."""
+        return self.calibration.bright_field(self.optics)
 
     @property
     def planes_um(self) -> tuple[float, ...]:
@@ -129,69 +167,45 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over intensities, LED positions, optics and any calibrated pupil: names these measurements."""
+        """SHA-256 over images, optics and nominal calibration: names these measurements."""
         sha = hashlib.sha256(repr(sorted(self.optics.to_dict().items())).encode())
-        sha.update(np.ascontiguousarray(self.na).tobytes())
-        for image in self.intensities:
+        sha.update(self.calibration.digest.encode())
+        for image in self.images:
             sha.update(np.ascontiguousarray(image, dtype=np.float32).tobytes())
-        if self.pupil is not None:
-            sha.update(np.ascontiguousarray(self.pupil, dtype=np.complex64).tobytes())
         return sha.hexdigest()
 
     def validate(self) -> Dataset:
         """Check that the measurements can be used and return them; raise :class:`DataError` with one line if not."""
-        data = self.intensities
-        if data.ndim != 3 or 0 in data.shape:
-            raise DataError(f"{self.name}: images must be [led, y, x] and not empty, got shape {tuple(data.shape)}")
-        if self.na.shape != (len(data), 2):
-            raise DataError(f"{self.name}: {len(data)} images but {len(self.na)} LED positions; there must be one each")
-        if not np.isfinite(self.na).all():
-            raise DataError(f"{self.name}: LED {int(np.flatnonzero(~np.isfinite(self.na).all(1))[0])} has no finite NA")
+        if self.calibration.images != self.n_images:
+            raise DataError(f"{self.name}: {self.n_images} images, and a calibration of {self.calibration.images}")
         steepest = np.linalg.norm(self.na, axis=1)
         if steepest.max() >= self.optics.medium_index:
             raise DataError(
                 f"{self.name}: LED {int(steepest.argmax())} has |NA| {steepest.max():.3g}, at or beyond "
                 f"{self.optics.medium_index:g}; are the LED positions in direction sines?"
             )
-        brightest = 0.0
-        for i, image in enumerate(data):
+        brightest, below = 0.0, np.zeros(self.n_images)
+        for i, image in enumerate(self.images):
             if np.iscomplexobj(image):
                 raise DataError(f"{self.name}: image {i} is complex; intensities are real")
             if not np.isfinite(image).all():
                 raise DataError(f"{self.name}: image {i} has values that are not finite")
             brightest = max(brightest, float(image.max()))
-        if brightest <= 0:
+            below[i] = -np.minimum(image, 0).mean(dtype=np.float64) if image.min() < 0 else 0.0
+        if brightest <= 0 and not below.any():
             raise DataError(f"{self.name}: all images are zero")
+        if below.any():
+            _refuse_negative(self.name, self.images.means, below, math.prod(self.image_shape))
         if min(self.image_shape) < 8:
             raise DataError(f"{self.name}: images of {self.image_shape} pixels are too small (8 × 8 at least)")
         if self.optics.pixel_um * self.optics.cutoff > 0.5 * (1 + 1e-9):
             raise DataError(f"{self.name}: {self.optics.check(self.na, self.image_shape)[0]}")
-        if self.pupil is not None and self.pupil.shape != self.image_shape:
-            raise DataError(f"{self.name}: pupil {self.pupil.shape} must have the images' shape {self.image_shape}")
         return self
 
-    def check(self, *, upsample: float | None = None, trust_leds: bool = False) -> list[str]:
-        """Say in plain words what will not work well, see :meth:`Optics.check`; empty when all is well.
-
-        ``trust_leds``: the LED positions are taken as they are, whatever :attr:`board` says.
-        """
-        found, board = self.optics.check(self.na, self.image_shape, upsample=upsample), self.board
-        if count := int(board.contradicted.sum()):
-            fate = "the positions are taken as they are"
-            if board.shift.any() and not trust_leds:
-                x, y = board.shift
-                left = int((board.left_out & ~board.dead).sum())
-                rest = f", {left} of them left out" if left else ""
-                fate = f"all are moved by NA ({x:+.4f}, {y:+.4f}){rest} (--trust-leds: not)"
-            found.append(
-                f"{count} of {self.n_leds} LEDs near the edge of the pupil are dark where their positions say bright, "
-                f"or the reverse: {fate}; check LED positions, NA and wavelength"
-            )
-        if board.dead.any():
-            dead = ", ".join(map(str, np.flatnonzero(board.dead)[:5]))
-            fate = "kept" if trust_leds else "left out"
-            found.append(f"the image of LED {dead} is black although its light passes the objective: {fate}")
-        return found
+    def check(self, *, upsample: float | None = None) -> list[str]:
+        """Say in plain words what will not work well, see :meth:`Optics.check`; empty when all is well."""
+        found = self.optics.check(self.na, self.image_shape, upsample=upsample)
+        return found + [printable(str(warning)) for warning in self.provenance.get("warnings", ())]
 
     def crop(self, y: int, x: int, height: int, width: int) -> Dataset:
         """The region of interest of ``height`` × ``width`` camera pixels whose first pixel is (y, x)."""
@@ -200,11 +214,6 @@ class Dataset:
             raise DataError(
                 f"{self.name}: region y={y} x={x} {height}×{width} does not fit in images of {h}×{w} (8 × 8 at least)"
             )
-        pupil = self.pupil
-        if pupil is not None:
-            fy_roi, fx_roi = frequency_axes((height, width), self.optics.pixel_um)
-            axes = frequency_axes((h, w), self.optics.pixel_um)
-            pupil = interpolate_spectrum(pupil, axes, fy_roi[:, None], fx_roi[None, :]).astype(np.complex64)
         truth = self.truth
         if truth is not None:
             (th, tw), fy, fx = truth.field.shape, truth.field.shape[0] / h, truth.field.shape[1] / w
@@ -214,23 +223,47 @@ class Dataset:
                 )
             box = np.s_[int(y * fy) : int((y + height) * fy), int(x * fx) : int((x + width) * fx)]
             truth = Truth(truth.field[box], truth.depth_um[box])
-        return replace(
-            self,
-            intensities=self.intensities[:, y : y + height, x : x + width],
-            pupil=pupil,
-            truth=truth,
-            provenance={**self.provenance, "roi_yxhw": [y, x, height, width]},
-        )
+        provenance = {**self.provenance, "roi_yxhw": [y, x, height, width]}
+        return replace(self, images=self.images.crop(y, x, height, width), truth=truth, provenance=provenance)
 
-    def select(self, leds: Sequence[int] | NDArray[np.integer[Any]]) -> Dataset:
-        """Only the LEDs with these indices, in the order given."""
-        index = np.asarray(leds, dtype=np.intp)
-        if index.size == 0 or index.min() < 0 or index.max() >= self.n_leds:
+    def select(self, images: ArrayLike) -> Dataset:
+        """Only the images with these indices, and what is known of them, in the order given."""
+        index = np.asarray(images, dtype=np.intp)
+        if index.size == 0 or index.min() < 0 or index.max() >= self.n_images:
             raise DataError(
-                f"{self.name}: LED indices must lie in 0 … {self.n_leds - 1}, and there must be at least one"
+                f"{self.name}: image indices must lie in 0 … {self.n_images - 1}, and there must be at least one"
             )
-        return replace(self, intensities=self.intensities[index], na=self.na[index])
+        return replace(self, images=self.images.select(index), calibration=self.calibration.select(index))
 
     def with_optics(self, **changes: float) -> Dataset:
         """A copy with some numbers of the optics replaced, for example ``with_optics(wavelength_um=0.523)``."""
         return replace(self, optics=replace(self.optics, **changes))
+
+    def with_calibration(self, **changes: Any) -> Dataset:
+        """A copy with parts of the nominal calibration replaced, for example ``with_calibration(defocus_um=3.0)``."""
+        return replace(self, calibration=replace(self.calibration, **changes))
+
+    def with_images(self, images: Images | ArrayLike) -> Dataset:
+        """A copy with other images of the same instrument."""
+        return replace(self, images=Images.of(images, self.name))
+
+
+def _refuse_negative(name: str, means: NDArray[np.float64], below: NDArray[np.float64], pixels: int) -> None:
+    """Refuse images [led] of ``pixels`` whose mean, or whose negative part (of mean size ``below``), is no noise.
+
+    What is left of a dark image once the camera's offset is subtracted has zero mean, to within four standard
+    deviations (σ is 2.5 times the negative part), and less negative light than a quarter of a bright image's light.
+    """
+    light = float((means + 2 * below).max())  # the mean of |image| of the brightest
+    excess = -means - np.maximum(0.02 * light, 10 * below / math.sqrt(pixels))
+    lowest, worst = int(excess.argmax()), int(below.argmax())
+    if excess[lowest] > 0:
+        raise DataError(
+            f"{name}: the mean of image {lowest} is negative, by {-means[lowest] / light:.0%} of the brightest image; "
+            "was too large a dark level subtracted, or are these differences of images?"
+        )
+    if below[worst] > 0.25 * light:
+        raise DataError(
+            f"{name}: image {worst} is negative by {below[worst] / light:.0%} of the brightest image on average; "
+            "intensities are not: are these fields, phases or differences of images?"
+        )

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 import fpmtools
-from fpmtools import registry, storage
+from fpmtools import calibrate, registry, storage
+from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, DivergedError, FpmError, OptionError, OutputError, SolverError, Terminated
 from fpmtools.interrupts import Caught, Guard, signals
+from fpmtools.losses import Loss
 from fpmtools.options import make_options
 from fpmtools.problem import Problem, prepare, suggested_threads
 from fpmtools.reconstruction import Reconstruction
@@ -292,8 +294,7 @@ class _Loop:
                 raise SolverError(f"{name} failed: its result is a {what}, not a Reconstruction")
             _need_finite(reconstruction)
         reconstruction.metadata.setdefault("intensity_scale", self.problem.intensity_scale)
-        if any(self.problem.led_shift_na):
-            reconstruction.metadata["led_shift_na"] = list(self.problem.led_shift_na)
+        reconstruction.calibration = self.problem.calibration
         return reconstruction
 
     def save_checkpoint(self) -> bool:
@@ -326,7 +327,8 @@ def _fingerprint(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
         "z_um": list(problem.z_um),
         "grids": [list(forward.image_shape), list(forward.object_shape), list(problem.output_shape)],
         "subpixel": forward.subpixel,
-        "leds": [len(forward.na), *problem.led_shift_na],
+        "calibration": problem.calibration.digest,
+        "loss": problem.loss_name,
         "dtype": str(forward.dtype),
         "seed": problem.seed,
         "data": problem.dataset.digest,
@@ -370,13 +372,15 @@ def reconstruct(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
-    trust_leds: bool = False,
+    calibration: str | Path | Calibration = calibrate.AUTO,
+    loss: str | Loss | None = None,
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Reconstruction:
     """Reconstruct a data set with a solver, by name or as an instance, in memory.
 
-    ``options`` are the solver's (``fpmtools solvers NAME`` lists them), ``preset`` one of its presets; ``threads`` is
+    ``options`` are the solver's (``fpmtools solvers NAME`` lists them), ``preset`` one of its presets; ``calibration``
+    is "auto", "nominal", a file, or a :class:`Calibration` (:func:`fpmtools.calibrate.resolve`); ``threads`` is
     the number of CPU threads meanwhile (default: 1 for small problems, else as many as torch has); the others are those
     of :func:`prepare` and :func:`solve`. Ctrl-C returns what had been reached.
     """
@@ -396,7 +400,8 @@ def reconstruct(
             upsample=upsample,
             critical_grid=critical_grid,
             subpixel=subpixel,
-            trust_leds=trust_leds,
+            calibration=calibrate.resolve(dataset, calibration),
+            loss=loss,
         )
         with limited(threads or threads_for(problem)):
             return solve(problem, solver, budget_s=budget_s, on_progress=on_progress).reconstruction

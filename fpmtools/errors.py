@@ -68,9 +68,31 @@ EXIT_PARTIAL = 6  # `compare` finished, but at least one solver did not
 EXIT_INTERRUPTED = 130  # Ctrl-C; what had been computed was kept
 
 
+def printable(value: object, most: int = 200) -> str:
+    """Text (or another value) from elsewhere, fit to be shown: control characters escaped, a long middle left out."""
+    try:
+        text = str(value)
+    except Exception:  # an integer of more than 4300 digits, an object whose class is somebody's
+        text = f"<{type(value).__name__}>"
+    text = text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"
+    return "".join(c if c.isprintable() else _spelled_out(c) for c in text)
+
+
+def _spelled_out(character: str) -> str:
+    r"""Such as ``\x1b``; half of a surrogate pair is how Python spells a byte of a name that is not UTF-8."""
+    code = ord(character)
+    code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def nearest(name: str, choices: Iterable[str], likeness: float = 0.5) -> str | None:
+    """The choice most like ``name``, if one is at least so much like it."""
+    return next(iter(difflib.get_close_matches(name.lower(), choices, n=1, cutoff=likeness)), None)
+
+
 def unknown(kind: str, name: str, choices: Iterable[str]) -> OptionError:
     """An :class:`OptionError` for a name that does not exist, suggesting the nearest that does."""
     known = sorted(choices)
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-    return OptionError(f"unknown {kind} {name!r}: {hint}")
+    near = nearest(printable(name, 80), known)
+    hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    return OptionError(f"unknown {kind} '{printable(name, 80)}': {hint}")

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fpmtools.errors import DataError, OptionError, unknown
+from fpmtools.errors import DataError, OptionError, printable, unknown
 
+MOST_LEDS = 100_000
+_FILE_BYTES = 1 << 24  # of a file with LED positions
 _RULES = {"raster": ("ny", "nx"), "spiral": ("count",), "rings": ("counts",)}
 _FORMS = (
     'LED positions are {"na": [[x, y], …]}, {"positions_mm": [[x, y], …], "height_mm": …} or a rule such as '
@@ -23,7 +25,7 @@ _FORMS = (
 
 def raster(ny: int, nx: int, pitch_mm: float) -> NDArray[np.float64]:
     """``ny`` rows of ``nx`` LEDs, row by row with x fastest; [led, (x, y)] in mm, centred on (0, 0)."""
-    _at_least_one("rows and columns", ny, nx)
+    _check_count("rows and columns", ny, nx)
     y, x = np.mgrid[:ny, :nx]
     return np.stack([x.ravel() - (nx - 1) / 2, y.ravel() - (ny - 1) / 2], axis=1) * pitch_mm
 
@@ -33,7 +35,7 @@ def spiral(count: int, pitch_mm: float) -> NDArray[np.float64]:
 
     Returns [led, (x, y)] in mm; the first LED is at (0, 0).
     """
-    _at_least_one("LEDs", count)
+    _check_count("LEDs", count)
     positions, here, heading = [(0, 0)], (0, 0), (1, 0)
     leg = 0
     while len(positions) < count:
@@ -50,8 +52,11 @@ def rings(counts: Sequence[int], pitch_mm: float) -> NDArray[np.float64]:
 
     Returns [led, (x, y)] in mm, centred on (0, 0). The first count is the centre's: 1, or 0 for none.
     """
-    if len(counts) == 0 or min(counts) < 0 or sum(counts) == 0 or counts[0] > 1:
-        raise OptionError(f"rings: counts {list(counts)} must start with the centre's 1 or 0 and hold at least one LED")
+    if len(counts) == 0 or min(counts) < 0 or not 0 < sum(counts) <= MOST_LEDS or counts[0] > 1:
+        raise OptionError(
+            f"rings: counts {printable(list(counts))} must start with the centre's 1 or 0 and hold at least one "
+            f"LED, and {MOST_LEDS} at most"
+        )
     positions = []
     for ring, count in enumerate(counts):
         angle = 2 * np.pi * np.arange(count) / max(count, 1)
@@ -76,7 +81,9 @@ def orient(na: NDArray[np.float64], axes: str) -> NDArray[np.float64]:
     terms = [term.strip().removeprefix("+") for term in axes.split(",")]
     letters = [term.removeprefix("-") for term in terms]
     if sorted(letters) != ["x", "y"]:
-        raise OptionError(f"LEDs: axes {axes!r} must be x and y in either order, each with its sign, such as '-y,x'")
+        raise OptionError(
+            f"LEDs: axes {printable(axes)!r} must be x and y in either order, each with its sign, such as '-y,x'"
+        )
     signs = np.array([-1.0 if term.startswith("-") else 1.0 for term in terms])
     return np.asarray(na[:, ["xy".index(letter) for letter in letters]] * signs)
 
@@ -112,10 +119,19 @@ def from_mapping(spec: Mapping[str, Any], what: str = "LEDs") -> NDArray[np.floa
         else:
             raise DataError(_FORMS)
         return orient(na, axes)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what}: {error}; {_FORMS}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{what}: {printable(str(error))}; {_FORMS}") from error
     except (DataError, OptionError) as error:
         raise type(error)(f"{what}: {error}") from error
+
+
+def from_json(text: str, what: str = "LEDs") -> NDArray[np.float64]:
+    """Direction sines [led, (x, y)] from a description in JSON, see :func:`from_mapping`."""
+    try:
+        spec = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{what}: not valid JSON ({printable(str(error))}): {printable(text, 40)}") from None
+    return from_mapping(spec, what)
 
 
 def from_file(path: str | Path) -> NDArray[np.float64]:
@@ -126,15 +142,17 @@ def from_file(path: str | Path) -> NDArray[np.float64]:
     """
     path = Path(path)
     try:
+        if path.stat().st_size > _FILE_BYTES:
+            raise DataError(f"{path}: too large for a file with LED positions ({_FILE_BYTES >> 20} MiB at most)")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text with LED positions ({error})") from error
     if path.suffix.lower() == ".json" or text.lstrip().startswith("{"):
-        try:
-            return from_mapping(json.loads(text), str(path))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: not valid JSON ({error})") from error
-    return _from_csv(text, path)
+        return from_json(text, str(path))
+    try:
+        return _from_csv(text, path)
+    except (csv.Error, ValueError) as error:  # such as a quotation mark that is never closed
+        raise DataError(f"{path}: not a table of LED positions ({printable(str(error))})") from error
 
 
 def _from_csv(text: str, path: Path) -> NDArray[np.float64]:
@@ -144,7 +162,7 @@ def _from_csv(text: str, path: Path) -> NDArray[np.float64]:
     rows.fieldnames = names
     columns = next((c for c in (("na_x", "na_y"), ("x_mm", "y_mm", "height_mm")) if set(c) <= set(names)), None)
     if columns is None:
-        found = ", ".join(names) or "none"
+        found = printable(", ".join(names)) or "none"
         raise DataError(f"{path}: needs columns na_x, na_y or x_mm, y_mm, height_mm; found: {found}")
     values = []
     for (number, _), row in zip(lines[1:], rows, strict=True):
@@ -185,9 +203,13 @@ def _pairs(values: ArrayLike, name: str) -> NDArray[np.float64]:
     pairs = np.asarray(values, dtype=np.float64)
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise DataError(f"{name} must be a list of [x, y] pairs, got shape {pairs.shape}")
+    if not np.isfinite(pairs).all():
+        led = int((~np.isfinite(pairs)).any(axis=1).argmax())
+        raise DataError(f"{name} must be finite numbers, and those of LED {led} are not")
     return pairs
 
 
-def _at_least_one(what: str, *counts: int) -> None:
-    if min(counts) < 1:
-        raise OptionError(f"LED pattern: {what} must be at least 1, got {' × '.join(map(str, counts))}")
+def _check_count(what: str, *counts: int) -> None:
+    if min(counts) < 1 or math.prod(counts) > MOST_LEDS:
+        got = printable(counts)
+        raise OptionError(f"LED pattern: {what} must be at least 1 and at most {MOST_LEDS} together, got {got}")

@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, cast
 
 import numpy as np
 import torch
 
+from fpmtools import losses
+from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
-from fpmtools.errors import OptionError
-from fpmtools.forward import ForwardModel
+from fpmtools.errors import DataError, OptionError
+from fpmtools.forward import ForwardModel, Misfit
+from fpmtools.forward.model import Planes
+from fpmtools.losses import Loss
 from fpmtools.optics import Shape, resize_spectrum, to_spectrum
-from fpmtools.sampling import SamplingPlan, intensity_scale
+from fpmtools.sampling import SamplingPlan
 
 MANY_PIXELS = 1 << 15  # of the object grid, from which on several threads pay
 
@@ -24,21 +28,34 @@ MANY_PIXELS = 1 << 15  # of the object grid, from which on several threads pay
 class Problem:
     """All that a solver is given. Everything is on ``forward.device`` and on the sampling plan's grids.
 
-    ``amplitudes`` [led, y, x] real: square roots of the measured intensities, scaled so that the mean bright-field
-    intensity is 1. The LEDs are those of ``forward.na``: the data set's, or, where its images show that
-    the board stands elsewhere, moved by ``led_shift_na`` (x, y) and without those that do not agree even then.
+    ``amplitudes`` [image, y, x] real: square roots of the measured intensities, scaled so that the mean bright-field
+    intensity is 1. They are those of the images that ``calibration`` uses, and ``forward`` has no others.
     ``z_um``: the planes to reconstruct, ascending, at least one. ``z_range`` = (first, last): a solver with a
-    continuous z covers all of it. ``output_shape`` (y, x): the size at which the result is shown by default.
+    continuous z covers all of it. ``loss``: what is to be minimised, see :meth:`loss_and_gradient`.
     """
 
     dataset: Dataset
     forward: ForwardModel
     amplitudes: torch.Tensor
     z_um: tuple[float, ...]
-    output_shape: Shape
-    intensity_scale: float
+    calibration: Calibration
     seed: int = 0
-    led_shift_na: tuple[float, float] = (0.0, 0.0)
+    loss: Loss = losses.amplitude
+
+    @property
+    def loss_name(self) -> str:
+        """What the number that :meth:`loss_and_gradient` gives is called."""
+        return f"{getattr(self.loss, '__name__', 'other')} loss"
+
+    @property
+    def output_shape(self) -> Shape:
+        """(y, x): the size at which the result is shown by default."""
+        return self.forward.plan.output_shape
+
+    @property
+    def intensity_scale(self) -> float:
+        """The measured intensity that counts as 1."""
+        return self.forward.plan.scale
 
     @property
     def z_range(self) -> tuple[float, float]:
@@ -47,13 +64,31 @@ class Problem:
 
     @property
     def order(self) -> list[int]:
-        """LED indices by ascending |NA|."""
-        return cast(list[int], np.argsort(np.linalg.norm(self.forward.na, axis=1), kind="stable").tolist())
+        """Image indices by ascending |NA|."""
+        return cast(list[int], self.forward.calibration.order.tolist())
 
     @property
     def device(self) -> torch.device:
         """Where the tensors live."""
         return self.forward.device
+
+    def loss_and_gradient(
+        self,
+        spectra: torch.Tensor,
+        z_um: Planes,
+        images: Sequence[int] | None = None,
+        *,
+        weights: torch.Tensor | None = None,
+        kernel: torch.Tensor | None = None,
+    ) -> Misfit:
+        """:meth:`ForwardModel.loss_and_gradient` of this problem's loss and of its amplitudes of ``images``.
+
+        A solver that descends along it takes any loss, patterns, gains and background, without a line of its own.
+        """
+        measured = self.amplitudes if images is None else self.amplitudes[list(images)]
+        return self.forward.loss_and_gradient(
+            spectra, measured, z_um, images, loss=self.loss, weights=weights, kernel=kernel
+        )
 
     def first_guess(self) -> torch.Tensor:
         """Centred object spectrum [H, W] of the image of the LED nearest to the axis, as an amplitude without phase.
@@ -93,7 +128,9 @@ class Problem:
 
 
 class Wishes(Protocol):
-    """Who asks for grids: a solver."""
+    """Who asks for grids, and says what it can take: a solver."""
+
+    handles: ClassVar[frozenset[str]]
 
     def grid(self) -> Mapping[str, bool]:
         """What it asks of :func:`prepare`."""
@@ -129,60 +166,73 @@ def prepare(
     dataset: Dataset,
     solver: Wishes | None = None,
     *,
+    calibration: Calibration | None = None,
     z_um: Sequence[float] | float | None = None,
+    loss: str | Loss | None = None,
     device: str = "auto",
     dtype: str = "complex64",
     seed: int = 0,
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
-    trust_leds: bool = False,
 ) -> Problem:
     """Put a data set on a device and on its sampling plan's grids.
 
     Parameters
     ----------
+    calibration
+        The instrument as it is taken to be; default: the data set's nominal one.
     z_um
         Planes to reconstruct at, µm, ascending; default: ``dataset.planes_um``.
+    loss
+        What is to be minimised, by name or as a function (:mod:`fpmtools.losses`); default: the solver's own.
     device, dtype
         See :func:`choose_device`; "complex64" or "complex128".
     upsample, critical_grid
         See :meth:`SamplingPlan.choose`.
     subpixel
         Keep each LED's exact shift (True) or round it to the Fourier grid.
-    trust_leds
-        Take the LED positions as they are, and not as the images correct them (:attr:`Dataset.board`).
     solver
         Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
+
+    Raises
+    ------
+    OptionError
+        A name or a value that does not fit, or that the solver cannot take.
+    DataError
+        Measurements that cannot be used.
     """
-    if z_um is None:
-        z_um = dataset.planes_um
-    planes = tuple(float(z) for z in np.atleast_1d(np.asarray(z_um, dtype=np.float64)))
-    if not planes or not all(map(math.isfinite, planes)) or any(a >= b for a, b in itertools.pairwise(planes)):
-        raise OptionError("z must be one or more finite values in ascending order")
+    calibration = dataset.calibration if calibration is None else calibration
+    planes = _planes(dataset.planes_um if z_um is None else z_um)
     if dtype not in DTYPES:
         raise OptionError(f"unknown dtype {dtype!r}: use complex64 or complex128")
     where = choose_device(device)
     dataset.validate()
+    if not calibration.used.any():
+        raise DataError(f"{dataset.name}: the calibration leaves no image to use")
+    if solver is not None:
+        _check_can(solver, "losses", loss is not None, "minimises its own loss and no other")
+        _check_can(solver, "patterns", calibration.patterns is not None, "takes images lit by one LED each")
     wish = {"critical_grid": True, "subpixel": True, **(solver.grid() if solver else {})}
     critical_grid = wish["critical_grid"] if critical_grid is None else critical_grid
     subpixel = wish["subpixel"] if subpixel is None else subpixel
-    used, board, shift = dataset, dataset.board, (0.0, 0.0)
-    if (board.shift.any() or board.left_out.any()) and not trust_leds:
-        shift = (float(board.shift[0]), float(board.shift[1]))
-        used = replace(dataset, na=dataset.na + board.shift).select(np.flatnonzero(~board.left_out))
-    plan = SamplingPlan.choose(used, upsample=upsample, critical=critical_grid)
-    scale = intensity_scale(used)
+    plan = SamplingPlan.choose(dataset, calibration, upsample=upsample, critical=critical_grid)
     forward = ForwardModel(
-        used.optics,
-        used.na,
-        plan.image_shape,
-        plan.object_shape,
-        pixel_um=plan.pixel_um,
-        pupil=used.pupil,
-        subpixel=subpixel,
-        device=where,
-        dtype=DTYPES[dtype],
+        dataset.optics, calibration.selected(), plan, subpixel=subpixel, device=where, dtype=DTYPES[dtype]
     )
-    amplitudes = plan.amplitudes(used, scale, forward.real_dtype).to(where)
-    return Problem(dataset, forward, amplitudes, planes, plan.output_shape, scale, seed, shift)
+    used = dataset.select(np.flatnonzero(calibration.used))
+    amplitudes = plan.amplitudes(used, forward.real_dtype).to(where)
+    function = losses.find(losses.DEFAULT if loss is None else loss)[1]
+    return Problem(dataset, forward, amplitudes, planes, calibration, seed, function)
+
+
+def _planes(z_um: Sequence[float] | float) -> tuple[float, ...]:
+    planes = tuple(float(z) for z in np.atleast_1d(np.asarray(z_um, dtype=np.float64)))
+    if not planes or not all(map(math.isfinite, planes)) or any(a >= b for a, b in itertools.pairwise(planes)):
+        raise OptionError("z must be one or more finite values in ascending order")
+    return planes
+
+
+def _check_can(solver: Wishes, what: str, asked: bool, instead: str) -> None:
+    if asked and what not in solver.handles:
+        raise OptionError(f"{type(solver).__name__} {instead}; choose a solver that can do {what!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import fcntl
 import io
 import json
 import math
@@ -17,12 +18,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 LOOK_EVERY_S = 0.05
 PATIENCE = 2  # Ctrl-C this often is passed on; once more, and the program is killed
 GRACE_S = 20.0  # that a program has to leave after SIGTERM
-LISTING_S = 120.0  # that plugins may take to say what they offer
 READ_BYTES = 1 << 14  # between two looks; the program waits while no more is read
 PIPE_BYTES = 1 << 20  # at most, that are still in a pipe when its writer has ended
 LINE_LIMIT = 1 << 16  # characters; a line that is longer is handed on in pieces
@@ -50,13 +50,7 @@ class Ending:
     @property
     def killed_by(self) -> str:
         """The signal that ended it, in words; empty where it was none."""
-        if self.code >= 0:
-            return ""
-        try:
-            name = signal.Signals(-self.code).name
-        except ValueError:
-            name = str(-self.code)
-        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return killed_by(self.code)
 
     @property
     def last_words(self) -> str:
@@ -106,21 +100,50 @@ def watch(
     return Ending(process.returncode, by, said.last, caught.numbers[0] if caught.numbers else 0)
 
 
-def ask(words: Sequence[str]) -> tuple[list[dict[str, Any]], Ending]:
-    """What :mod:`fpmtools.comparison.inquiry` with these words tells of the plugins: its events, and how it ended.
+@contextmanager
+def private_stdout() -> Iterator[TextIO]:
+    """Stdout for the caller alone: what others print meanwhile, in any thread and below Python too, goes to stderr.
 
-    Raises :class:`KeyboardInterrupt` on Ctrl-C: nothing is lost yet.
+    For commands, around all that may run a plugin; a result that must not wait is written to what this yields.
+    Descriptor 1 is turned to stderr and back, so it is for one caller at a time. Where ``sys.stdout`` does not write
+    to descriptor 1, as in a notebook, nothing is turned.
     """
-    events: list[dict[str, Any]] = []
-    command = [sys.executable, "-m", "fpmtools.comparison.inquiry", *words]
-    ending = watch(command, lambda line: events.append(parse_event(line)), Patience(LISTING_S))
-    if ending.interrupted:
-        raise KeyboardInterrupt
-    return events, ending
+    try:
+        sys.stdout.flush()
+        turned = sys.stdout.fileno() == 1
+        kept = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 10) if turned else -1  # not 2, where that is free
+    except (AttributeError, OSError, ValueError):
+        turned = False
+    if not turned:
+        yield sys.stdout
+        return
+    try:
+        os.dup2(2, 1)
+    except OSError:  # stderr is closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    with open(kept, "w", encoding="utf-8", errors="surrogateescape", closefd=True) as private:
+        try:
+            yield private
+        finally:
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                sys.stdout.flush()  # what a plugin has printed
+            private.flush()
+            os.dup2(private.fileno(), 1)
+
+
+def killed_by(code: int) -> str:
+    """The signal that ended a program with that exit code, in words; empty where it was none."""
+    if code >= 0:
+        return ""
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = str(-code)
+    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
 def parse_event(line: str) -> dict[str, Any]:
-    """A line that is an event in JSON, or any other line as it is."""
+    """An event in a line of JSON, or any other line as it is."""
     try:
         event = json.loads(line) if line.startswith("{") else None
     except (ValueError, RecursionError):
@@ -133,6 +156,13 @@ def resident_bytes(pid: int) -> int:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
+
+
+def crowded_out_s(pid: int) -> float:
+    """Seconds in which a process could have run but others had the processors; 0 where the system does not tell."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
+        return int(file.read().split()[1]) / 1e9
+    return 0.0
 
 
 @contextmanager

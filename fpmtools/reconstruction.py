@@ -1,4 +1,4 @@
-"""What a solver returns: a complex field at any z in range, with a size in bytes, that can be saved and loaded."""
+"""What a solver returns: a complex field at any z in range, with a size in bytes, that can be saved."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools import storage
+from fpmtools.calibration import Calibration
 from fpmtools.errors import DataError, OptionError
 from fpmtools.optics import Shape, resample, to_field
+
+RESULT_FILE = "reconstruction.safetensors"  # in the folder of a run
+CALIBRATION = "calibration."  # before the names of its tensors
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Reconstruction(ABC):
     """
 
     kind: ClassVar[str]
+    calibration: Calibration | None = None  # the instrument as the solve has seen it
 
     def __init__(self, grid: Grid, metadata: Mapping[str, Any] | None = None) -> None:
         self.grid = grid
@@ -65,15 +70,17 @@ class Reconstruction(ABC):
     def field(self, z_um: float = 0.0, shape: Shape | None = None) -> NDArray[np.complex64]:
         """The complex field [y, x], complex64, at any ``z_um`` in range, at ``shape`` (default ``grid.shape``).
 
-        Other sizes are band-limited resamplings over the same field of view. Raises :class:`OptionError` when z is
-        out of range.
+        Other sizes are band-limited resamplings over the same field of view. The array is the caller's own. Raises
+        :class:`OptionError` when z is out of range.
         """
         low, high = self.grid.z_range
         slack = 1e-6 * max(1.0, abs(low), abs(high))
         if not low - slack <= z_um <= high + slack:
             raise OptionError(f"z = {z_um:g} µm is outside the reconstructed range {low:g} … {high:g} µm")
         native = self.native_field(min(max(float(z_um), low), high))
-        return resample(native, self.grid.shape if shape is None else shape).astype(np.complex64, copy=False)
+        field = resample(native, self.grid.shape if shape is None else shape)
+        # The caller may write into what it gets: never what is stored, nor a view of it.
+        return np.array(field, np.complex64, copy=True if field is native else None)
 
     @property
     def stored_bytes(self) -> int:
@@ -81,38 +88,14 @@ class Reconstruction(ABC):
         return sum(array.nbytes for array in self.dump()[0].values())
 
     def save(self, path: str | Path) -> Path:
-        """Write one safetensors file, atomically, with a SHA-256 of its tensors in the header."""
+        """Write one safetensors file, atomically, with a checksum; the calibration goes with it."""
         tensors, config = self.dump()
         grid = {"shape": self.grid.shape, "extent_um": self.grid.extent_um, "z_range": self.grid.z_range}
-        header = {"kind": self.kind, "grid": grid, "config": config, "metadata": self.metadata}
+        header: dict[str, Any] = {"kind": self.kind, "grid": grid, "config": config, "metadata": self.metadata}
+        if self.calibration is not None:
+            known, header["calibration"] = self.calibration.dump()
+            tensors = {**tensors, **{CALIBRATION + name: values for name, values in known.items()}}
         return storage.write_tensors(path, tensors, "reconstruction", header)
-
-    @staticmethod
-    def load(path: str | Path) -> Reconstruction:
-        """Read a file that :meth:`save` wrote, or the ``reconstruction.safetensors`` of a run's folder.
-
-        Raises :class:`DataError` when the file is damaged or its solver package is not installed.
-        """
-        # The one look upward: which installed solver announced this kind of result.
-        from fpmtools import registry
-
-        path = Path(path)
-        if path.is_dir():
-            path = path / RESULT_FILE
-        tensors, header = storage.read_tensors(path, "reconstruction")
-        try:
-            kind, grid = header["kind"], header["grid"]
-            (h, w), (height_um, width_um), (low, high) = grid["shape"], grid["extent_um"], grid["z_range"]
-            where = Grid((int(h), int(w)), (float(height_um), float(width_um)), (float(low), float(high)))
-            cls = PlaneStack if kind == PlaneStack.kind else registry.reconstruction_class(kind)
-            result = cls.restore(where, tensors, header["config"])
-            result.metadata.update(header["metadata"])
-            return result
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: not a complete reconstruction ({error!r})") from error
-
-
-RESULT_FILE = "reconstruction.safetensors"
 
 
 class PlaneStack(Reconstruction):

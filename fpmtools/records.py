@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from fpmtools.errors import SolverError, unknown
+from fpmtools.errors import SolverError, printable, unknown
 
 API_VERSION = 1
-CAPABILITIES = frozenset({"2d", "z-stack", "continuous-z", "resume", "cuda"})
+LAST = 1000  # the rank of a number that says nothing about its place
+NAME_LIMIT, LINE_LIMIT = 60, 300  # characters
+CAPABILITIES: Mapping[str, str] = {
+    "2d": "one plane",
+    "z-stack": "several planes",
+    "continuous-z": "any z between them",
+    "resume": "has dump and restore",
+    "cuda": "tested on a GPU",
+    "losses": "minimises whatever loss it is given",
+    "patterns": "images lit by several LEDs at once",
+    "calibrates": "improves the calibration itself",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +33,7 @@ class SolverRecord:
     Parameters
     ----------
     name
-        Lower-case letters, digits and hyphens, a letter first: what users type after ``--solver``.
+        Lower-case letters, digits and hyphens, a letter first: what users type to choose it.
     summary
         One line for the list of solvers.
     solver
@@ -28,8 +42,8 @@ class SolverRecord:
         ``kind`` → ``"module:Class"`` of each :class:`fpmtools.Reconstruction` of its own that the solver returns.
         Solvers that return a ``PlaneStack`` leave it empty.
     capabilities
-        Any of ``2d`` (one plane), ``z-stack`` (several planes), ``continuous-z`` (any z between them), ``resume``
-        (has dump and restore), ``cuda`` (tested on a GPU).
+        Any words of ``CAPABILITIES``: ``2d``, ``z-stack``, ``continuous-z``, ``resume``, ``cuda``, ``losses``,
+        ``patterns``, ``calibrates``.
     references
         Papers, with DOI.
     api_version
@@ -52,19 +66,17 @@ class SolverRecord:
     def __post_init__(self) -> None:
         _need(_is_name(self.name), "name", self.name, "lower-case letters, digits and hyphens, a letter first")
         _check_version("solver", self.name, self.api_version)
-        _need(_is_one_line(self.summary), "summary", self.summary, "one line of text")
+        _need(_is_one_line(self.summary), "summary", self.summary, f"one line of at most {LINE_LIMIT} characters")
         _need(_is_class_path(self.solver), "solver", self.solver, "'module:Class'")
         kinds = self.reconstructions
         _need(isinstance(kinds, Mapping), "reconstructions", kinds, "a mapping of kind to 'module:Class'")
         for kind, path in kinds.items():
             _need(_is_name(kind) and _is_class_path(path), "reconstructions", {kind: path}, "{'kind': 'module:Class'}")
         for name in ("capabilities", "references"):
-            words = getattr(self, name)
-            is_words = isinstance(words, Iterable) and not isinstance(words, str)
-            _need(is_words and all(isinstance(word, str) for word in words), name, words, "a collection of str")
+            _need_lines(name, getattr(self, name), "SolverRecord")
         object.__setattr__(self, "capabilities", frozenset(self.capabilities))
         object.__setattr__(self, "references", tuple(self.references))
-        for word in sorted(self.capabilities - CAPABILITIES):
+        for word in sorted(self.capabilities - CAPABILITIES.keys()):
             raise unknown(f"capability of solver {self.name!r}:", word, CAPABILITIES)
 
 
@@ -85,6 +97,12 @@ class MetricRecord:
         Such as ``dB``, ``rad``, ``µm``, ``bytes``; empty for a pure number.
     better
         ``"higher"`` or ``"lower"``; empty where neither is.
+    label
+        What people call it, in the head of a table's column; default: the name with spaces.
+    rank
+        Its place among the numbers of a table, smaller is further left; those from 100 on are shown on request only.
+    spread
+        Whether a table has its lowest and highest value over the repeats as well.
     needs_truth
         Whether it needs a data set whose truth is known.
     cost
@@ -105,26 +123,47 @@ class MetricRecord:
     measure: str
     unit: str = ""
     better: str = ""
+    label: str = ""
+    rank: int = LAST
+    spread: bool = False
     needs_truth: bool = False
     cost: str = "cheap"
     references: tuple[str, ...] = ()
     api_version: int = API_VERSION
 
     def __post_init__(self) -> None:
-        named = isinstance(self.name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", self.name)
+        named = _is_short(self.name) and re.fullmatch(r"[a-z][a-z0-9_]*", self.name)
         kind = "MetricRecord"
         _need(named, "name", self.name, "lower-case letters, digits and underscores, a letter first", kind)
         _check_version("metric", self.name, self.api_version, kind)
-        _need(_is_one_line(self.summary), "summary", self.summary, "one line of text", kind)
+        _need(_is_one_line(self.summary), "summary", self.summary, f"one line of at most {LINE_LIMIT} characters", kind)
         _need(_is_class_path(self.measure), "measure", self.measure, "'module:function'", kind)
-        _need(isinstance(self.unit, str), "unit", self.unit, "a str", kind)
+        _need(self.unit == "" or _is_one_line(self.unit), "unit", self.unit, "a str", kind)
         _need(self.better in ("higher", "lower", ""), "better", self.better, "'higher', 'lower' or ''", kind)
-        _need(isinstance(self.needs_truth, bool), "needs_truth", self.needs_truth, "True or False", kind)
+        _need(self.label == "" or _is_one_line(self.label), "label", self.label, "one line of text", kind)
+        ranked = isinstance(self.rank, int) and not isinstance(self.rank, bool)
+        _need(ranked, "rank", self.rank, "a whole number", kind)
+        for name in ("spread", "needs_truth"):
+            _need(isinstance(getattr(self, name), bool), name, getattr(self, name), "True or False", kind)
         _need(self.cost in ("cheap", "solves"), "cost", self.cost, "'cheap' or 'solves'", kind)
-        words = self.references
-        is_words = isinstance(words, Iterable) and not isinstance(words, str)
-        _need(is_words and all(isinstance(w, str) for w in words), "references", words, "a collection of str", kind)
+        _need_lines("references", self.references, kind)
         object.__setattr__(self, "references", tuple(self.references))
+
+
+Record = TypeVar("Record", SolverRecord, MetricRecord)
+
+
+def to_data(record: SolverRecord | MetricRecord, kind: type[SolverRecord | MetricRecord]) -> dict[str, Any]:
+    """The fields of a ``kind`` as JSON has them, whatever subclass the record is of; raises what that raises."""
+    values = {f.name: _plain(getattr(record, f.name)) for f in dataclasses.fields(kind)}
+    data: dict[str, Any] = json.loads(json.dumps(values))
+    return data
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return sorted(value) if isinstance(value, frozenset) else value
 
 
 def _check_version(what: str, name: str, version: int, kind: str = "SolverRecord") -> None:
@@ -138,15 +177,28 @@ def _check_version(what: str, name: str, version: int, kind: str = "SolverRecord
 
 def _need(valid: object, name: str, value: object, form: str, kind: str = "SolverRecord") -> None:
     if not valid:
-        raise SolverError(f"{kind}: {name} {value!r} must be {form}")
+        shown = f"'{printable(value, 80)}'" if isinstance(value, str) else printable(value, 80)
+        raise SolverError(f"{kind}: {name} {shown} must be {form}")
+
+
+def _need_lines(name: str, lines: object, kind: str) -> None:
+    several = isinstance(lines, Iterable) and not isinstance(lines, str) and all(map(_is_one_line, lines))
+    _need(several, name, lines, "a collection of str", kind)
 
 
 def _is_one_line(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and "\n" not in value
+    """Text that a terminal shows as it is."""
+    if not isinstance(value, str) or not value.strip() or len(value) > LINE_LIMIT:
+        return False
+    return all(c.isprintable() or c == "\N{NO-BREAK SPACE}" for c in value)
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9-]*", value) is not None
+    return _is_short(value) and re.fullmatch(r"[a-z][a-z0-9-]*", str(value)) is not None
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= NAME_LIMIT
 
 
 def _is_class_path(value: object) -> bool:

@@ -105,7 +105,7 @@ def simulate(
     Returns
     -------
     Dataset
-        ``intensities`` float32 [led, y, x], 1 where the sample is clear and the light direct; ``na`` the direction
+        ``images`` float32 [led, y, x], 1 where the sample is clear and the light direct; ``na`` the direction
         sines, nominal ones if misaligned; ``truth`` the sample; ``provenance`` all arguments.
 
         For ``layers`` and ``thick``, a pixel's ``truth.depth_um`` is that of the slice whose cell is nearest, and
@@ -165,10 +165,10 @@ def simulate(
     }
     if misaligned_na or aberrations:
         provenance["actual"] = {"na": lit.tolist(), "aberrations_rad": aberrations}
-    return Dataset(
-        intensities=intensities.astype(np.float32),
-        na=na,
-        optics=system,
+    return Dataset.from_arrays(
+        intensities.astype(np.float32),
+        na,
+        system,
         name=f"sim:{sample}",
         defocus_um=defocus_um if np.ptp(scene.depth_um) == 0 else None,
         truth=Truth(scene.transmission[tile].copy(), scene.depth_um[tile].astype(np.float32)),

@@ -18,10 +18,11 @@ State = TypeVar("State")
 
 @dataclass(frozen=True)
 class Progress:
-    """What one step reports. ``loss`` and ``error`` may stay tensors on the device: the engine reads them seldom.
+    """What one step reports. ``loss`` and ``error`` may stay tensors on the device: they are read only when shown.
 
-    ``at_most``: ``total`` is only an upper bound. ``error`` is the mean squared amplitude error of the images of this
-    step, from which a PSNR follows; None where that is not known. ``what`` names the number in ``loss``.
+    ``total``: steps in all, or with ``at_most`` a bound that the solver hopes not to reach. ``what`` says what number
+    ``loss`` is. ``error``: mean squared amplitude error of the images that the step has seen, without weights, from
+    which a PSNR follows; None where there is none.
     """
 
     step: int
@@ -43,6 +44,7 @@ class Solver(ABC, Generic[State]):
 
     Options: ClassVar[type[Any]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    handles: ClassVar[frozenset[str]] = frozenset()  # of "losses" and "patterns": what else than the usual it can take
 
     def __init__(self, options: Any = None) -> None:
         self.options = self.Options() if options is None else options

@@ -1,4 +1,8 @@
-"""Files that survive: written to a temporary name, synced, renamed; with checksums; nothing runs on opening."""
+"""Files that survive: written to a temporary name, synced, renamed; every byte checked; nothing runs on opening.
+
+Arrays are kept in the layout of safetensors: eight bytes with the length of a JSON header, the header, the data. The
+header begins with a SHA-256 over the whole file, in which those 64 digits themselves count as zeros.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import json
 import math
 import mmap
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,13 +23,23 @@ from numpy.typing import DTypeLike, NDArray
 
 from fpmtools.errors import DataError, OutputError
 
-FORMAT_VERSION = 1
+try:
+    import fcntl
+except ImportError:  # not on Windows, where an open file cannot be removed anyway
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT_VERSION = 2
 SCRATCH_BYTES = 1 << 27  # what a scratch array may take up in memory
 PART_BYTES = 1 << 24
-SAFETENSORS_NAMES = {
-    "b1": "BOOL", "u1": "U8", "i1": "I8", "u2": "U16", "i2": "I16", "f2": "F16", "u4": "U32", "i4": "I32", "f4": "F32",
-    "u8": "U64", "i8": "I64", "f8": "F64", "c8": "C64",
+HEADER_LIMIT = 100 << 20  # bytes, as in the safetensors library
+DTYPES = {
+    "BOOL": "|b1", "U8": "|u1", "I8": "|i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "U32": "<u4", "I32": "<i4",
+    "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8", "C64": "<c8",
 }  # fmt: skip
+_DTYPE_NAMES = {dtype[1:]: name for name, dtype in DTYPES.items()}
+_DIGEST_AT = b'{"__metadata__": {"sha256": "'  # what every header begins with; 64 hexadecimal digits follow
+_NO_DIGEST = b"0" * 64
+_LEFT_OVER = re.compile(r"\..+\.[a-z0-9_]{8}\.part", re.DOTALL)
 
 
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
@@ -34,25 +49,70 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
     then untouched.
     """
     path = Path(path)
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        with _temporary(path) as (handle, temporary):
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
     return path
+
+
+def sweep(folder: str | Path) -> list[Path]:
+    """Remove what killed processes left in ``folder`` of files that they were writing; returns what was removed.
+
+    A file that a living process is writing, in whatever folder, stays: it is locked. Subfolders are not looked into.
+    """
+    removed = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for path in sorted(Path(folder).iterdir()):
+            if _LEFT_OVER.fullmatch(path.name) and not path.is_symlink() and path.is_file():
+                with contextlib.suppress(OSError), path.open("rb") as file:
+                    if fcntl:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                    removed.append(path)
+    return removed
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[tuple[int, str]]:
+    """A new file beside ``path``, open and locked for as long as this lasts, and then gone unless it was renamed."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
+        with contextlib.ExitStack() as locked:
+            if fcntl:
+                lock = os.dup(handle)  # of the same open file: it outlives the one that is written to
+                locked.callback(os.close, lock)
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.path.lexists(name):  # swept before it was locked
+                os.close(handle)
+                continue
+            try:
+                yield handle, name
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name)
+            return
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a rename in ``folder`` outlast a power cut, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
@@ -62,14 +122,17 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 
 def write_json(path: str | Path, value: Any) -> Path:
     """Atomically write ``value`` as indented JSON (no NaN or infinity: they become null)."""
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n"
-    return write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a path's odd bytes become JSON's own escapes
+    return write_bytes(path, to_json(value, indent=2) + b"\n")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process has begun to write in ``folder``; only for who holds the folder's lock."""
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
+def to_json(value: Any, indent: int | None = None) -> bytes:
+    """``value`` as strict JSON in UTF-8.
+
+    Bytes of a path that are not UTF-8 become escapes of lone surrogates, from which :func:`json.loads` makes the same
+    path again.
+    """
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace")
 
 
 def finite(value: Any) -> Any:
@@ -88,29 +151,32 @@ def finite(value: Any) -> Any:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, NDArray[Any]], kind: str, header: Mapping[str, Any]) -> Path:
-    """Write real arrays and a JSON header as one safetensors file; ``kind`` says what the file is."""
-    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    """Write arrays and a JSON header as one safetensors file; ``kind`` says what the file is."""
+    arrays = {name: np.asarray(array, array.dtype.newbyteorder("="), order="C") for name, array in tensors.items()}
     double = sorted(name for name, array in arrays.items() if array.dtype == np.complex128)  # unknown to safetensors
-    arrays |= {name: arrays[name].view(np.float64) for name in double}
-    info = {"format": FORMAT_VERSION, "what": kind, "sha256": _digest(arrays), "header": finite(header)}
-    if double:
-        info["complex128"] = double
-    # Written here and not by the library, which would hold two more copies of every array.
-    table: dict[str, Any] = {"__metadata__": {"fpmtools": json.dumps(info)}}
+    arrays |= {name: arrays[name][..., None].view(np.float64) for name in double}
+    info = {"format": FORMAT_VERSION, "what": kind, "complex128": double, "header": finite(header)}
+    # Written here and not by the library, which would hold two more copies of every array and knows no checksum.
+    table: dict[str, Any] = {"__metadata__": {"sha256": _NO_DIGEST.decode(), "fpmtools": json.dumps(info)}}
     offset = 0
     for name in sorted(arrays, key=lambda name: (-arrays[name].itemsize, name)):
         end = offset + arrays[name].nbytes
-        dtype, shape = arrays[name].dtype, list(arrays[name].shape)
-        table[name] = {"dtype": SAFETENSORS_NAMES[dtype.str[1:]], "shape": shape, "data_offsets": [offset, end]}
+        dtype, shape = _DTYPE_NAMES[arrays[name].dtype.str[1:]], list(arrays[name].shape)
+        table[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}
         offset = end
     head = json.dumps(table).encode()
     head += b" " * (-len(head) % 8)
+    head = len(head).to_bytes(8, "little") + head
 
     def write(file: IO[bytes]) -> None:
-        file.write(len(head).to_bytes(8, "little") + head)
+        sha = hashlib.sha256(head)
+        file.write(head)
         for name in list(table)[1:]:
             for part in _parts(arrays[name]):
+                sha.update(part)
                 file.write(part)
+        file.seek(8 + len(_DIGEST_AT))
+        file.write(sha.hexdigest().encode())
 
     return write_atomic(path, write)
 
@@ -118,36 +184,66 @@ def write_tensors(path: str | Path, tensors: Mapping[str, NDArray[Any]], kind: s
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read what :func:`write_tensors` wrote: arrays and header.
 
-    Raises :class:`DataError` when the file is missing, of another kind, truncated, or its checksum does not match.
+    Raises :class:`DataError` when the file is missing, of another kind, truncated or too long, or when any of its
+    bytes is not the one that was written.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
     try:
-        with safe_open(path, framework="numpy") as file:
-            info = json.loads((file.metadata() or {}).get("fpmtools", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable fpmtools file ({error})") from error
-    if not isinstance(info, dict) or info.get("what") != kind:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        with path.open("rb") as file:
+            return _read(file, kind, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        raise DataError(f"{path}: not a readable fpmtools file ({' '.join(str(error).split())[:200]})") from error
+
+
+def _read(file: IO[bytes], kind: str, path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if not len(_DIGEST_AT) < length <= min(HEADER_LIMIT, size - 8):
+        raise ValueError("its header is damaged or cut off")
+    head = file.read(length)
+    table = json.loads(head)
+    info = json.loads(table.pop("__metadata__")["fpmtools"])
+    if info["what"] != kind:
         raise DataError(f"{path}: not an fpmtools {kind} file")
-    if info.get("format") != FORMAT_VERSION:
-        raise DataError(f"{path}: written in format {info.get('format')}; this fpmtools reads format {FORMAT_VERSION}")
-    if info.get("sha256") != _digest(tensors):
-        raise DataError(f"{path}: damaged: the checksum of its tensors does not match")
-    tensors |= {name: tensors[name].view(np.complex128) for name in info.get("complex128", ())}
-    return tensors, info["header"]
-
-
-def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
-    sha = hashlib.sha256()
-    for name in sorted(arrays):
-        sha.update(f"{name}:{arrays[name].dtype.str}:{arrays[name].shape}".encode())
-        for part in _parts(np.asarray(arrays[name], order="C")):
+    if info["format"] != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: written in format {info['format']}, and this fpmtools reads format {FORMAT_VERSION}: make it "
+            "again, or use the version that wrote it"
+        )
+    arrays = _room_for(table, size - 8 - length)
+    at = len(_DIGEST_AT)
+    sha = hashlib.sha256(length.to_bytes(8, "little") + head[:at] + _NO_DIGEST + head[at + len(_NO_DIGEST) :])
+    for array in arrays.values():
+        flat = memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        for begin in range(0, len(flat), PART_BYTES):
+            part = flat[begin : begin + PART_BYTES]
+            if file.readinto(part) != len(part):  # type: ignore[attr-defined]
+                raise ValueError("it is cut off")
             sha.update(part)
-    return sha.hexdigest()
+    if head[at : at + len(_NO_DIGEST)] != sha.hexdigest().encode():
+        raise DataError(f"{path}: damaged: its checksum does not match")
+    arrays |= {name: arrays[name].view(np.complex128)[..., 0] for name in info["complex128"]}
+    return arrays, info["header"]
+
+
+def _room_for(table: Mapping[str, Any], size: int) -> dict[str, NDArray[Any]]:
+    """Empty arrays for the ``size`` bytes of data that a header lists, one after the other."""
+    arrays: dict[str, NDArray[Any]] = {}
+    offset = 0
+    for name, entry in table.items():
+        dtype, shape = np.dtype(DTYPES[entry["dtype"]]), entry["shape"]
+        end = offset + math.prod(shape) * dtype.itemsize
+        if entry["data_offsets"] != [offset, end] or min([end, *shape]) < 0 or end > size:
+            raise ValueError(f"{name} does not lie where its header says, or the file is cut off")
+        arrays[name] = np.empty(shape, dtype)
+        offset = end
+    if offset != size:
+        raise ValueError(f"it holds {size} bytes of data, and its header lists {offset}")
+    return arrays
 
 
 def _parts(array: NDArray[Any]) -> Iterator[memoryview]:
@@ -156,6 +252,10 @@ def _parts(array: NDArray[Any]) -> Iterator[memoryview]:
     for begin in range(0, flat.size, PART_BYTES):
         yield memoryview(flat[begin : begin + PART_BYTES])  # type: ignore[arg-type]
         release(array)
+
+
+class _Spilled(mmap.mmap):
+    """The memory of a scratch array: shared with its file, so that nothing is lost when it is taken away."""
 
 
 def scratch(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -168,7 +268,7 @@ def scratch(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     if size > SCRATCH_BYTES and hasattr(os, "posix_fallocate"):
         with contextlib.suppress(OSError), tempfile.TemporaryFile(prefix="fpmtools-") as file:
             os.posix_fallocate(file.fileno(), 0, size)
-            return np.memmap(file, dtype, "r+", shape=shape)
+            return np.ndarray(shape, dtype, _Spilled(file.fileno(), size))
     return np.zeros(shape, dtype)
 
 
@@ -180,9 +280,22 @@ def slices(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def release(array: NDArray[Any]) -> None:
-    """Take an array of :func:`scratch`, or a view of it, out of memory until it is next used; others stay."""
+    """Take an array of :func:`scratch`, or a view of it, out of memory until it is next used; others stay.
+
+    Another's memory map must stay: what was written into a private one would be lost.
+    """
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
-    if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
-        base.madvise(mmap.MADV_DONTNEED)  # of a shared mapping: the file keeps what was written
+    if isinstance(base, _Spilled) and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def kind_of(path: str | Path) -> str:
+    """What a file of :func:`write_tensors` says that it is; empty where it says nothing, or is another's."""
+    broken = (OSError, ValueError, LookupError, TypeError, RecursionError)
+    with contextlib.suppress(*broken), Path(path).open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(length, 1 << 24)))
+        return str(json.loads(header["__metadata__"]["fpmtools"])["what"])
+    return ""

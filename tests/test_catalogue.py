@@ -159,7 +159,7 @@ def test_twins_have_the_published_geometry(
 ) -> None:
     assert catalogue._twins()[name][1]["image_shape"] == shape
     data = catalogue.make(f"{name}@24x30")
-    assert data.n_leds == leds
+    assert data.n_images == leds
     assert data.optics.synthetic_na(data.na) == pytest.approx(synthetic, abs=0.003)
     found = truth_of(data).depth_um
     assert depth[0] <= found.min()

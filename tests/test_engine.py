@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ def test_a_run_to_the_end(data):
     assert (last["step"], last["total"], last["at_most"], last["remaining_s"]) == (7, 7, False, 0)
     assert (last["what"], last["loss"], last["psnr"]) == ("loss", pytest.approx(1 / 7), None)
     assert outcome.history[-1][0] == 7
-    assert outcome.reconstruction.metadata["intensity_scale"] == pytest.approx(intensity_scale(data))
+    assert outcome.reconstruction.metadata["intensity_scale"] == pytest.approx(intensity_scale(data, data.calibration))
 
 
 def test_a_budget_stops_it(data):
@@ -357,7 +357,7 @@ def test_a_missing_gpu_is_said(data):
 
 
 def test_an_led_off_the_grid_is_refused(data):
-    far = replace(data, na=data.na * 3)
+    far = data.with_calibration(na=data.na * 3)
     with pytest.raises(DataError, match=r"LED \d+ at NA .* outside the reconstruction grid"):
         prepare(far, upsample=1, critical_grid=False)
 
@@ -417,8 +417,8 @@ def test_the_plan_resamples_intensities_inside_their_band():
     data = simulate("thin", image_shape=(95, 132), upsample=1, optics={"camera_pixel_um": 1.7})
     plan = SamplingPlan.choose(data)
     assert all(small < full for small, full in zip(plan.image_shape, data.image_shape, strict=True))
-    scale = intensity_scale(data)
-    small = plan.amplitudes(data, scale, torch.float64).numpy()
+    scale = intensity_scale(data, data.calibration)
+    small = plan.amplitudes(data, torch.float64).numpy()
     # Parseval: the mean intensity is what it was.
     assert np.allclose((small**2).mean((1, 2)), data.intensities.mean((1, 2)) / scale, rtol=1e-5)
     bright = data.bright_field

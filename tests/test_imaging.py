@@ -7,9 +7,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from fpmtools.calibration import Calibration
 from fpmtools.forward import ForwardModel
 from fpmtools.imaging import image_intensities, multislice_intensities, vignetting_gain, zernike_phase
 from fpmtools.optics import Optics
+from fpmtools.pupil import Pupil
+from fpmtools.sampling import SamplingPlan
 from fpmtools.simulation import OPTICS
 
 IMMERSED = Optics(wavelength_um=0.6, na=0.3, magnification=8, camera_pixel_um=5.0, medium_index=1.33)
@@ -93,7 +96,9 @@ def test_an_aberrated_image_is_the_forward_models_with_that_pupil() -> None:
     phase = zernike_phase(OPTICS, sizes)
     fy, fx = ((np.arange(n) - n // 2) / (n * OPTICS.pixel_um) for n in shape)
     pupil = np.exp(1j * phase(np.broadcast_to(fy[:, None], shape), np.broadcast_to(fx, shape)))
-    model = ForwardModel(OPTICS, sines, shape, (48, 62), pupil=pupil, dtype=torch.complex128)
+    extent = (shape[0] * OPTICS.pixel_um, shape[1] * OPTICS.pixel_um)
+    known = Calibration.nominal(sines, pupil=Pupil.from_map(pupil, OPTICS, extent))
+    model = ForwardModel(OPTICS, known, SamplingPlan.full(OPTICS, shape, (48, 62)), dtype=torch.complex128)
     predicted = model.amplitude(torch.from_numpy(sample), 2.0)[0].numpy() ** 2
     images = image_intensities(sample, OPTICS, sines, shape, defocus_um=2.0, aberration=phase)
     np.testing.assert_allclose(images, predicted, rtol=1e-7, atol=1e-9)

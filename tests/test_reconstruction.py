@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fpmtools import storage
+from fpmtools import registry, storage
 from fpmtools.errors import DataError, OptionError, OutputError
 from fpmtools.optics import to_spectrum
-from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
+from fpmtools.reconstruction import Grid, PlaneStack
+from fpmtools.results import open_result
 
 Z = (-3.0, 0.0, 4.0)
 
@@ -40,6 +41,14 @@ def test_field_has_the_default_or_the_asked_for_size(stack):
     assert stack.grid.pixel_um == (0.25, 0.25)
 
 
+def test_writing_into_a_field_leaves_the_result_alone(stack):
+    """On a plane, at its own size, nothing is interpolated: the plane itself must not be handed out."""
+    before = stack.planes.copy()
+    field = stack.field(0.0, (12, 17))
+    field[:] = 0
+    np.testing.assert_array_equal(stack.planes, before)
+
+
 @pytest.mark.parametrize("z", [-3.1, 4.01, 100])
 def test_z_out_of_range_is_refused(stack, z):
     with pytest.raises(OptionError, match=r"outside the reconstructed range -3 … 4"):
@@ -50,7 +59,7 @@ def test_saved_and_loaded_is_the_same(stack, tmp_path):
     stack.metadata["intensity_scale"] = 2.5
     path = stack.save(tmp_path / "reconstruction.safetensors")
     for source in (path, tmp_path, str(path)):
-        again = Reconstruction.load(source)
+        again = open_result(source)
         assert isinstance(again, PlaneStack)
         assert np.array_equal(again.field(1.7), stack.field(1.7))
         assert again.metadata == stack.metadata
@@ -59,27 +68,37 @@ def test_saved_and_loaded_is_the_same(stack, tmp_path):
     assert 0 < path.stat().st_size - stack.stored_bytes < 2000
 
 
+def test_planes_are_opened_without_any_plugin(stack, tmp_path, monkeypatch):
+    path = stack.save(tmp_path / "a.safetensors")
+
+    def asked(kind):
+        raise AssertionError(f"the plugins were asked for {kind}")
+
+    monkeypatch.setattr(registry, "reconstruction_class", asked)
+    assert np.array_equal(open_result(path).planes, stack.planes)
+
+
 def test_damage_is_noticed(stack, tmp_path):
     path = stack.save(tmp_path / "result.safetensors")
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match="checksum"):
-        Reconstruction.load(path)
+        open_result(path)
     path.write_bytes(content[:200])
     with pytest.raises(DataError, match="not a readable"):
-        Reconstruction.load(path)
+        open_result(path)
     with pytest.raises(DataError, match="no such file"):
-        Reconstruction.load(tmp_path / "absent.safetensors")
+        open_result(tmp_path / "absent.safetensors")
 
 
 def test_other_files_are_refused(stack, tmp_path):
     other = storage.write_tensors(tmp_path / "other.safetensors", {"a": np.ones(3)}, "dataset", {})
     with pytest.raises(DataError, match="not an fpmtools reconstruction"):
-        Reconstruction.load(other)
+        open_result(other)
     odd = storage.write_tensors(tmp_path / "odd.safetensors", {"a": np.ones(3)}, "reconstruction", {"kind": "planes"})
     with pytest.raises(DataError, match="not a complete reconstruction"):
-        Reconstruction.load(odd)
+        open_result(odd)
 
 
 def test_shapes_must_agree():

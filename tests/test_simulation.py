@@ -17,6 +17,7 @@ from fpmtools.forward import ForwardModel
 from fpmtools.imaging import column_depths_um, image_intensities
 from fpmtools.optics import Optics
 from fpmtools.phantom import blood_smear
+from fpmtools.sampling import SamplingPlan
 from fpmtools.simulation import OPTICS, simulate
 
 LEDS = np.array([[0.0, 0.0], [0.11, -0.06], [-0.17, 0.13], [0.02, 0.29]])
@@ -117,7 +118,12 @@ def test_a_clear_sample_is_one_in_bright_and_zero_in_dark_field(tilt: float) -> 
 def test_thin_images_agree_with_the_forward_model() -> None:
     data = simulate("thin", image_shape=(30, 37), defocus_um=6.0, leds="grid")
     assert data.truth is not None
-    model = ForwardModel(data.optics, data.na, data.image_shape, data.truth.field.shape, dtype=torch.complex128)
+    model = ForwardModel(
+        data.optics,
+        data.calibration,
+        SamplingPlan.full(data.optics, data.image_shape, data.truth.field.shape),
+        dtype=torch.complex128,
+    )
     predicted = model.amplitude(torch.from_numpy(data.truth.field.astype(np.complex128)), 6.0)[0].numpy()
     np.testing.assert_allclose(predicted**2, data.intensities, rtol=1e-5, atol=1e-7)
 

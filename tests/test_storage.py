@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import mmap
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -54,7 +58,7 @@ def test_stacks_on_disk_are_the_same_stacks(solver, monkeypatch, tmp_path):
     monkeypatch.setattr(storage, "SCRATCH_BYTES", 0)
     found = fpmtools.reconstruct(data, solver, **arguments)
     assert isinstance(base(found.planes), mmap.mmap)
-    loaded = fpmtools.Reconstruction.load(found.save(tmp_path / "found.safetensors"))
+    loaded = fpmtools.open_result(found.save(tmp_path / "found.safetensors"))
     for z in arguments["z_um"]:
         assert np.array_equal(expected.field(z), found.field(z))
         assert np.array_equal(expected.field(z), loaded.field(z))
@@ -82,3 +86,58 @@ def test_files_are_what_the_safetensors_library_reads(tmp_path):
     again, header = storage.read_tensors(storage.write_tensors(path, double, "test", {"note": "µm"}), "test")
     assert np.array_equal(again["spectra"], double["spectra"])
     assert header == {"note": "µm"}
+
+
+@pytest.mark.parametrize("open_map", [np.load, lambda path, mmap_mode: np.memmap(path, np.float32, mmap_mode)])
+def test_saving_a_copy_on_write_memory_map_keeps_its_changes(open_map, tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((64, 128), np.float32))
+    array = open_map(tmp_path / "a.npy", mmap_mode="c")
+    array[...] = 7
+    for _ in range(2):
+        path = storage.write_tensors(tmp_path / "a.safetensors", {"a": array}, "test", {})
+        assert (storage.read_tensors(path, "test")[0]["a"] == 7).all()
+    list(storage.slices(array))
+    assert (array == 7).all()
+
+
+@pytest.mark.parametrize("value", [np.complex128(1 + 2j), np.arange(6, dtype=">u2"), np.arange(4, dtype=">c16")])
+def test_every_number_comes_back_whatever_its_shape_and_byte_order(value, tmp_path):
+    path = storage.write_tensors(tmp_path / "a.safetensors", {"a": np.asarray(value)}, "test", {})
+    again = storage.read_tensors(path, "test")[0]["a"]
+    assert again.shape == np.shape(value)
+    assert np.array_equal(again, value)
+
+
+def test_a_path_that_is_not_utf8_is_written_as_strict_json(tmp_path):
+    name = os.fsdecode(b"m\xfcsli \xe2\x82\xac.mat")
+    path = storage.write_json(tmp_path / "a.json", {"source": name, name: float("inf")})
+    text = path.read_bytes().decode("utf-8")
+    assert json.loads(text) == {"source": name, name: None}
+    assert "\\udcfc" in text
+
+
+WRITER = """
+import sys, time
+from fpmtools import storage
+def write(file):
+    file.write(b"half")
+    print("writing", flush=True)
+    time.sleep(60)
+storage.write_atomic(sys.argv[1], write)
+"""
+
+
+def test_what_a_killed_writer_left_is_swept_and_a_living_one_is_not(tmp_path):
+    target = tmp_path / f"run{'n' * 200}.json"
+    others = [tmp_path / ".hidden.part", tmp_path / "download.abcdefgh.part", tmp_path / ".notes.abcdefgh.parts"]
+    for other in others:
+        other.write_text("another's")
+    command = [sys.executable, "-c", WRITER, str(target)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        assert storage.sweep(tmp_path) == []
+        writer.kill()
+    (left,) = set(tmp_path.iterdir()) - set(others)
+    assert storage.sweep(tmp_path) == [left]
+    assert set(tmp_path.iterdir()) == set(others)
+    assert storage.sweep(tmp_path / "absent") == []

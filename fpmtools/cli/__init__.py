@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ from collections.abc import Sequence
 import click
 
 import fpmtools
-from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, OutputError, SolverError, unknown
+from fpmtools.cli._output import echo
+from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, OutputError, SolverError, printable, unknown
 
 COMMANDS = ("run", "compare", "report", "render", "evaluate", "solvers", "data", "simulate", "doctor")
 
@@ -58,15 +58,14 @@ def cli(ctx: click.Context) -> None:
     fpmtools COMMAND --help      the options of a command
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        echo(ctx.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (``sys.argv`` by default) and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a path's odd bytes are no reason to fail
+    # PyTorch would read every package's entry points, of which one may be damaged, and import its back ends.
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     try:
         result = cli.main(words, prog_name="fpmtools", standalone_mode=False, obj=words)
         return result if isinstance(result, int) else 0
@@ -76,12 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _say(OptionError(error.format_message()))
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        echo("interrupted", err=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of stdout (head, less) has left; the interpreter's last flush must not complain about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # the reader of stdout (head, less) has left
     except Exception as error:
         if os.environ.get("FPMTOOLS_DEBUG"):
             raise
@@ -107,5 +104,5 @@ def _explain(error: Exception) -> FpmError:
 
 
 def _say(error: FpmError) -> int:
-    click.echo(f"error: {' '.join(str(error).split())}", err=True)
+    echo(f"error: {printable(' '.join(str(error).split()), 1000)}", err=True)
     return error.exit_code

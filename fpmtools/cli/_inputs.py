@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fpmtools.dataset import Dataset
 
 BUILT_IN = "sim:tilted"
+MOST_PLANES = 100_000
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -28,7 +29,7 @@ def planes(text: str) -> tuple[float, ...]:
     try:
         if ":" in text:
             low, high, count = (kind(part) for kind, part in zip((float, float, int), text.split(":"), strict=True))
-            if count < 2:
+            if not 2 <= count <= MOST_PLANES:
                 raise ValueError
             z_um = tuple(low + (high - low) * i / (count - 1) for i in range(int(count)))
         else:

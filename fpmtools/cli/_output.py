@@ -1,4 +1,7 @@
-"""What the commands print: JSON documents and tables on stdout, progress on stderr."""
+"""What the commands print: the one place through which text goes to the terminal, JSON documents and tables.
+
+Names come from files, folders, data and plugins. Whatever they hold, the terminal shows it and obeys none of it.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +9,114 @@ import contextlib
 import json
 import math
 import os
+import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import click
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from fpmtools.errors import OutputError
 
 if TYPE_CHECKING:
     from fpmtools.dataset import Dataset
 
+# Control characters but for tab and newline, line separators, marks that turn the direction of writing, and halves of
+# surrogate pairs, which is how Python spells the bytes of a name that is not UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_GAP = 2  # columns between those of a table
+_TEXT_LEAST = 16  # characters that a column of words is folded to
+_Kind = Literal["words", "label", "number"]  # of a column: the first is folded where it must be, the last flush right
+
+
+def echo(text: object = "", *, err: bool = False) -> None:
+    """One or more lines on stdout, or stderr; characters that would steer the terminal are spelled out."""
+    write(visible(str(text)) + "\n", err=err)
+
+
+def visible(text: str) -> str:
+    """``text`` with escapes, such as ``\\x1b``, for whatever a terminal would obey or could not show."""
+    return _UNPRINTABLE.sub(_escape, text)
+
+
+def write(text: str, *, err: bool = False) -> None:
+    """Text as it is. A lost stderr is given up for good, and nobody is told: there is nobody to tell."""
+    stream: TextIO | None = sys.stderr if err else sys.stdout
+    if stream is None:  # its descriptor was closed when the process began
+        return
+    try:
+        encoding = stream.encoding or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except (OSError, ValueError):
+        _give_up(stream)
+        if not err:
+            raise
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let whatever else goes to ``stream``, also what the interpreter flushes at its end, go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
 
 def print_json(document: Any) -> None:
     """One strict JSON document on stdout."""
-    from fpmtools.storage import finite
+    write(_json(document, sys.stdout, indent=2) + "\n")
 
-    click.echo(json.dumps(finite(document), indent=2, ensure_ascii=False))
+
+def print_event(event: Mapping[str, Any]) -> None:
+    """One JSON line on stderr."""
+    write(_json(event, sys.stderr) + "\n", err=True)
+
+
+def tell_step(step: str) -> None:
+    """One JSON line: what of a finished run is measured next."""
+    print_event({"event": "measuring", "step": step})
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Aligned columns on stdout; columns whose header is in ``right`` are flush right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, ["─" * width for width in widths], *rows]:
-        cells = [
-            cell.rjust(width) if name in right else cell.ljust(width)
-            for cell, width, name in zip(row, widths, header, strict=True)
-        ]
-        click.echo("  ".join(cells).rstrip())
+    """Aligned columns on stdout; those whose header is in ``right`` are numbers, flush right and never folded.
+
+    On a terminal that is too narrow for them, the records stand beside each other instead of below, or one after the
+    other.
+    """
+    lines = [[visible(cell) for cell in line] for line in (header, *rows)]
+    kinds: list[_Kind] = ["number" if name in right else "words" for name in header]
+    widths = _widths(lines)
+    least = [min(width, _TEXT_LEAST) if kind == "words" else width for width, kind in zip(widths, kinds, strict=True)]
+    room = terminal_width(sys.stdout) if is_terminal(sys.stdout) else _total(widths)
+    turned = [list(line) for line in zip(*lines, strict=True)]
+    if _total(least) <= room:
+        write(_table(lines, kinds, room))
+    elif _total(_widths(turned)) <= room:
+        write(_table(turned, ["number" if k else "label" for k in range(len(lines))], room))
+    else:
+        for row in lines[1:]:
+            pairs = [[name, cell] for name, cell in zip(lines[0], row, strict=True)]
+            write(_table(pairs, ["label", "words"], room) + "\n")
+
+
+def terminal_width(stream: TextIO) -> int:
+    """The columns of the terminal behind ``stream``; 80 where they are not known."""
+    with contextlib.suppress(OSError, ValueError):
+        if (columns := os.get_terminal_size(stream.fileno()).columns) > 0:
+            return columns
+    return shutil.get_terminal_size().columns
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody sees what goes there."""
+    with contextlib.suppress(ValueError):  # closed
+        return stream is not None and stream.isatty()
+    return False
+
+
+def styled(stream: TextIO | None) -> bool:
+    """Whether ``stream`` is a terminal that may be sent colours."""
+    return is_terminal(stream) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -44,97 +126,52 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def size(n_bytes: float | None) -> str:
-    """Bytes for people."""
-    if n_bytes is None:
-        return "–"
-    for unit in ("B", "kB", "MB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.3g} GB"
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-class Progress:
-    """A solver's progress on stderr: a bar on a terminal, a line every few seconds otherwise, or JSON lines."""
-
-    LINE_EVERY_S = 5.0
-
-    def __init__(self, label: str, *, style: str = "auto") -> None:
-        self.label = label
-        self.style = style
-        self.terminal = style == "auto" and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self.colour = self.terminal and "NO_COLOR" not in os.environ
-        self._next_line_s = 0.0
-        self._open = False
-
-    def show(self, event: Mapping[str, Any]) -> None:
-        """An event of a run, of whatever kind, as :func:`fpmtools.compare` describes them."""
-        if self.style == "json":
-            print_event(event)
-        elif self.style == "auto" and event["event"] == "progress":
-            self._progress(event)
-        elif self.terminal and event["event"] == "measuring":
-            self._rewrite(f"{self.label}  measuring: {event['step']}")
-        elif self.style == "auto" and event["event"] == "line":
-            self.finish()
-            tell(f"[{self.label}] {event['text']}\n")
-
-    def _progress(self, event: Mapping[str, Any]) -> None:
-        step, total, seconds = event["step"], event["total"], event["seconds"]
-        left = "" if event["remaining_s"] is None else _left(event["remaining_s"])
-        psnr = "" if event["psnr"] is None else f"  image PSNR {event['psnr']:.2f} dB"
-        most = "at most " if event["at_most"] else ""
-        text = f"{step}/{most}{total}  {event['what']} {_or_inf(event['loss']):.3e}{psnr}  {seconds:.1f} s{left}"
-        if self.terminal:
-            filled = round(24 * min(step / max(total, 1), 1.0))
-            bar = "█" * filled + "░" * (24 - filled)
-            bar = f"\033[36m{bar}\033[0m" if self.colour else bar
-            self._rewrite(f"{self.label}  {bar}  {text}")
-        elif step >= total or seconds >= self._next_line_s:
-            self._next_line_s = seconds + self.LINE_EVERY_S
-            tell(f"{self.label}  {text}\n")
-
-    def _rewrite(self, text: str) -> None:
-        tell(f"\r{text}\033[K")
-        self._open = True
-
-    def finish(self) -> None:
-        """Leave the bar's line."""
-        if self._open:
-            tell("\n")
-            self._open = False
-
-
-def print_event(event: Mapping[str, Any]) -> None:
-    """One JSON line on stderr."""
+def _json(value: Any, stream: TextIO | None, **how: Any) -> str:
     from fpmtools.storage import finite
 
-    tell(json.dumps(finite(event), ensure_ascii=False) + "\n")
+    wide = stream is None or (stream.encoding or "utf-8").lower().startswith("utf")
+    text = json.dumps(finite(value), ensure_ascii=not wide, **how)
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # they stand inside of strings only
 
 
-def warn(text: str) -> None:
-    """One line on stderr."""
-    tell(f"warning: {text}\n")
+def _table(lines: Sequence[Sequence[str]], kinds: Sequence[_Kind], room: int) -> str:
+    """Cells as a table of at most ``room`` columns with its first line as head."""
+    import io
+
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    colour = styled(sys.stdout)
+    style = "bold" if colour else ""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, _GAP - 1, 0, 0), pad_edge=False, header_style=style)
+    for name, kind in zip(lines[0], kinds, strict=True):
+        table.add_column(
+            Text(name), justify="right" if kind == "number" else "left", no_wrap=kind != "words", overflow="fold"
+        )
+    for line in lines[1:]:
+        table.add_row(*map(Text, line))
+    file = io.StringIO()
+    Console(file=file, width=room, force_terminal=colour, color_system="standard" if colour else None).print(table)
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
 
 
-def tell(text: str) -> None:
-    """Text on stderr; that nobody reads it any more is no reason to stop."""
-    try:
-        click.echo(text, err=True, nl=False)
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError):  # what comes later, and the last flush, must not fail again
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    from rich.cells import cell_len
+
+    return [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in zip(*lines, strict=True)]
 
 
-def _left(seconds: float) -> str:
-    if seconds < 60:
-        return f", {seconds:.0f} s left"
-    return f", {seconds / 60:.0f} min left" if seconds < 5400 else f", {seconds / 3600:.1f} h left"
-
-
-def _or_inf(value: float | None) -> float:
-    return math.inf if value is None else value  # what JSON cannot say
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * (len(widths) - 1)
 
 
 def claim_file(path: Path, force: bool) -> None:
@@ -152,7 +189,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     optics, shape = dataset.optics, dataset.image_shape
     return {
         "name": dataset.name,
-        "images": f"{dataset.n_leds} of {shape[0]} × {shape[1]}, {int(dataset.bright_field.sum())} bright field",
+        "images": f"{dataset.n_images} of {shape[0]} × {shape[1]}, {int(dataset.bright_field.sum())} bright field",
         "wavelength_um": optics.wavelength_um,
         "na": optics.na,
         "magnification": optics.magnification,
@@ -165,7 +202,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "overlap": aperture_overlap(dataset.na, optics.na),
         "z_um": list(dataset.planes_um),
         "truth": dataset.truth is not None,
-        "calibrated_pupil": dataset.pupil is not None,
+        "calibrated_pupil": not dataset.calibration.pupil.ideal,
         "sha256": dataset.digest,
         "warnings": dataset.check(),
     }
@@ -176,9 +213,9 @@ def print_description(about: Mapping[str, Any]) -> None:
     width = max(map(len, about))
     for label, value in about.items():
         if label != "warnings":
-            click.echo(f"{label:<{width}}  {_text(value)}")
+            echo(f"{label:<{width}}  {_text(value)}")
     for warning in about.get("warnings", ()):
-        click.echo(f"warning: {warning}")
+        echo(f"warning: {warning}")
 
 
 def _text(value: Any) -> str:

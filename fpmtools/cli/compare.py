@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fpmtools.cli import _inputs
-from fpmtools.cli._output import Progress, number, print_event, print_json, print_table, size
+from fpmtools.cli._output import echo, number, print_event, print_json, print_table
+from fpmtools.cli._progress import Progress
+from fpmtools.columns import Column
 from fpmtools.errors import EXIT_INTERRUPTED, EXIT_PARTIAL, OptionError
 
 if TYPE_CHECKING:
@@ -19,43 +20,6 @@ if TYPE_CHECKING:
 
 TABLES = ("results.csv", "results.json", "results.parquet")
 PICTURE = "comparison.png"
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A column of the table in the terminal, of all the numbers that a row has; shown where any row has one.
-
-    ``always`` or ``without_truth``: shown in any case, or only where a row that has one has no PSNR.
-    """
-
-    key: str
-    name: str
-    text: Callable[[float | None], str] = number
-    always: bool = False
-    without_truth: bool = False
-
-    def belongs(self, rows: list[dict[str, Any]]) -> bool:
-        """Whether it is shown."""
-        having = [row for row in rows if row[self.key] is not None]
-        return self.always or any(not self.without_truth or row["psnr"] is None for row in having)
-
-
-COLUMNS = (
-    _Column("seconds_to_target", "to target"),
-    _Column("seconds", "seconds", always=True),
-    _Column("peak_memory_mb", "memory", lambda mb: size(None if mb is None else mb * 1e6), always=True),
-    _Column("stored_bytes", "stored", size, always=True),
-    _Column("dense_ratio", "dense/stored", always=True),
-    _Column("psnr", "PSNR dB", lambda db: number(db, 4)),
-    _Column("ssim", "SSIM"),
-    _Column("rmse", "RMSE"),
-    _Column("relative_l2", "rel. L2"),
-    _Column("held_out", "held-out"),
-    _Column("ring_resolution_um", "res. µm"),
-    _Column("residual", "residual", without_truth=True),
-    _Column("residual_bright", "bright", without_truth=True),
-    _Column("residual_dark", "dark", without_truth=True),
-)
 
 
 @click.command(short_help="Compare several solvers on one or more data sets.")
@@ -150,9 +114,13 @@ def compare(
         command=["fpmtools", *click.get_current_context().obj],
         **choices,
     )
-    from fpmtools.report import html_page
+    from fpmtools.comparison.spec import slug
+    from fpmtools.formats import truth
+    from fpmtools.report import html_folder, html_page
 
-    page = html_page.write(folder, datasets)
+    for dataset in datasets:
+        truth.save(dataset, folder / html_folder.TRUTH_FOLDER / f"{slug(dataset.name)}.safetensors")
+    page = html_page.write(folder)
     pictures = _draw(page, datasets)
     if as_json:
         tables = [name for name in TABLES if (folder / name).is_file()]
@@ -160,7 +128,7 @@ def compare(
         print_json(
             {
                 "data": result.data,
-                "columns": result.columns,
+                "columns": {key: column.to_dict() for key, column in result.columns.items()},
                 "rows": result.rows,
                 "verdicts": [verdict.to_dict() for verdict in result.verdicts],
                 "folder": str(folder),
@@ -169,7 +137,7 @@ def compare(
         )
     else:
         _print(result, folder, pictures)
-        click.echo(f"report   {page}")
+        echo(f"report   {page}")
     if result.interrupted:
         return EXIT_INTERRUPTED
     return 0 if result.complete else EXIT_PARTIAL
@@ -204,8 +172,8 @@ class _Shown:
 
 
 def _print(result: Comparison, folder: Path, pictures: list[Path]) -> None:
-    shown = [column for column in COLUMNS if column.belongs(result.rows)]
-    header = ["solver", "status", *(column.name for column in shown)]
+    shown = _shown_columns(result)
+    header = ["solver", "status", *(column.title for column in shown)]
     rows = [
         [result.title(row), row["status"], *(column.text(row[column.key]) for column in shown)] for row in result.rows
     ]
@@ -213,15 +181,21 @@ def _print(result: Comparison, folder: Path, pictures: list[Path]) -> None:
     for row in result.rows:
         for why in (row["reason"], row["missing"] and f"not measured: {row['missing']}"):
             if why:
-                click.echo(f"{result.title(row)}: {why}")
+                echo(f"{result.title(row)}: {why}")
     if result.verdicts:
-        click.echo("")
+        echo("")
     for verdict in result.verdicts:
         where = f"{verdict.data}, " if len(result.data) > 1 else ""
-        click.echo(f"best by {where}{verdict.number.replace('_', ' ')}: {_say(verdict)}")
-    click.echo(f"\ntable    {', '.join(str(folder / name) for name in TABLES if (folder / name).is_file())}")
+        echo(f"best by {where}{result.columns[verdict.number].label}: {_say(verdict)}")
+    echo(f"\ntable    {', '.join(str(folder / name) for name in TABLES if (folder / name).is_file())}")
     for picture in pictures:
-        click.echo(f"picture  {picture}")
+        echo(f"picture  {picture}")
+
+
+def _shown_columns(result: Comparison) -> list[Column]:
+    """The main numbers that any row has."""
+    having = [column for key, column in result.columns.items() if any(row[key] is not None for row in result.rows)]
+    return [column for column in having if column.main]
 
 
 def _say(verdict: Verdict) -> str:
@@ -236,9 +210,9 @@ def _draw(page: Path, datasets: list[Dataset]) -> list[Path]:
     from fpmtools.comparison.spec import slug
     from fpmtools.report import figures, html_folder, publication
 
-    evidence, drawn = html_folder.read(page.parent), []
+    found, drawn = html_folder.read(page.parent), []
     for dataset in datasets:
-        figure = publication.side_by_side(evidence, dataset.name)
+        figure = publication.side_by_side(found, dataset.name)
         if figure is not None:
             name = PICTURE if len(datasets) == 1 else f"comparison-{slug(dataset.name)}.png"
             drawn.append(figures.save(figure, page.parent / name))

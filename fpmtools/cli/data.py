@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from fpmtools.cli import _inputs
-from fpmtools.cli._output import describe, print_description, print_json, print_table, size
+from fpmtools.cli._output import (
+    describe,
+    echo,
+    is_terminal,
+    print_description,
+    print_json,
+    print_table,
+    visible,
+    write,
+)
+from fpmtools.columns import size
 
 
 @click.group(invoke_without_command=True, short_help="List, describe and fetch data sets.")
@@ -17,7 +27,7 @@ from fpmtools.cli._output import describe, print_description, print_json, print_
 def data(ctx: click.Context) -> None:
     """List, describe and fetch data sets."""
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        echo(ctx.get_help())
 
 
 @data.command("list", short_help="List what can be named.")
@@ -33,13 +43,14 @@ def list_(as_json: bool) -> None:
     for entry in manifest.entries():
         here = manifest.local_files(entry) is not None
         rows.append({"name": entry.name, "title": entry.title, "here": here, "licence": entry.licence})
+    folder = next((str(folder) for folder in manifest.data_dirs()), None)
     if as_json:
-        print_json({"folder": str(manifest.data_dir()), "data": rows, "variants": variants})
+        print_json({"folder": folder, "data": rows, "variants": variants})
         return
     print_table(["name", "here", "what"], [[str(r["name"]), "yes" if r["here"] else "", str(r["title"])] for r in rows])
-    click.echo("\nSimulated ones take variants and a size, such as sim:tilted+noise+tile@96x128:")
+    echo("\nSimulated ones take variants and a size, such as sim:tilted+noise+tile@96x128:")
     print_table(["variant", "what"], [[f"+{name}", title] for name, title in variants.items()])
-    click.echo(f"\nFetched data are kept in {manifest.data_dir()} (set FPMTOOLS_DATA for another folder).")
+    echo(f"\nFetched data are kept in {folder or 'no folder yet'} (set FPMTOOLS_DATA for another).")
 
 
 @data.command(short_help="Describe a data set or a file.")
@@ -61,7 +72,7 @@ def info(name: str, as_json: bool, **reading: Any) -> None:
     if entry is None or manifest.local_files(entry) is not None:
         about |= describe(_inputs.load(name, reading))
     elif not as_json:
-        click.echo(f"not on this machine: 'fpmtools data fetch {name}' gets it\n")
+        echo(f"not on this machine: 'fpmtools data fetch {name}' gets it\n")
     if as_json:
         print_json(about)
     else:
@@ -81,17 +92,16 @@ def fetch(name: str, source: Path | None, dest: Path | None, quiet: bool, as_jso
     from fpmtools.formats import manifest
 
     entry = manifest.find(name)
-    fetched = manifest.fetch(entry, dest, source, None if quiet or not sys.stderr.isatty() else _show_bytes)
+    fetched = manifest.fetch(entry, dest, source, _show_bytes if is_terminal(sys.stderr) and not quiet else None)
     if as_json:
         print_json(vars(fetched) | {"folder": str(fetched.folder)})
         return
-    click.echo(f"{fetched.folder}: {len(fetched.brought)} new, {len(entry.files) - len(fetched.brought)} already here")
+    echo(f"{fetched.folder}: {len(fetched.brought)} new, {len(entry.files) - len(fetched.brought)} already here")
     for file, sha256 in fetched.first_seen.items():
-        click.echo(f"{file}: no checksum was published; recorded the first one seen, {sha256}")
-    click.echo(f"licence: {entry.licence}\ncite: {entry.citation}")
+        echo(f"{file}: no checksum was published; recorded the first one seen, {sha256}")
+    echo(f"licence: {entry.licence}\ncite: {entry.citation}")
 
 
 def _show_bytes(name: str, done: int, total: int | None) -> None:
     of = f" of {size(total)}" if total else ""
-    sys.stderr.write(f"\r{name}  {size(done)}{of}\033[K" + ("\n" if done == total else ""))
-    sys.stderr.flush()
+    write(f"\r{visible(name)}  {size(done)}{of}\033[K" + ("\n" if done == total else ""), err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import click
 
 import fpmtools
 from fpmtools.cli._inputs import json_option
-from fpmtools.cli._output import print_json
+from fpmtools.cli._output import echo, print_json
 from fpmtools.errors import FpmError
 
 PACKAGES = (
@@ -24,7 +25,6 @@ PACKAGES = (
     "mat73",
     "scikit-image",
     "pluggy",
-    "safetensors",
     "tifffile",
     "matplotlib",
 )
@@ -34,14 +34,18 @@ PACKAGES = (
 @json_option
 def doctor(as_json: bool) -> int:
     """Check versions, devices, plugins, data folder and disk. Exit code 1 when something is broken."""
+    from fpmtools import registry
+
     problems: list[str] = []
+    looking = threading.Thread(target=registry.faults, daemon=True)  # takes long where plugins hang, and torch too
+    looking.start()
     about = {
         "fpmtools": fpmtools.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "packages": _packages(problems),
         **_compute(problems),
-        **_plugins(problems),
+        **_plugins(problems, looking),
         **_storage(problems),
         "problems": problems,
     }
@@ -77,17 +81,19 @@ def _compute(problems: list[str]) -> dict[str, Any]:
         return {"devices": [], "threads": None, "cores": os.cpu_count()}
 
 
-def _plugins(problems: list[str]) -> dict[str, Any]:
+def _plugins(problems: list[str], looking: threading.Thread) -> dict[str, Any]:
     """Each solver's class is imported too: that is where most plugins break."""
     from fpmtools import registry
 
+    looking.join()
+    listed = registry.solvers()
+    described = registry.describe_solvers((supplied.record.name, {}) for supplied in listed)
     working = {}
-    for supplied in registry.solvers():
-        try:
-            registry.solver_class(supplied.record.name)
+    for supplied, found in zip(listed, described, strict=True):
+        if isinstance(found, FpmError):
+            problems.append(str(found))
+        else:
             working[supplied.record.name] = str(supplied)
-        except FpmError as error:
-            problems.append(str(error))
     problems.extend(str(fault) for fault in registry.faults())
     if not working:
         problems.append("no solver is installed: reinstall fpmtools")
@@ -97,14 +103,20 @@ def _plugins(problems: list[str]) -> dict[str, Any]:
 def _storage(problems: list[str]) -> dict[str, Any]:
     from fpmtools.formats import manifest
 
-    folder = manifest.data_dir()
+    folder = next(iter(manifest.data_dirs()), None)
+    if folder is None:
+        problems.append("there is no home folder to keep data in: set FPMTOOLS_DATA to a folder")
     here = Path.cwd()
     if not os.access(here, os.W_OK):
         problems.append(f"the current folder {here} cannot be written")
     free_gb = shutil.disk_usage(here).free / 1e9
     if free_gb < 1:
         problems.append(f"only {free_gb:.2f} GB are free in {here}")
-    return {"data_folder": str(folder), "data_folder_exists": folder.is_dir(), "disk_free_gb": round(free_gb, 2)}
+    return {
+        "data_folder": folder and str(folder),
+        "data_folder_exists": folder is not None and folder.is_dir(),
+        "disk_free_gb": round(free_gb, 2),
+    }
 
 
 def _print(about: dict[str, Any]) -> None:
@@ -121,7 +133,7 @@ def _print(about: dict[str, Any]) -> None:
         "data": f"{about['data_folder']}{exists}",
         "disk": f"{about['disk_free_gb']:g} GB free here",
     }.items():
-        click.echo(f"{label:<9} {text}")
+        echo(f"{label:<9} {text}")
     for problem in about["problems"]:
-        click.echo(f"problem   {problem}")
-    click.echo("\nAll is well." if not about["problems"] else f"\n{len(about['problems'])} problem(s).")
+        echo(f"problem   {problem}")
+    echo("\nAll is well." if not about["problems"] else f"\n{len(about['problems'])} problem(s).")

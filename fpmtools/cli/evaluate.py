@@ -1,23 +1,34 @@
-"""``fpmtools evaluate``: a saved result against a known truth, by the customary four metrics."""
+"""``fpmtools evaluate``: a saved result against a known truth, by the four numbers of ``run`` and ``compare``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from fpmtools.cli._inputs import force_option, json_option
-from fpmtools.cli._output import claim_file, print_json
+from fpmtools.cli._inputs import force_option, integers, json_option
+from fpmtools.cli._output import claim_file, echo, print_json
 from fpmtools.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
+    from fpmtools.dataset import Dataset
+    from fpmtools.formats.truth import KnownSample
     from fpmtools.reconstruction import Reconstruction
 
-    Image = NDArray[np.floating[Any]]
+NUMBERS = ("psnr", "ssim", "rmse", "relative_l2")
+
+
+class _Pair(NamedTuple):
+    """A truth, the result beside it (complex, or both real), the gain that brings one to the other, and in words what
+    is compared."""
+
+    truth: NDArray[Any]
+    field: NDArray[Any]
+    gain: float
+    compared: str
 
 
 @click.command(short_help="Judge a result by a known truth.")
@@ -27,15 +38,16 @@ if TYPE_CHECKING:
     "truth_file",
     type=click.Path(path_type=Path),
     required=True,
-    help="A simulated data set (.safetensors), or one image: .npy (amplitude or complex field), .tiff (amplitude).",
+    help="A simulated data set or a comparison's truth/NAME (.safetensors), or one image: .npy (amplitude or complex "
+    "field), .tiff (amplitude).",
 )
 @click.option("--z", "z_um", type=float, help="z of an image truth in µm (may be left out where the result has one).")
+@click.option("--roi", type=integers("Y,X,H,W"), metavar="Y,X,H,W", help="Region of the data set that was solved.")
 @click.option(
-    "--data-range",
-    type=click.Choice(["predicted", "truth"]),
-    default="predicted",
-    show_default=True,
-    help="Whose maximum − minimum is the full range in PSNR and SSIM.",
+    "--customary",
+    is_flag=True,
+    help="As is customary for FPM-INR: over the prediction's range, and against the truth as it is, beyond what the "
+    "LEDs can show.",
 )
 @click.option("--no-gain", is_flag=True, help="Compare as it is, without the one gain that fits the truth best.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.png", help="The figure (default: beside RESULT).")
@@ -45,7 +57,8 @@ def evaluate(
     result: Path,
     truth_file: Path,
     z_um: float | None,
-    data_range: str,
+    roi: tuple[int, int, int, int] | None,
+    customary: bool,
     no_gain: bool,
     out: Path | None,
     force: bool,
@@ -56,53 +69,81 @@ def evaluate(
     if figure_file.suffix.lower() != ".png":
         raise OptionError(f"{figure_file}: the figure's name must end in .png")
     claim_file(figure_file, force)
-    from fpmtools import metrics
-    from fpmtools.reconstruction import Reconstruction
-    from fpmtools.report import figures
-
-    reconstruction = Reconstruction.load(result)
-    truth, field, where = _pair(reconstruction, truth_file, z_um)
     import numpy as np
 
-    if not np.iscomplexobj(truth):
-        field = np.abs(field)
-    gain = 1.0 if no_gain else abs(metrics.align(truth, field))
-    observed, predicted = np.abs(truth), gain * np.abs(field)
-    quality = metrics.quality(observed, predicted, data_range=data_range)  # type: ignore[arg-type]
-    figures.save(figures.evaluation(observed, predicted, quality, extent_um=reconstruction.grid.extent_um), figure_file)
-    about = {**quality, "data_range_of": data_range, "gain": gain, "compared": where, "figure": str(figure_file)}
+    from fpmtools import columns, metrics, registry
+    from fpmtools.report import figures
+    from fpmtools.results import open_result
+
+    reconstruction = open_result(result)
+    if truth_file.suffix.lower() == ".safetensors":
+        pair = _with_sample(reconstruction, _sample(truth_file, roi), customary)
+    else:
+        pair = _with_image(reconstruction, _image(truth_file), z_um)
+    gain = 1.0 if no_gain else pair.gain
+    observed, predicted = np.abs(pair.truth), gain * np.abs(pair.field)
+    whose = "predicted" if customary else "truth"
+    quality = metrics.quality(observed, predicted, data_range=whose)  # type: ignore[arg-type]
+    known = columns.of(supplied.record for supplied in registry.built_in_metrics())
+    shown = {known[key].label: f"{known[key].text(quality[key], 4)} {known[key].unit}".strip() for key in NUMBERS}
+    extent_um = reconstruction.grid.extent_um
+    figures.save(figures.evaluation(observed, predicted, shown, extent_um=extent_um), figure_file)
+    about = {"data_range_of": whose, "gain": gain, "compared": pair.compared, "figure": str(figure_file)}
     if as_json:
-        print_json(about)
+        print_json({**quality, **about})
         return
-    click.echo(f"PSNR         {quality['psnr']:.2f} dB")
-    click.echo(f"SSIM         {quality['ssim']:.4f}")
-    click.echo(f"RMSE         {quality['rmse']:.4g}")
-    click.echo(f"relative L2  {quality['relative_l2']:.4g}")
-    click.echo(f"compared     {where}; data range {quality['data_range']:.4g} ({data_range}); gain {gain:.4g}")
-    click.echo(f"figure       {figure_file}")
+    range_of = f"data range {quality['data_range']:.4g} ({whose})"
+    shown |= {"compared": f"{pair.compared}; {range_of}; gain {gain:.4g}", "figure": str(figure_file)}
+    for label, text in shown.items():
+        echo(f"{label:<12} {text}")
 
 
-def _pair(
-    reconstruction: Reconstruction, path: Path, z_um: float | None
-) -> tuple[NDArray[Any], NDArray[np.complex64], str]:
-    """The truth (complex field or real amplitude), the field to compare with it, and what was compared in words."""
+def _sample(path: Path, roi: tuple[int, int, int, int] | None) -> Dataset | KnownSample:
+    from fpmtools import storage
+    from fpmtools.formats import native, truth
+
+    if storage.kind_of(path) == truth.KIND:
+        if roi is not None:
+            raise OptionError("--roi goes with a data set; a comparison's truth is already that of its region")
+        return truth.read(path)
+    dataset = native.read(path)
+    if dataset.truth is None:
+        raise DataError(f"{path}: this data set has no truth; only simulated ones have")
+    return dataset if roi is None else dataset.crop(*roi)
+
+
+def _with_sample(reconstruction: Reconstruction, sample: Dataset | KnownSample, customary: bool) -> _Pair:
+    import numpy as np
+
     from fpmtools import metrics
 
-    if path.suffix.lower() == ".safetensors":
-        from fpmtools.formats import native
+    extent_um = np.array(sample.image_shape) * sample.optics.pixel_um
+    if not np.allclose(extent_um, reconstruction.grid.extent_um, rtol=1e-4):
+        have, there = (" × ".join(f"{length:.4g}" for length in e) for e in (reconstruction.grid.extent_um, extent_um))
+        raise DataError(f"the result covers {have} µm and the truth of {sample.name} {there} µm: say which with --roi")
+    if not customary:
+        found = metrics.match(reconstruction, sample)
+        compared = "amplitude, each pixel at its true depth, with what of the truth the LEDs can show"
+        return _Pair(found.truth, found.field, abs(found.gain), compared)
+    assert sample.truth is not None
+    field = metrics.composite(reconstruction, sample.truth.depth_um)
+    gain = abs(metrics.align(sample.truth.field, field))
+    return _Pair(sample.truth.field, field, gain, "amplitude, each pixel at its true depth, with the truth as it is")
 
-        dataset = native.read(path)
-        if dataset.truth is None:
-            raise DataError(f"{path}: this data set has no truth; only simulated ones have")
-        field = metrics.composite(reconstruction, dataset.truth.depth_um)
-        return dataset.truth.field, field, "amplitude, each pixel at its true depth"
-    truth = _image(path)
+
+def _with_image(reconstruction: Reconstruction, truth: NDArray[Any], z_um: float | None) -> _Pair:
+    import numpy as np
+
+    from fpmtools import metrics
+
     low, high = reconstruction.grid.z_range
     if z_um is None:
         if low != high:
             raise OptionError(f"the result covers z from {low:g} to {high:g} µm: say which plane the truth is with --z")
         z_um = low
-    return truth, reconstruction.field(z_um, truth.shape), f"amplitude at z = {z_um:g} µm"
+    field: NDArray[Any] = reconstruction.field(z_um, truth.shape)
+    field = field if np.iscomplexobj(truth) else np.abs(field)
+    return _Pair(truth, field, abs(metrics.align(truth, field)), f"amplitude at z = {z_um:g} µm")
 
 
 def _image(path: Path) -> NDArray[Any]:

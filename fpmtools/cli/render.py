@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fpmtools.cli._inputs import force_option, integers, json_option
-from fpmtools.cli._output import claim_file, print_json
+from fpmtools.cli._output import claim_file, echo, print_json
 from fpmtools.errors import OptionError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ SUFFIXES = (".npy", ".tiff", ".tif", ".png")
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=".npy: complex64 [y, x]; .tiff: amplitude and phase; .png: a figure (default: a .npy beside RESULT).",
+    help=".npy: complex64 [y, x]; .tiff: amplitude and phase, as channels; .png: a figure (default: a .npy beside "
+    "RESULT).",
 )
 @force_option
 @json_option
@@ -43,9 +44,9 @@ def render(
         claim_file(out, force)
     if shape is not None and min(shape) < 1:
         raise OptionError(f"--shape {shape[0]},{shape[1]}: both must be at least 1")
-    from fpmtools.reconstruction import Reconstruction
+    from fpmtools.results import open_result
 
-    reconstruction = Reconstruction.load(result)
+    reconstruction = open_result(result)
     low, high = reconstruction.grid.z_range
     if z_um is None:
         if low != high:
@@ -65,7 +66,7 @@ def render(
     if as_json:
         print_json(about)
     else:
-        click.echo(f"{out}: {field.shape[0]} × {field.shape[1]} at z = {z_um:g} µm")
+        echo(f"{out}: {field.shape[0]} × {field.shape[1]} at z = {z_um:g} µm")
 
 
 def _write(path: Path, field: NDArray[np.complex64], z_um: float, extent_um: tuple[float, float]) -> None:
@@ -85,8 +86,7 @@ def _write(path: Path, field: NDArray[np.complex64], z_um: float, extent_um: tup
     else:
         from fpmtools.report import contrast, tiff
 
-        pages = [np.abs(field), contrast.flat_phase(field)]
+        pages = {"amplitude": np.abs(field), "phase": contrast.flat_phase(field)}
         pixel_um = (extent_um[0] / field.shape[0], extent_um[1] / field.shape[1])
-        tiff.write_stack(
-            path, pages, field.shape, (z_um, z_um), pixel_um, f"page 1: {tiff.AMPLITUDE}; page 2: {tiff.PHASE}"
-        )
+        content = f"at {contrast.z_label(z_um)}; channel 1: {tiff.AMPLITUDE}; channel 2: {tiff.PHASE}"
+        tiff.write_channels(path, pages, pixel_um, content)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from fpmtools.cli._inputs import json_option
-from fpmtools.cli._output import print_json
+from fpmtools.cli._output import echo, print_json
 
 
 @click.command(short_help="Rebuild the report of a comparison; figures for papers.")
@@ -24,4 +24,4 @@ def report(folder: Path, with_figures: bool, as_json: bool) -> None:
         print_json({"report": str(page), "figures": [str(path) for path in figures]})
         return
     for path in [page, *figures]:
-        click.echo(path)
+        echo(path)

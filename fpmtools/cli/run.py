@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fpmtools.cli import _inputs
-from fpmtools.cli._output import Progress, number, print_event, print_json, size, warn
+from fpmtools.cli._output import echo, number, print_event, print_json
+from fpmtools.cli._progress import Progress
+from fpmtools.columns import size
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, SolverError
+from fpmtools.processes import private_stdout
 
 if TYPE_CHECKING:
     from fpmtools.runs.folder import RunFolder
@@ -93,7 +95,7 @@ def run(out: Path | None, force: bool, resume: str | None, from_file: Path | Non
     else:
         _summarise(document, place.path)
         if not heard:
-            click.echo("finished already; nothing is left to do")
+            echo("finished already; nothing is left to do")
     return EXIT_INTERRUPTED if document["status"] == "interrupted" else 0
 
 
@@ -178,12 +180,12 @@ def _run(place: RunFolder, resumed: bool, shown: Progress) -> tuple[dict[str, An
         nonlocal heard
         heard = heard or event["event"] != "warning"
         if event["event"] == "warning":
-            warn(event["text"])
+            echo(f"warning: {event['text']}", err=True)
         else:
             shown.show(event)
 
     # What a plugin prints must not mix with the results.
-    with contextlib.redirect_stdout(sys.stderr):
+    with private_stdout():
         try:
             document = (running.carry_on if resumed else running.start)(place, on_event=on_event)
         finally:
@@ -206,26 +208,26 @@ def _told(progress: str) -> Iterator[None]:
 def _summarise(document: dict[str, Any], folder: Path) -> None:
     times, found, status = document["times"], document["metrics"], document["status"]
     words = {"stopped": "stopped by the budget", "reached": "target reached"}
-    click.echo(
+    echo(
         f"{document['solver']} on {document['data']['name']}: {words.get(status, status)} after {document['steps']} of "
         f"{document['total_steps']} steps, {times['solve_s']:.1f} s (set-up {times['setup_s']:.1f} s), "
         f"{document['peak_memory_mb']:.0f} MB"
     )
     shape = " × ".join(str(n) for n in document["grid"]["output_shape"])
-    click.echo(
+    echo(
         f"{shape} pixels at {len(document['z_um'])} z; stored in {size(document['stored_bytes'])}, "
         f"{document['dense_ratio']:.3g} times less than dense planes"
     )
     if found.get("psnr") is not None:
-        click.echo(
+        echo(
             f"against the truth: PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.4f}, RMSE {found['rmse']:.4g}, "
             f"relative L2 {found['relative_l2']:.4g}, phase RMSE {found['phase_rmse_rad']:.3g} rad"
         )
     if "target" in document and document["seconds_to_target"] is None:
-        click.echo(f"not reached: {', '.join(f'{name} {least:g}' for name, least in document['target'].items())}")
+        echo(f"not reached: {', '.join(f'{name} {least:g}' for name, least in document['target'].items())}")
     names = {"all": "residual", "bright": "residual_bright", "dark": "residual_dark"}
     parts = (f"{lights} {number(found.get(name))}" for lights, name in names.items())
-    click.echo(f"residual against the measurements: {', '.join(parts)}")
+    echo(f"residual against the measurements: {', '.join(parts)}")
     for name, reason in document["missing"].items():
-        click.echo(f"not measured: {name}: {reason}")
-    click.echo(f"{folder}: {', '.join(document['files'])}")
+        echo(f"not measured: {name}: {reason}")
+    echo(f"{folder}: {', '.join(document['files'])}")

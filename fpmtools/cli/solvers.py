@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fpmtools.cli._inputs import json_option
-from fpmtools.cli._output import number, print_json, print_table
+from fpmtools.cli._output import echo, number, print_json, print_table
 
 
 @click.command(short_help="List solvers, or one solver's options.")
@@ -31,32 +31,28 @@ def _list(as_json: bool) -> None:
     rows = [[s.record.name, s.record.summary, ", ".join(sorted(s.record.capabilities)), str(s)] for s in found]
     print_table(["solver", "summary", "can do", "from"], rows)
     if faults:
-        click.echo("\nPlugins that cannot be used:")
+        echo("\nWhat is wrong with plugins:")
         for fault in faults:
-            click.echo(f"  {fault}")
-    click.echo("\n'fpmtools solvers NAME' shows a solver's options.")
+            echo(f"  {fault}")
+    echo("\n'fpmtools solvers NAME' shows a solver's options.")
 
 
 def _describe(name: str, as_json: bool) -> None:
     from fpmtools import registry
-    from fpmtools.options import describe_options
 
-    cls = registry.solver_class(name)
-    supplied = registry.find(name)
-    options = describe_options(cls)
-    presets = {preset: dict(values) for preset, values in cls.presets.items()}
+    found = registry.describe_solver(name)
+    supplied, options, presets = found.supplied, found.options, found.presets
     if as_json:
-        resumable = cls.resumable()
-        print_json({**_record(supplied), "options": options, "presets": presets, "resumable": resumable})
+        print_json({**_record(supplied), "options": options, "presets": presets, "resumable": found.resumable})
         return
-    click.echo(f"{name}: {supplied.record.summary}\nfrom {supplied}\n")
+    echo(f"{name}: {supplied.record.summary}\nfrom {supplied}\n")
     rows = [[o["name"], o["type"], str(o["default"]).lower(), o["unit"], _range(o), o["doc"]] for o in options]
     print_table(["option", "type", "default", "unit", "allowed", "meaning"], rows)
     for preset, values in presets.items():
         changes = ", ".join(f"{key}={str(value).lower()}" for key, value in values.items())
-        click.echo(f"\npreset {preset}: {changes or 'the defaults'}")
+        echo(f"\npreset {preset}: {changes or 'the defaults'}")
     for reference in supplied.record.references:
-        click.echo(f"\n{reference}")
+        echo(f"\n{reference}")
 
 
 def _record(supplied: Any) -> dict[str, Any]:

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpmtools import storage
+from fpmtools import calibrate, columns, storage
+from fpmtools.columns import Column
 from fpmtools.comparison import evidence
 from fpmtools.comparison.driving import Allowance, Driver, OnEvent
-from fpmtools.comparison.rows import Verdict, columns, row, verdicts
+from fpmtools.comparison.rows import Verdict, row, verdicts
 from fpmtools.comparison.spec import Spec, check_solvers, slug
 from fpmtools.comparison.trials import Source, Trial, plan
 from fpmtools.dataset import Dataset
@@ -33,6 +34,7 @@ from fpmtools.interrupts import TERMINATING
 from fpmtools.processes import resident_bytes
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.records import MetricRecord
+from fpmtools.results import open_result
 from fpmtools.runs.folder import FINISHED, claim, locked
 from fpmtools.runs.spec import Limits
 
@@ -66,7 +68,7 @@ class Comparison:
     verdicts: list[Verdict]
     runs: list[dict[str, Any]] = field(repr=False)
     reconstructions: Mapping[str, Reconstruction] = field(repr=False)
-    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    columns: Mapping[str, Column] = field(default_factory=dict, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     command: Sequence[str] = ()
 
@@ -106,7 +108,7 @@ class Comparison:
             "command": list(self.command),
             "settings": self.settings,
             "data": self.data,
-            "columns": self.columns,
+            "columns": {key: column.to_dict() for key, column in self.columns.items()},
             "rows": self.rows,
             "verdicts": [verdict.to_dict() for verdict in self.verdicts],
             "runs": self.runs,
@@ -197,24 +199,24 @@ def compare(
         raise OptionError("resume needs out: the folder of the comparison to continue")
     if memory_bytes is not None and not resident_bytes(os.getpid()):
         raise OptionError("a memory limit needs a system that tells what a process has in memory (Linux)")
-    datasets = _load(data)
+    datasets = [replace(dataset, calibration=calibrate.resolve(dataset, calibration)) for dataset in _load(data)]
     for dataset in datasets:
         check_targets(targets or {}, dataset)
     if timeout_s is None and budget_s is not None:
         timeout_s = DEFAULT_TIMEOUT[0] * budget_s + DEFAULT_TIMEOUT[1]
     tell = on_event or (lambda title, event: None)
     for dataset in datasets:
-        for warning in dataset.check(upsample=upsample, trust_leds=calibration == "nominal"):
+        for warning in [*dataset.check(upsample=upsample), *calibrate.warnings(dataset.calibration)]:
             tell(dataset.name, {"event": "line", "text": f"warning: {warning}"})
     known, trouble = evidence.installed_metrics()
     if trouble:
-        tell("compare", {"event": "line", "text": f"other packages' metrics are left out, listing them: {trouble}"})
+        tell("compare", {"event": "line", "text": f"plugins whose metrics may be missing: {trouble}"})
     common = {
         "limits": Limits(budget_s, dict(targets or {})),
         "device": device,
         "dtype": dtype,
         "threads": threads,
-        "calibration": calibration,
+        "calibration": calibrate.NOMINAL,  # each data set has the one that was found, and so have its parts
         "loss": loss,
         "upsample": upsample,
         "critical_grid": critical_grid,
@@ -231,14 +233,14 @@ def compare(
         driver = Driver(root, Allowance(timeout_s, memory_bytes), tell, resume)
         records = evidence.gather(trials, _run_all(trials, driver), wanted, driver)
         titles = list(dict.fromkeys(trial.title for trial in trials))
-        about = columns(known)
+        about = columns.of(known)
         comparison = Comparison(
             [
                 {"name": s.name, "digest": s.digest, "optics": d.optics.to_dict(), "z_um": list(s.z_um)}
                 for s, d in zip(sources, datasets, strict=True)
             ],
-            [row([record for record in records if record["title"] == title], about) for title in titles],
-            verdicts(records, _measures(budget_s, targets)),
+            [row([record for record in records if record["title"] == title], about.values()) for title in titles],
+            verdicts(records, [about[key] for key in _deciding(budget_s, targets)]),
             records,
             _Results(records, root, kept=out is not None),
             about,
@@ -327,7 +329,7 @@ class _Results(Mapping[str, Reconstruction]):
             weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
 
     def __getitem__(self, title: str) -> Reconstruction:
-        return Reconstruction.load(self._places[title])
+        return open_result(self._places[title])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -379,9 +381,9 @@ def _wanted(
     return found
 
 
-def _measures(budget_s: float | None, targets: Mapping[str, float] | None) -> dict[str, str]:
-    """What decides, by what the comparison holds equal: the time, the quality, or neither."""
+def _deciding(budget_s: float | None, targets: Mapping[str, float] | None) -> list[str]:
+    """The numbers that decide, by what the comparison holds equal: the time, the quality, or neither."""
     if targets:
-        return {"seconds_to_target": "lower"}
-    quality = {"psnr": "higher", "ssim": "higher", "held_out": "lower"}
-    return quality if budget_s is not None else {"seconds": "lower", **quality}
+        return ["seconds_to_target"]
+    quality = ["psnr", "ssim", "held_out"]
+    return quality if budget_s is not None else ["seconds", *quality]

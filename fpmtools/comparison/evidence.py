@@ -15,7 +15,6 @@ from fpmtools.comparison.driving import Driver
 from fpmtools.comparison.trials import Source, Trial
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
-from fpmtools.processes import ask
 from fpmtools.records import MetricRecord
 from fpmtools.runs import steps
 from fpmtools.runs.folder import FINISHED, INTERRUPTED
@@ -37,14 +36,8 @@ class Wanted:
 
 
 def installed_metrics() -> tuple[list[MetricRecord], str]:
-    """The records of all installed metrics, asked for in a process of its own: to list them imports every plugin.
-
-    Where that process dies they are the built-in ones only, and the second is the reason.
-    """
-    events, ending = ask([])
-    if ending.code == 0:
-        return [MetricRecord(**event["record"]) for event in events if event["event"] == "metric"], ""
-    return [own.record for own in registry.built_in_metrics()], ending.killed_by or ending.last_words
+    """The records of all metrics that can be used, and what is wrong with plugins that may have more."""
+    return [supplied.record for supplied in registry.metrics()], "; ".join(map(str, registry.faults()))
 
 
 def plan(
@@ -65,7 +58,7 @@ def plan(
     if held_out or (held_out is None and not truth):
         try:
             leds = set(metrics.held_out_leds(dataset))
-            parts.append(steps.Part(steps.HELD_OUT, tuple(i for i in range(dataset.n_leds) if i not in leds)))
+            parts.append(steps.Part(steps.HELD_OUT, tuple(i for i in range(dataset.n_images) if i not in leds)))
         except DataError as error:
             if held_out:
                 raise

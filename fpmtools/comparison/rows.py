@@ -7,53 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fpmtools.records import MetricRecord
+from fpmtools.columns import ENDS, Column
 from fpmtools.runs.folder import FINISHED
 
-
-@dataclass(frozen=True)
-class Measured:
-    """A number that a run takes down itself: where ``run.json`` keeps it, its unit, and what it is."""
-
-    path: tuple[str, ...]
-    unit: str
-    summary: str
-    better: str = "lower"
-
-
-# By row key. A row holds the median over the repeats, of these and of the metrics.
-MEASURED = {
-    "seconds": Measured(("times", "solve_s"), "s", "solving, without set-up, evaluation, reading and writing"),
-    "seconds_to_target": Measured(("seconds_to_target",), "s", "solving until the quality that was asked for"),
-    "setup_seconds": Measured(("times", "setup_s"), "s", "before the first step"),
-    "first_step_seconds": Measured(("times", "first_step_s"), "s", "the first step, with what is compiled in it"),
-    "step_seconds": Measured(("times", "step_s"), "s", "the mean of the steps after the first"),
-    "peak_memory_mb": Measured(("peak_memory_mb",), "MB", "largest resident memory of the run's own process"),
-    "stored_bytes": Measured(("stored_bytes",), "bytes", "of the arrays in the saved result"),
-    "dense_ratio": Measured(("dense_ratio",), "", "complex64 planes of the full size over what is stored", "higher"),
-}
-WORDS = ("solver", "data", "seed", "status", "reason", "missing", "repeats")
-WITH_SPREAD = (
-    "seconds", "seconds_to_target", "setup_seconds", "step_seconds", "peak_memory_mb", "psnr", "ssim", "held_out",
-)  # fmt: skip
 ENOUGH_RUNS = 3  # fewer say too little about how much runs differ
 
 
-def columns(metrics: Iterable[MetricRecord]) -> dict[str, dict[str, str]]:
-    """Every number of a row, in order: its key → ``unit``, ``better`` ("higher", "lower" or ""), ``summary``.
-
-    A metric whose name is a key of something else in the row has no column.
-    """
-    found = {key: (m.unit, m.better, m.summary) for key, m in MEASURED.items()}
-    taken = {*WORDS, *(f"{name}_{end}" for name in WITH_SPREAD for end in ("min", "max"))}
-    for record in metrics:
-        if record.name not in taken:
-            found.setdefault(record.name, (record.unit, record.better, record.summary))
-    return {key: dict(zip(("unit", "better", "summary"), about, strict=True)) for key, about in found.items()}
-
-
-def row(records: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Any]:
-    """One row with the numbers ``names``: medians over the repeats that have them.
+def row(records: Sequence[Mapping[str, Any]], columns: Iterable[Column]) -> dict[str, Any]:
+    """One row with the numbers of ``columns``: medians over the repeats that have them.
 
     Its status is the one that needs attention most, with its reason; ``missing`` says of what could not be measured
     why, in one line.
@@ -74,20 +35,20 @@ def row(records: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str,
         "repeats": len(records),
     }
     spread: dict[str, Any] = {}
-    for name in names:
-        values = numbers(records, name)
-        if name == "seconds_to_target" and len(values) < len(records):
+    for column in columns:
+        values = numbers(records, column)
+        if column.key == "seconds_to_target" and len(values) < len(records):
             values = []  # the median of those that reached it would flatter
-        found[name] = statistics.median(values) if values else None
-        if name in WITH_SPREAD:
-            spread[f"{name}_min"], spread[f"{name}_max"] = (min(values), max(values)) if values else (None, None)
+        found[column.key] = statistics.median(values) if values else None
+        if column.spread:
+            ends = (min(values), max(values)) if values else (None, None)
+            spread |= {f"{column.key}_{end}": value for end, value in zip(ENDS, ends, strict=True)}
     return found | spread
 
 
-def numbers(records: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """What the runs have measured under a row's key."""
-    path = MEASURED[name].path if name in MEASURED else ("metrics", name)
-    return [value for record in records if (value := _dig(record, path)) is not None]
+def numbers(records: Sequence[Mapping[str, Any]], column: Column) -> list[float]:
+    """What the runs have measured of a column."""
+    return [value for record in records if (value := column.read(record)) is not None]
 
 
 @dataclass(frozen=True)
@@ -111,25 +72,27 @@ class Verdict:
         return asdict(self)
 
 
-def verdicts(records: Sequence[Mapping[str, Any]], measures: Mapping[str, str]) -> list[Verdict]:
-    """One verdict for each data set and each of ``measures`` (row key → "lower" or "higher" is better)."""
+def verdicts(records: Sequence[Mapping[str, Any]], columns: Iterable[Column]) -> list[Verdict]:
+    """One verdict for each data set and each of ``columns``."""
+    columns = list(columns)
     found = []
     for data in dict.fromkeys(record["data"]["name"] for record in records):
         own = [record for record in records if record["data"]["name"] == data]
-        for name, better in measures.items():
+        for column in columns:
             values = {
-                label: numbers([r for r in own if r["label"] == label and r["status"] in FINISHED], name)
+                label: numbers([r for r in own if r["label"] == label and r["status"] in FINISHED], column)
                 for label in dict.fromkeys(record["label"] for record in own)
             }
             values = {label: runs for label, runs in values.items() if runs}
             if len(values) > 1:
-                found.append(_verdict(data, name, better, values))
+                found.append(_verdict(data, column, values))
     return found
 
 
-def _verdict(data: str, name: str, better: str, values: Mapping[str, Sequence[float]]) -> Verdict:
+def _verdict(data: str, column: Column, values: Mapping[str, Sequence[float]]) -> Verdict:
+    name = column.key
     medians = {label: statistics.median(runs) for label, runs in values.items()}
-    best, second, *_ = sorted(medians, key=lambda label: medians[label], reverse=better == "higher")
+    best, second, *_ = sorted(medians, key=lambda label: medians[label], reverse=column.better == "higher")
     spread = {label: max(runs) - min(runs) for label, runs in values.items()}
 
     def floor(other: str) -> float:
@@ -145,9 +108,3 @@ def _verdict(data: str, name: str, better: str, values: Mapping[str, Sequence[fl
     reason = f"the difference from {', '.join(near)} lies inside the noise floor" if near else ""
     closest = near[0] if near else second
     return Verdict(data, name, None if near else best, reason, difference(closest), floor(closest))
-
-
-def _dig(record: Any, path: Sequence[str]) -> float | None:
-    for key in path:
-        record = record.get(key) if isinstance(record, Mapping) else None
-    return record if isinstance(record, int | float) else None

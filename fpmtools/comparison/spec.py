@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from fpmtools.errors import OptionError, SolverError
-from fpmtools.processes import ask
+from fpmtools.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,6 @@ def check_solvers(solvers: Iterable[str]) -> list[Spec]:
 
     Solvers of other packages are looked at in a process of their own, which importing them may end.
     """
-    from fpmtools import registry
-
     specs = [Spec.parse(text) for text in solvers]
     if not specs:
         raise OptionError("name at least one solver to compare")
@@ -59,33 +56,16 @@ def check_solvers(solvers: Iterable[str]) -> list[Spec]:
         if spec.folder in seen:
             raise OptionError(f"solver {spec.label!r} is named twice; for several runs of each use repeats")
         seen.add(spec.folder)
-    others = tuple(spec for spec in specs if not registry.built_in_solver(spec.solver))
-    able = _capabilities_apart(others)  # first: it takes less time to find a mistake there
-    able = able | {spec: capabilities(spec) for spec in specs if spec not in others}
-    return [replace(spec, capabilities=able[spec]) for spec in specs]
-
-
-def capabilities(spec: Spec) -> frozenset[str]:
-    """What a solver can do, by its own account, once its name and options are checked; empty where it is broken."""
-    from fpmtools import registry
-    from fpmtools.options import make_options
-
-    try:
-        make_options(registry.solver_class(spec.solver), dict(spec.options))
-        return frozenset(registry.find(spec.solver).record.capabilities)
-    except SolverError:
-        return frozenset()
+    return [replace(spec, capabilities=can) for spec, can in zip(specs, _capabilities(tuple(specs)), strict=True)]
 
 
 @functools.cache
-def _capabilities_apart(specs: tuple[Spec, ...]) -> dict[Spec, frozenset[str]]:
-    """:func:`capabilities` of each in another process, and after one that ends it in a fresh one."""
-    able: dict[Spec, frozenset[str]] = {}
-    while left := [spec for spec in specs if spec not in able]:
-        events, ending = ask([spec.label for spec in left])
-        if ending.code == OptionError.exit_code and ending.last_line.startswith("error: "):
-            raise OptionError(ending.last_words)
-        told = {event.get("label"): event.get("capabilities") or () for event in events if event["event"] == "solver"}
-        able |= {spec: frozenset(told[spec.label]) for spec in left if spec.label in told}
-        able |= dict.fromkeys([spec for spec in left if spec not in able][:1], frozenset())
-    return able
+def _capabilities(specs: tuple[Spec, ...]) -> list[frozenset[str]]:
+    """What each solver can do, by its own account, once its name and options are checked; empty where it is broken."""
+    from fpmtools import registry
+
+    found = registry.describe_solvers((spec.solver, dict(spec.options)) for spec in specs)
+    for told in found:
+        if isinstance(told, OptionError):
+            raise told
+    return [t.supplied.record.capabilities if isinstance(t, registry.Description) else frozenset() for t in found]

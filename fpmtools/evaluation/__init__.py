@@ -29,44 +29,48 @@ _FOCUS = ("F. Groen, I. Young, G. Ligthart, Cytometry 6, 81 (1985), doi:10.1002/
 
 def _record(name: str, summary: str, unit: str = "", better: str = "", **rest: Any) -> MetricRecord:
     return MetricRecord(
-        name=name, summary=summary, unit=unit, better=better, measure=f"fpmtools.evaluation.columns:{name}", **rest
+        name=name, summary=summary, unit=unit, better=better, measure=f"fpmtools.evaluation.measures:{name}", **rest
     )
 
 
 _WITH_TRUTH = (
-    _record("psnr", "Amplitude: peak signal-to-noise ratio over the truth's range", "dB", "higher"),
-    _record("ssim", "Amplitude: structural similarity, 7 × 7 uniform windows", "", "higher", references=_SSIM),
-    _record("ssim_gaussian", "Amplitude: structural similarity, Gaussian windows of σ = 1.5 pixels", "", "higher",
-            references=_SSIM),
-    _record("rmse", "Amplitude: root mean square error", "", "lower"),
-    _record("relative_l2", "Amplitude: squared error over the truth's squares", "", "lower"),
-    _record("complex_nrmse", "Complex field: relative root mean square error after one complex gain", "", "lower"),
-    _record(
-        "complex_nrmse_detilted",
-        "Complex field: relative root mean square error after one complex gain and tilt removal",
-        "",
-        "lower",
-    ),
-    _record("phase_rmse_rad", "Phase: weighted rms error after piston removal", "rad", "lower"),
-    _record("phase_rmse_detilted_rad", "Phase: weighted rms error after piston and tilt removal", "rad", "lower"),
-    _record("in_band_db", "Complex field: signal over error inside the recoverable band", "dB", "higher"),
+    _record("psnr", "Amplitude: peak signal-to-noise ratio over the truth's range", "dB", "higher", label="PSNR",
+            rank=30, spread=True),
+    _record("ssim", "Amplitude: structural similarity, 7 × 7 uniform windows", "", "higher", label="SSIM", rank=31,
+            spread=True, references=_SSIM),
+    _record("rmse", "Amplitude: root mean square error", "", "lower", label="RMSE", rank=32),
+    _record("relative_l2", "Amplitude: squared error over the truth's squares", "", "lower", label="relative L2",
+            rank=33),
+    _record("phase_rmse_rad", "Phase: weighted rms error after piston removal", "rad", "lower", label="phase RMSE",
+            rank=34),
     _record("truth_resolution_um", "Period at which result and truth stop agreeing: ring correlation below 1/2", "µm",
-            "lower", references=_RING),
+            "lower", label="resolution", rank=35, references=_RING),
+    _record("ssim_gaussian", "Amplitude: structural similarity, Gaussian windows of σ = 1.5 pixels", "", "higher",
+            label="SSIM, Gaussian", references=_SSIM),
+    _record("complex_nrmse", "Complex field: relative root mean square error after one complex gain", "", "lower",
+            label="complex NRMSE"),
+    _record("complex_nrmse_detilted", "The same after one complex gain and tilt removal", "", "lower",
+            label="complex NRMSE, detilted"),
+    _record("phase_rmse_detilted_rad", "Phase: weighted rms error after piston and tilt removal", "rad", "lower",
+            label="phase RMSE, detilted"),
+    _record("in_band_db", "Complex field: signal over error inside the recoverable band", "dB", "higher",
+            label="in band"),
     _record("focus_mse", "All-in-focus amplitude by normal variance: mean squared error", "", "lower",
-            references=_FOCUS),
+            label="focus MSE", references=_FOCUS),
     _record("focus_light_field_mse", "All-in-focus amplitude by light-field weighting: mean squared error", "",
-            "lower"),
-    _record("depth_rmse_um", "Depth map by normal variance: rms error where the sample has detail", "µm", "lower"),
+            "lower", label="focus MSE, light field"),
+    _record("depth_rmse_um", "Depth map by normal variance: rms error where the sample has detail", "µm", "lower",
+            label="depth RMSE"),
 )  # fmt: skip
 _WITHOUT_TRUTH = (
-    _record("residual", "Squared error of the predicted amplitudes over the measured squares, mean over the LEDs", "",
-            "lower"),
-    _record("residual_bright", "The same of the bright-field LEDs", "", "lower"),
-    _record("residual_dark", "The same of the dark-field LEDs", "", "lower"),
-    _record("held_out", "Relative amplitude error of predicted images of LEDs that a second solve did not see", "",
-            "lower", cost="solves"),
     _record("ring_resolution_um", "Period at which two solves of half the LEDs each stop agreeing (half-bit curve)",
-            "µm", "lower", cost="solves", references=_RING),
+            "µm", "lower", label="half-data resolution", rank=40, cost="solves", references=_RING),
+    _record("held_out", "Relative amplitude error of predicted images of LEDs that a second solve did not see", "",
+            "lower", label="held-out error", rank=41, spread=True, cost="solves"),
+    _record("residual", "Squared error of the predicted amplitudes over the measured squares, mean over the LEDs", "",
+            "lower", rank=42),
+    _record("residual_bright", "The same of the bright-field LEDs", "", "lower", label="residual, bright", rank=110),
+    _record("residual_dark", "The same of the dark-field LEDs", "", "lower", label="residual, dark", rank=111),
     _record("stored_bytes", "Size of the saved arrays", "bytes", "lower"),
     _record("bytes_per_plane", "Size of the saved arrays over the planes", "bytes", "lower"),
     _record("ratio_dense", "Times smaller than the planes' amplitude and phase as float32", "", "higher"),
@@ -154,7 +158,7 @@ class Case:
         return metrics.residual(self.reconstruction, self.dataset)
 
     @functools.cached_property
-    def storage(self) -> dict[str, float]:
+    def stored(self) -> dict[str, float]:
         """See :func:`fpmtools.metrics.storage`."""
         from fpmtools import metrics
 

@@ -5,6 +5,7 @@ One reader per file: ``native`` (the project's own), ``fpm_inr`` and ``uconn`` (
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fpmtools.errors import DataError, OptionError, unknown
+from fpmtools.errors import DataError, OptionError, nearest, printable, unknown
+from fpmtools.images import Images
 
 if TYPE_CHECKING:
     from fpmtools.dataset import Dataset
@@ -94,32 +96,53 @@ def load(
     else:
         recording = _read(_existing(source), format, channel)
     if leds is not None:
-        recording = replace(recording, na=_led_directions(leds))
+        recording = replace(recording, na=_led_directions(leds), calibration=None)
     if defocus_um is not None:
-        recording = replace(recording, defocus_um=float(defocus_um))
+        recording = replace(recording, defocus_um=_number("defocus_um", defocus_um))
     recording = replace(recording, provenance={"source": str(source), **recording.provenance})
     dataset = recording.dataset(overrides)
     if roi is not None:
-        if len(roi) != 4:
-            raise OptionError(f"roi must be y, x, height, width in pixels, got {len(roi)} numbers")
-        dataset = dataset.crop(*(int(number) for number in roi))
-    return _finish(dataset, recording.dark_level if dark_level is None else dark_level).validate()
+        dataset = dataset.crop(*_box(roi))
+    return _finish(dataset, recording.dark_level if dark_level is None else dark_level)
 
 
 def _finish(dataset: Dataset, dark_level: float) -> Dataset:
-    """float32 intensities without the dark level, and a note when pixels were saturated."""
-    from fpmtools.formats import images
+    """Validated float32 intensities without the dark level, and a note when pixels were saturated."""
+    from fpmtools.formats import saturation
 
-    if not (np.isfinite(dark_level) and dark_level >= 0):
+    dark_level = _number("dark_level", dark_level)
+    if dark_level < 0:
         raise OptionError(f"dark_level must be 0 or a positive number, got {dark_level:g}")
+    if np.iscomplexobj(dataset.images[0]):
+        raise DataError(f"{dataset.name}: the images are complex; intensities are real: are these fields or spectra?")
     notes: dict[str, Any] = {}
-    if share := images.saturated_share(dataset.intensities):
-        notes["warnings"] = [f"{share:.2%} of all pixels are saturated: their true intensity is unknown"]
-    intensities = np.ascontiguousarray(dataset.intensities, dtype=np.float32)
+    if found := saturation.find(dataset.images.stored()):
+        notes["warnings"] = [str(found)]
+    intensities = np.asarray(dataset.images.read(), dtype=np.float32)
     if dark_level:
+        dataset.with_images(intensities).validate()  # what is negative now would become 0
         intensities = np.maximum(intensities - np.float32(dark_level), 0)
         notes["dark_level"] = dark_level
-    return replace(dataset, intensities=intensities, provenance={**dataset.provenance, **notes})
+    return replace(dataset, images=Images.of(intensities), provenance={**dataset.provenance, **notes}).validate()
+
+
+def _number(name: str, value: object) -> float:
+    """A user's number, finite."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+        if np.isfinite(number):
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise OptionError(f"{name} must be a finite number, got {printable(value)!r}")
+
+
+def _box(roi: Sequence[int]) -> tuple[int, int, int, int]:
+    try:
+        y, x, height, width = (int(number) for number in roi)
+    except (TypeError, ValueError, OverflowError):
+        raise OptionError(f"roi must be y, x, height, width in pixels, got {printable(roi)}") from None
+    return y, x, height, width
 
 
 def _simulated(name: str) -> Recording:
@@ -137,15 +160,24 @@ def _entry(source: object) -> Entry | None:
 
 
 def _existing(source: str | Path) -> Path:
-    path = Path(source).expanduser()
-    if path.exists():
+    if (path := _found(source)) is not None:
         return path
-    if path.suffix or len(path.parts) > 1:
-        raise DataError(f"{source}: no such file or folder")
     from fpmtools import catalogue
     from fpmtools.formats import manifest
 
-    raise unknown("data set", str(source), [*(entry.name for entry in manifest.entries()), *catalogue.entries()])
+    name, samples = str(source), catalogue.entries()
+    near = nearest(name, [*(entry.name for entry in manifest.entries()), *samples], likeness=0.75)
+    if f"{catalogue.PREFIX}{name}" in samples:
+        near = f"{catalogue.PREFIX}{name}"
+    if near is not None and os.sep not in name:
+        raise OptionError(f"{printable(name)}: no such file or folder, nor data set: did you mean {near!r}?")
+    raise DataError(f"{printable(name)}: no such file or folder")
+
+
+def _found(source: str | Path) -> Path | None:
+    """The path, if there is something."""
+    path = Path(os.path.expanduser(source))
+    return path if os.path.exists(path) else None
 
 
 def _read_entry(entry: Entry, format: str | None, channel: str | int | None) -> Recording:
@@ -227,8 +259,6 @@ def _sniff(path: Path) -> str:
 
 def _led_directions(leds: str | Path | Mapping[str, Any] | ArrayLike) -> NDArray[np.float64]:
     """Direction sines [led, (x, y)] from what the user gave."""
-    import json
-
     from fpmtools import leds as patterns
     from fpmtools.formats import manifest
 
@@ -237,16 +267,13 @@ def _led_directions(leds: str | Path | Mapping[str, Any] | ArrayLike) -> NDArray
     if not isinstance(leds, str | Path):
         return patterns.from_mapping({"na": leds})
     if str(leds).lstrip().startswith("{"):
-        try:
-            return patterns.from_mapping(json.loads(str(leds)))
-        except json.JSONDecodeError as error:
-            raise OptionError(f"leds: not valid JSON ({error}): {leds}") from None
+        return patterns.from_json(str(leds), "leds")
     entry = _entry(leds)
     if entry is not None and entry.leds:
         return patterns.from_mapping(entry.leds, entry.name)
-    path = Path(leds).expanduser()
-    if path.is_file():
+    if (path := _found(leds)) is not None and path.is_file():
         return patterns.from_file(path)
-    if path.suffix or len(path.parts) > 1:
-        raise DataError(f"{leds}: no such file with LED positions")
-    raise unknown("LED board", str(leds), [entry.name for entry in manifest.entries() if entry.leds])
+    near = nearest(str(leds), [entry.name for entry in manifest.entries() if entry.leds], likeness=0.75)
+    if near is not None:
+        raise OptionError(f"leds {printable(str(leds))}: no such file, nor data set: did you mean {near!r}?")
+    raise DataError(f"leds {printable(str(leds))}: no such file, nor a data set whose LED positions are known")

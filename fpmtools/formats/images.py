@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +19,17 @@ from fpmtools.errors import DataError, OptionError
 from fpmtools.formats.recording import Recording
 
 SUFFIXES = (".tif", ".tiff", ".png")
-LIMIT_BYTES = 16 << 30  # of all pages together
+LIMIT_BYTES = 16 << 30  # of all images together
+MOST_PAGES = 20_000  # of one file
+_HARMLESS_BYTES = 1 << 28  # of images, however few bytes their files have
+_RATIO = 100  # beyond that, images may be this much larger than their files: noise cannot be compressed so far
+_DEFLATE = (8, 32946)
+_DEFLATE_RATIO = 1100  # deflate cannot compress better than 1032 : 1
+_SLACK = 1 << 20  # bytes
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {"r": 0, "red": 0, "0": 0, "g": 1, "green": 1, "1": 1, "b": 2, "blue": 2, "2": 2}
+_BYTES = {"1": 1, "L": 1, "P": 1, "LA": 2, "I;16": 2, "I;16B": 2, "RGB": 3}  # of a pixel in Pillow; others have 4
 _LED_FILES = ("leds.csv", "leds.json")
 
 
@@ -47,23 +56,22 @@ def read(path: Path, channel: str | int | None = None, files: Sequence[Path] | N
     the LED positions. Raises :class:`DataError` when a file is damaged or sizes differ, :class:`OptionError` when the
     channel does not fit.
     """
-    if files is None:
-        files = image_files(path) if path.is_dir() else [path]
+    try:
+        files = files or (image_files(path) if path.is_dir() else [path])
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not files:
         raise DataError(f"{path}: the folder has no TIFF or PNG images")
     stack: list[NDArray[Any]] = []
-    total = 0
+    allowance = _Allowance()
     for file in files:
-        for image in _pages(file):
+        for image in _pages(file, allowance):
             stack.append(_plane(image, channel, file))
-            total += stack[-1].nbytes
             if stack[-1].shape != stack[0].shape or stack[-1].dtype != stack[0].dtype:
                 raise DataError(
                     f"{file}: image {len(stack)} is {stack[-1].dtype} {stack[-1].shape}, the first is "
                     f"{stack[0].dtype} {stack[0].shape}"
                 )
-            if total > LIMIT_BYTES:
-                raise DataError(f"{path}: the images are larger than {LIMIT_BYTES / 1e9:.3g} GB together")
     images = np.stack(stack)
     beside = [path / name for name in _LED_FILES if (path / name).is_file()] if path.is_dir() else []
     na = leds.from_file(beside[0]) if beside else None
@@ -72,23 +80,33 @@ def read(path: Path, channel: str | int | None = None, files: Sequence[Path] | N
     )
 
 
-def saturated_share(images: NDArray[Any]) -> float:
-    """Share of the pixels that are at the largest value their integers can hold; 0 for other numbers.
+class _Allowance:
+    """Refuses images that are larger than there should be any, or than their files can hold, before they are read."""
 
-    A 12-bit camera that stores 16 bits is not noticed.
-    """
-    if images.dtype.kind not in "iu":
-        return 0.0
-    top = np.iinfo(images.dtype).max
-    return float(np.mean([np.mean(image == top) for image in images]))
+    def __init__(self) -> None:
+        self.files_bytes = self.images_bytes = 0
+
+    def open(self, file: Path) -> None:
+        """The next images are from this file."""
+        self.files_bytes += file.stat().st_size
+
+    def take(self, n_bytes: int, file: Path) -> None:
+        """Images of this size are next."""
+        self.images_bytes += n_bytes
+        if self.images_bytes > LIMIT_BYTES:
+            raise DataError(f"{file}: refused: declares more than {LIMIT_BYTES / 1e9:.3g} GB of images")
+        if self.images_bytes > max(_HARMLESS_BYTES, _RATIO * self.files_bytes):
+            declared, held = self.images_bytes / 1e9, self.files_bytes / 1e6
+            raise DataError(f"{file}: refused: declares {declared:.3g} GB of images, and holds only {held:.3g} MB")
 
 
-def _pages(file: Path) -> Iterator[NDArray[Any]]:
+def _pages(file: Path, allowance: _Allowance) -> Iterator[NDArray[Any]]:
     """The pages of one file, [y, x] or [y, x, colour]."""
     try:
         with file.open("rb") as opened:
             tiff = opened.read(4) in _TIFF
-        yield from _tiff_pages(file) if tiff else _pillow_pages(file)
+        allowance.open(file)
+        yield from _tiff_pages(file, allowance) if tiff else _pillow_pages(file, allowance)
     except FileNotFoundError:
         raise DataError(f"{file}: no such file") from None
     except (DataError, OptionError, MemoryError):
@@ -97,26 +115,42 @@ def _pages(file: Path) -> Iterator[NDArray[Any]]:
         raise DataError(f"{file}: not a readable image ({' '.join(str(error).split())[:200]})") from error
 
 
-def _tiff_pages(file: Path) -> Iterator[NDArray[Any]]:
+def _tiff_pages(file: Path, allowance: _Allowance) -> Iterator[NDArray[Any]]:
     import tifffile
 
     # Page by page: a "series" of an OME-TIFF may reach into other files.
     with tifffile.TiffFile(file) as tiff:
         with _complaints("tifffile") as complaints:
-            len(tiff.pages)
+            count = len(tiff.pages)
+        if count > MOST_PAGES:
+            raise DataError(f"{file}: refused: holds {count} images, the limit is {MOST_PAGES}")
         if complaints:
             raise DataError(f"{file}: damaged or truncated ({complaints[0]})")
         pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage | tifffile.TiffFrame)]
         if not pages:
             raise DataError(f"{file}: holds no image")
-        if sum(page.nbytes for page in pages) > LIMIT_BYTES:
-            raise DataError(f"{file}: declares more than {LIMIT_BYTES / 1e9:.3g} GB of images")
-        if pages[0].compression not in (1, 8, 32946):  # none and deflate need no further library; Pillow knows more
-            yield from _pillow_pages(file)
+        if any(page.compression not in (1, *_DEFLATE) for page in pages):  # those need no further library
+            yield from _pillow_pages(file, allowance)
             return
+        allowance.take(sum(page.nbytes for page in pages), file)
         for page in pages:
+            if page.compression in _DEFLATE:
+                _check_deflated(file, page)
             image = page.asarray()
             yield np.moveaxis(image, 0, -1) if page.axes.startswith("S") else image
+
+
+def _check_deflated(file: Path, page: Any) -> None:
+    """Refuse a page whose parts unpack to more than they declare: the library unpacks them whatever comes."""
+    left = 2 * page.nbytes + _SLACK  # tiles reach beyond the image
+    with file.open("rb") as opened:
+        for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+            if size * _DEFLATE_RATIO <= _SLACK:
+                continue
+            opened.seek(offset)
+            left -= len(zlib.decompressobj().decompress(opened.read(size), left + 1))
+            if left < 0:
+                raise DataError(f"{file}: refused: an image unpacks to far more than it declares")
 
 
 @contextmanager
@@ -135,11 +169,17 @@ def _complaints(logger_name: str) -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
-def _pillow_pages(file: Path) -> Iterator[NDArray[Any]]:
+def _pillow_pages(file: Path, allowance: _Allowance) -> Iterator[NDArray[Any]]:
     from PIL import Image, ImageSequence
 
-    with Image.open(file, formats=["PNG", "TIFF"]) as image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the allowance is stricter
+        opened = Image.open(file, formats=["PNG", "TIFF"])
+    with opened as image:
+        if (count := getattr(image, "n_frames", 1)) > MOST_PAGES:
+            raise DataError(f"{file}: refused: holds {count} images, the limit is {MOST_PAGES}")
         for page in ImageSequence.Iterator(image):
+            allowance.take(page.width * page.height * _BYTES.get(page.mode, 4), file)
             colour = {"P": "RGB", "1": "L"}.get(page.mode)  # a palette's indices and bits are no intensities
             yield np.asarray(page.convert(colour) if colour else page)
 
@@ -155,7 +195,7 @@ def _plane(image: NDArray[Any], channel: str | int | None, file: Path) -> NDArra
     if channel is None:
         if (image[..., :1] == image[..., :3]).all():  # grey values stored as colour
             return image[..., 0]
-        raise OptionError(f"{file}: is in colour; choose one with --channel r, g or b (in Python channel='r')")
+        raise OptionError(f"{file}: is in colour; choose the channel r, g or b")
     if str(channel).lower() not in _CHANNELS:
         raise OptionError(f"unknown channel {channel!r}: choose r, g or b")
     return image[..., _CHANNELS[str(channel).lower()]]

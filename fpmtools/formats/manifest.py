@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
 from fpmtools import storage
-from fpmtools.errors import DataError, OutputError, unknown
+from fpmtools.errors import DataError, OptionError, OutputError, unknown
 
 FILE = "data_manifest.yaml"
 FIRST_SEEN = "first-seen-checksums.json"
@@ -95,8 +95,25 @@ def find(name: str) -> Entry:
 
 
 def data_dir() -> Path:
-    """Where fetched data are kept: ``$FPMTOOLS_DATA``, or else the platform's folder for caches."""
-    return _data_dirs()[0]
+    """Where fetched data are kept: ``$FPMTOOLS_DATA``, or else the platform's folder for caches.
+
+    Raises :class:`OptionError` when there is neither: a user without a home folder.
+    """
+    for folder in data_dirs():
+        return folder
+    raise OptionError("there is no home folder to keep data in: set FPMTOOLS_DATA to a folder")
+
+
+def data_dirs() -> list[Path]:
+    """Where data are looked for, the best place first; there may be none."""
+    import platformdirs
+
+    given = os.environ.get("FPMTOOLS_DATA")
+    folders = [given] if given else []
+    with contextlib.suppress(OSError, RuntimeError, KeyError):  # no home folder
+        folders.append(platformdirs.user_cache_dir("fpmtools", appauthor=False))
+    expanded = [os.path.expanduser(folder) for folder in folders]
+    return [Path(folder) for folder in expanded if not folder.startswith("~")]  # without a home folder, ~ stays
 
 
 def local_files(entry: Entry) -> list[Path] | None:
@@ -104,7 +121,7 @@ def local_files(entry: Entry) -> list[Path] | None:
 
     Looks into ``$FPMTOOLS_DATA`` and the cache, in the entry's folder; upper and lower case are the same.
     """
-    for base in _data_dirs():
+    for base in data_dirs():
         if (found := _all_in(base / entry.folder, entry)) is not None:
             return found
     return None
@@ -168,18 +185,6 @@ def _entry(name: str, value: dict[str, Any]) -> Entry:
     url, published = value.pop("url"), value.pop("published_as", {})
     files = [File(file, url + quote(published.get(file, file)), sha256) for file, sha256 in value.pop("files").items()]
     return Entry(name=name, files=tuple(files), **value)
-
-
-def _data_dirs() -> list[Path]:
-    given = os.environ.get("FPMTOOLS_DATA")
-    home = Path.home()
-    if sys.platform == "win32":
-        cache_home = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        cache_home = home / "Library" / "Caches"
-    else:
-        cache_home = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return [*([Path(given).expanduser()] if given else []), cache_home / "fpmtools"]
 
 
 def _all_in(folder: Path, entry: Entry) -> list[Path] | None:
@@ -264,8 +269,8 @@ def _download(file: File, partial: Path, expected: str | None, progress: Progres
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise DataError(
-            f"{file.name}: download failed ({reason}); run it again to continue, or use --from DIR with files that "
-            "you have"
+            f"{file.name}: download failed ({reason}); run it again to continue, or copy files that you have (the "
+            "option from)"
         ) from None
     if total is not None and have != total:
         raise DataError(f"{file.name}: the connection ended after {have} of {total} bytes; run it again to continue")
@@ -285,12 +290,11 @@ def _tag_of(partial: Path) -> Path:
 
 def _read_sums(base: Path) -> dict[str, str]:
     try:
-        sums = json.loads((base / FIRST_SEEN).read_text())
+        return dict(json.loads((base / FIRST_SEEN).read_text()))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{base / FIRST_SEEN}: cannot be read ({error}); remove it to begin anew") from error
-    return dict(sums)
 
 
 def _sha256(path: Path) -> str:

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools import storage
+from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset, Truth
-from fpmtools.errors import DataError
+from fpmtools.errors import DataError, printable
+from fpmtools.images import Images
 from fpmtools.optics import Optics
 
 _KIND = "dataset"
@@ -18,16 +20,16 @@ _KIND = "dataset"
 
 def save(dataset: Dataset, path: str | Path) -> Path:
     """Write ``dataset`` to ``path``, atomically; every number comes back as it is. Returns the path."""
-    tensors: dict[str, NDArray[Any]] = {"intensities": _native(dataset.intensities), "na": dataset.na}
-    if dataset.pupil is not None:
-        tensors["pupil"] = _split(dataset.pupil)
+    known, about = dataset.calibration.dump()
+    tensors: dict[str, NDArray[Any]] = {"intensities": dataset.images.stored()}
+    tensors |= {f"calibration.{name}": values for name, values in known.items()}
     if dataset.truth is not None:
         tensors["truth_field"] = _split(dataset.truth.field)
         tensors["truth_depth_um"] = dataset.truth.depth_um.astype(np.float32)
     header = {
         "name": dataset.name,
         "optics": dataset.optics.to_dict(),
-        "defocus_um": dataset.defocus_um,
+        "calibration": about,
         "provenance": dataset.provenance,
     }
     return storage.write_tensors(path, tensors, _KIND, header)
@@ -40,24 +42,25 @@ def read(path: str | Path) -> Dataset:
         truth = None
         if "truth_field" in tensors:
             truth = Truth(_join(tensors["truth_field"]), tensors["truth_depth_um"])
-        return Dataset(
-            tensors["intensities"],
-            tensors["na"].astype(np.float64),
-            Optics(**header["optics"]),
-            header["name"],
-            _join(tensors["pupil"]) if "pupil" in tensors else None,
-            header["defocus_um"],
-            truth,
-            header["provenance"],
-        )
-    except (KeyError, TypeError, IndexError) as error:
+        name = printable(str(header["name"]))
+        optics, prefix = Optics(**header["optics"]), "calibration."
+        if "calibration" not in header:  # as version 0.1 wrote it
+            return Dataset.from_arrays(
+                tensors["intensities"],
+                tensors["na"],
+                optics,
+                name=name,
+                pupil=_join(tensors["pupil"]) if "pupil" in tensors else None,
+                defocus_um=header["defocus_um"],
+                truth=truth,
+                provenance=dict(header["provenance"]),
+            )
+        known = {name.removeprefix(prefix): values for name, values in tensors.items() if name.startswith(prefix)}
+        calibration = Calibration.restore(known, header["calibration"])
+        images = Images.of(tensors["intensities"], name)
+        return Dataset(images, optics, calibration, name, truth, dict(header["provenance"]))
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         raise DataError(f"{path}: not a complete data set ({error!r})") from error
-
-
-def _native(values: NDArray[Any]) -> NDArray[Any]:
-    """In the machine's byte order, which safetensors needs."""
-    array = np.asarray(values)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _split(values: NDArray[np.complex64]) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ _SLIDE_MM, _SLIDE_INDEX = 1.0, 1.52
 
 def interpret(mat: MatFile) -> Recording:
     """Intensities (the squared amplitude), LEDs seen through the slide, defocus, and the pupil if there is one."""
+    mat.need(*KEYS)
     amplitude = led_first(mat.array(IMAGES), mat.path.name, IMAGES)
     positions = leds.spiral(len(amplitude), _PITCH_MM) + np.array([mat.number("xint"), mat.number("yint")])
     turn = math.radians(mat.number("theta"))

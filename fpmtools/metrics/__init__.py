@@ -14,7 +14,7 @@ from fpmtools.metrics.images import (
     remove_tilt_of,
     structural_similarity,
 )
-from fpmtools.metrics.prediction import held_out_error, held_out_leds, prediction_error, residual
+from fpmtools.metrics.prediction import as_used, held_out_error, held_out_leds, prediction_error, residual
 from fpmtools.metrics.resolution import (
     RingCorrelation,
     correlate_halves,
@@ -33,6 +33,7 @@ __all__ = [
     "RingCorrelation",
     "align",
     "all_in_focus",
+    "as_used",
     "band_limit",
     "complex_nrmse",
     "composite",

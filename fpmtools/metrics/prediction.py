@@ -5,17 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
+from fpmtools.formats.truth import KnownSample
 from fpmtools.reconstruction import Reconstruction
 
+BLACK = 1e-12  # intensity, where 1 is the mean of the bright field
 BATCH_PIXELS = 1 << 23  # camera pixels of predicted images that are in memory at once
+Sample = TypeVar("Sample", bound=Dataset | KnownSample)
 Solve = Callable[[Dataset], Reconstruction]
+
+
+def as_used(reconstruction: Reconstruction, dataset: Sample) -> Sample:
+    """The data set, seen as the reconstruction has seen it: with the calibration that it was solved with."""
+    used = reconstruction.calibration
+    # A solve of some of the images knows no more than these.
+    return dataset if used is None or used.images != dataset.n_images else replace(dataset, calibration=used)
 
 
 class _Images:
@@ -25,17 +35,16 @@ class _Images:
         from fpmtools.forward import ForwardModel
         from fpmtools.sampling import SamplingPlan
 
-        # The board stands where the solver has taken it to stand.
-        shift = np.asarray(reconstruction.metadata.get("led_shift_na", (0.0, 0.0)))
-        self.trusted = ~dataset.board.left_out
-        dataset = replace(dataset, na=dataset.na + shift) if shift.any() else dataset
-        shape = SamplingPlan.choose(dataset).object_shape
-        self.forward = ForwardModel(dataset.optics, dataset.na, dataset.image_shape, shape, pupil=dataset.pupil)
-        self.reconstruction, self.dataset = reconstruction, dataset
+        dataset = as_used(reconstruction, dataset)
+        self.reconstruction, self.dataset, self.used = reconstruction, dataset, dataset.calibration.used
         self.scale = float(reconstruction.metadata.get("intensity_scale", 1.0))
+        every = replace(dataset.calibration, used=np.ones_like(self.used))
+        plan = SamplingPlan.choose(dataset, every)
+        plan = replace(plan, image_shape=dataset.image_shape, scale=self.scale)
+        self.forward = ForwardModel(dataset.optics, every, plan)
 
     def measured(self, leds: Sequence[int]) -> NDArray[np.float64]:
-        images = np.stack([np.asarray(self.dataset.intensities[i], dtype=np.float64) for i in leds])
+        images = np.stack([np.asarray(self.dataset.images[i], dtype=np.float64) for i in leds])
         return np.sqrt(np.maximum(images / self.scale, 0))
 
     def predicted(self, z_um: float, leds: Sequence[int]) -> NDArray[np.float64]:
@@ -63,21 +72,22 @@ def residual(reconstruction: Reconstruction, dataset: Dataset, *, planes: int = 
     -------
     dict
         ``per_led`` [led] float64; its means ``all``, ``bright`` and ``dark`` (None where there are no such LEDs),
-        without LEDs that were left out.
+        without images that were left out.
     """
     low, high = reconstruction.grid.z_range
     depths = np.linspace(low, high, planes) if high > low else np.array([low])
     images = _Images(reconstruction, dataset)
-    per_led = np.zeros(dataset.n_leds)
-    for part, leds in images.batches(range(dataset.n_leds)):
+    per_led = np.zeros(dataset.n_images)
+    for part, leds in images.batches(range(dataset.n_images)):
         measured = images.measured(leds)
-        power = np.maximum((measured**2).sum(axis=(-2, -1)), np.finfo(float).tiny)
+        power = _power(measured)
         for z in depths:
             error = images.predicted(float(z), leds) - measured
             per_led[part] += (error**2).sum(axis=(-2, -1)) / (power * len(depths))
-    bright, dark = dataset.bright_field & images.trusted, ~dataset.bright_field & images.trusted
+    bright = images.dataset.bright_field
+    bright, dark = bright & images.used, ~bright & images.used
     return {
-        "all": float(per_led[images.trusted].mean()),
+        "all": float(per_led[images.used].mean()),
         "bright": float(per_led[bright].mean()) if bright.any() else None,
         "dark": float(per_led[dark].mean()) if dark.any() else None,
         "per_led": per_led,
@@ -97,7 +107,7 @@ def prediction_error(
     inside = [z for z in (dataset.planes_um if z_um is None else z_um) if low <= z <= high] or [low, high]
     depths = list(dict.fromkeys(inside))
     images = _Images(reconstruction, dataset)
-    seen = sorted(set(np.flatnonzero(images.trusted).tolist()) - set(leds))
+    seen = sorted(set(np.flatnonzero(images.used).tolist()) - set(leds))
     best = np.full(dataset.image_shape, np.inf)
     squares = np.zeros((len(leds), *dataset.image_shape))
     measured = images.measured(leds)
@@ -106,8 +116,13 @@ def prediction_error(
         better = misfit < best
         best = np.where(better, misfit, best)
         squares = np.where(better, (images.predicted(z, leds) - measured) ** 2, squares)
-    power = np.maximum((measured**2).sum(axis=(-2, -1)), np.finfo(float).tiny)
+    power = _power(measured)
     return math.sqrt(float(np.mean(squares.sum(axis=(-2, -1)) / power)))
+
+
+def _power(measured: NDArray[np.float64]) -> NDArray[np.float64]:
+    """ΣA² of each image, [led]; of a black one next to nothing, for an error cannot be relative to 0."""
+    return np.asarray(np.maximum((measured**2).sum(axis=(-2, -1)), BLACK * measured[0].size))
 
 
 def _misfit(images: _Images, z_um: float, leds: Sequence[int]) -> NDArray[np.float64]:
@@ -127,14 +142,14 @@ def held_out_leds(dataset: Dataset, *, share: float = 0.1, seed: int = 0) -> lis
     and only LEDs of whose pupil the rest sees 95 % or more, or the best covered ones. Raises :class:`DataError` for
     fewer than five LEDs.
     """
-    na, count = dataset.na, max(1, round(share * dataset.n_leds))
-    if dataset.n_leds < 5 or not 0 < share <= 0.5:
+    na, count = dataset.calibration.image_na, max(1, round(share * dataset.n_images))
+    if dataset.n_images < 5 or not 0 < share <= 0.5:
         raise DataError(f"{dataset.name}: holding out LEDs needs at least 5 of them and a share of at most 0.5")
     apart = np.linalg.norm(na[:, None] - na[None], axis=-1)
     spacing = np.median(np.sort(apart, axis=1)[:, 1])
-    covered = np.array([_covered(na, i, dataset.optics.na) for i in range(dataset.n_leds)])
-    covered[dataset.order[0]] = -1
-    covered[dataset.board.left_out] = -1
+    covered = np.array([_covered(na, i, dataset.optics.na) for i in range(dataset.n_images)])
+    covered[dataset.calibration.order[0]] = -1
+    covered[~dataset.calibration.used] = -1
     enough = min(0.95, np.sort(covered)[-count])
     candidates = np.random.default_rng([seed, 4]).permutation(np.flatnonzero(covered >= enough))
     chosen: list[int] = []
@@ -163,5 +178,5 @@ def held_out_error(
     set into a reconstruction, for example ``lambda part: fpmtools.reconstruct(part, "ap")``.
     """
     leds = held_out_leds(dataset, share=share, seed=seed)
-    kept = sorted(set(range(dataset.n_leds)) - set(leds))
+    kept = sorted(set(range(dataset.n_images)) - set(leds))
     return prediction_error(solve(dataset.select(kept)), dataset, leds, z_um=z_um)

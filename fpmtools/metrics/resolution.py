@@ -107,16 +107,17 @@ def interleaved_halves(dataset: Dataset) -> tuple[list[int], list[int]]:
 
     From the axis outwards each LED is paired with its nearest free neighbour, and one goes to either half in turn.
     """
-    if dataset.n_leds < 4:
+    if dataset.n_images < 4:
         raise DataError(f"{dataset.name}: two halves of the LEDs need at least 4 of them")
-    free = dataset.order.tolist()
+    free = dataset.calibration.order.tolist()
+    na = dataset.calibration.image_na
     halves: tuple[list[int], list[int]] = ([], [])
     turn = 0
     while free:
         led = free.pop(0)
         halves[turn].append(led)
         if free:
-            nearest = min(free, key=lambda other: float(np.linalg.norm(dataset.na[other] - dataset.na[led])))
+            nearest = min(free, key=lambda other: float(np.linalg.norm(na[other] - na[led])))
             free.remove(nearest)
             halves[1 - turn].append(nearest)
         turn = 1 - turn

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
+from fpmtools.formats.truth import KnownSample
 from fpmtools.metrics.images import (
     DataRange,
     align,
@@ -19,6 +20,7 @@ from fpmtools.metrics.images import (
     quality,
     structural_similarity,
 )
+from fpmtools.metrics.prediction import as_used
 from fpmtools.optics import Optics, synthetic_support, to_field, to_spectrum
 from fpmtools.reconstruction import Reconstruction
 
@@ -66,19 +68,20 @@ class Match:
     pixel_um: float
 
 
-def match(reconstruction: Reconstruction, dataset: Dataset) -> Match:
+def match(reconstruction: Reconstruction, dataset: Dataset | KnownSample) -> Match:
     """Bring a reconstruction and a data set's truth together.
 
     Raises :class:`DataError` when the data set has no truth, or the truth's pixels are not square.
     """
     if dataset.truth is None:
         raise DataError(f"{dataset.name}: no truth to score against; only simulated data have one")
-    depth = dataset.truth.depth_um
+    known, dataset = dataset.truth, as_used(reconstruction, dataset)
+    depth = known.depth_um
     pixels = np.array(dataset.image_shape) * dataset.optics.pixel_um / depth.shape
     if not np.isclose(*pixels):
         raise DataError(f"{dataset.name}: the truth's pixels must be square, they are {pixels[0]:g} × {pixels[1]:g} µm")
     pixel_um = float(pixels[0])
-    truth = band_limit(dataset.truth.field.astype(np.complex128), dataset.optics, dataset.na, pixel_um)
+    truth = band_limit(known.field.astype(np.complex128), dataset.optics, dataset.na, pixel_um)
     field = composite(reconstruction, depth).astype(np.complex128)
     in_band = band_limit(field, dataset.optics, dataset.na, pixel_um)
     low, high = reconstruction.grid.z_range
@@ -89,7 +92,7 @@ def match(reconstruction: Reconstruction, dataset: Dataset) -> Match:
 
 def score(
     reconstruction: Reconstruction,
-    dataset: Dataset,
+    dataset: Dataset | KnownSample,
     *,
     data_range: DataRange = "truth",
     matched: Match | None = None,

@@ -41,7 +41,7 @@ _ALIGNED = (
 
 
 @dataclass(frozen=True)
-class Column:
+class Picture:
     """One solver in :func:`side_by_side`: its name, a line such as ``31.2 dB · 14 s``, and its field.
 
     ``field`` is None where the solver failed; ``note`` then says why.
@@ -70,14 +70,14 @@ def amplitude_phase(field: Field, extent_um: Extent, *, title: str = "") -> Figu
 def evaluation(
     observed: NDArray[np.floating[Any]],
     predicted: NDArray[np.floating[Any]],
-    quality: Mapping[str, float],
+    quality: Mapping[str, str],
     *,
     extent_um: Extent | None = None,
 ) -> Figure:
-    """Observed and predicted image on one grey scale, and the absolute difference, with the four metrics above.
+    """Observed and predicted image on one grey scale, and the absolute difference, with the metrics above.
 
-    ``observed`` and ``predicted`` are real [y, x]; ``quality`` holds psnr, ssim, rmse and relative_l2 (see
-    ``fpmtools.metrics.quality``). Without ``extent_um`` there is no scale bar.
+    ``observed`` and ``predicted`` are real [y, x]; ``quality`` holds each metric's label and value, as they are
+    written. Without ``extent_um`` there is no scale bar.
     """
     difference = np.abs(observed - predicted)
     shared = gray_scale([observed, predicted])
@@ -86,10 +86,7 @@ def evaluation(
         _Panel("predicted", predicted, shared),
         _Panel("|observed − predicted|", difference, _from_zero(difference)),
     ]
-    title = (
-        f"PSNR {quality['psnr']:.2f} dB   SSIM {quality['ssim']:.4f}   "
-        f"RMSE {quality['rmse']:.4g}   relative L2 {quality['relative_l2']:.4g}"
-    )
+    title = "   ".join(f"{label} {value}" for label, value in quality.items())
     return _panels(panels, extent_um or observed.shape, title, _CONTRAST, scale_bar=extent_um is not None)
 
 
@@ -120,7 +117,7 @@ def loss_curve(history: Sequence[tuple[int, float, float]], *, title: str = "") 
 
 
 def side_by_side(
-    columns: Sequence[Column], extent_um: Extent, *, truth: Field | None = None, title: str = ""
+    pictures: Sequence[Picture], extent_um: Extent, *, truth: Field | None = None, title: str = ""
 ) -> Figure:
     """One column per solver (and one for the truth), rows amplitude, phase and, with a truth, the absolute error.
 
@@ -129,8 +126,8 @@ def side_by_side(
     that fits best, and resampled to its shape; without, phases are relative to their own means.
     """
     truth = None if truth is None else without_piston(truth)
-    shown = [None if column.field is None else _aligned(column.field, truth) for column in columns]
-    heads = [(column.name, column.note) for column in columns]
+    shown = [None if picture.field is None else _aligned(picture.field, truth) for picture in pictures]
+    heads = [(picture.name, picture.note) for picture in pictures]
     note = f"{_PISTON} {_CONTRAST}"
     if truth is not None:
         note = _ALIGNED

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fpmtools import metrics, storage
+from fpmtools import columns, metrics
+from fpmtools.columns import Column
 from fpmtools.comparison.spec import slug
-from fpmtools.dataset import Dataset, Truth
+from fpmtools.dataset import Truth
 from fpmtools.errors import DataError, FpmError
+from fpmtools.formats import truth as truths
 from fpmtools.report.contrast import without_piston
 from fpmtools.report.rendering import Field, Rendered
-from fpmtools.runs.folder import RUN_FILE
+from fpmtools.runs.folder import FINISHED, RUN_FILE
 
 RESULTS_FILE = "results.json"
-TRUTH_FOLDER = "truth"
+TRUTH_FOLDER = "truth"  # holds a file for each data set whose sample is known
 RING_KINDS = ("halves", "truth")  # what a ring correlation is of
 
 Curve = list[tuple[float, float]]
@@ -36,29 +37,34 @@ class InFocus(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class Row:
     """One solver on one data set: its row of the table, and the records (``run.json``) of its runs."""
 
     name: str
     data: str
-    row: Mapping[str, Any]
+    values: Mapping[str, Any]
     records: Sequence[Mapping[str, Any]]
     folder: Path | None
 
     @property
     def status(self) -> str:
         """How it ended; "done" where it did what it was asked to."""
-        return str(self.row.get("status", "unknown"))
+        return str(self.values.get("status", "unknown"))
+
+    @property
+    def good(self) -> bool:
+        """Whether it gave what was asked for."""
+        return self.status in FINISHED
 
     @property
     def reason(self) -> str:
         """Why there is no full result, in words."""
-        return str(self.row.get("reason") or "")
+        return str(self.values.get("reason") or "")
 
     @property
     def missing(self) -> str:
         """What of a result could not be measured or drawn, and why."""
-        return str(self.row.get("missing") or "")
+        return str(self.values.get("missing") or "")
 
     @cached_property
     def rendered(self) -> Rendered | str:
@@ -72,7 +78,7 @@ class Entry:
 
     def number(self, key: str) -> float | None:
         """The finite number in the row under ``key``, if there is one."""
-        return number(self.row.get(key))
+        return number(self.values.get(key))
 
     def recorded(self, key: str) -> Any:
         """What the first of its runs that has recorded ``key`` says; None where none has."""
@@ -101,60 +107,65 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Folder:
     """All that a comparison's folder holds.
 
     ``truths`` are limited to the band that the LEDs cover; their global phase is free, and chosen to be 0 on average.
     """
 
-    folder: Path
+    path: Path
     document: Mapping[str, Any]
-    entries: Sequence[Entry]
+    rows: Sequence[Row]
     truths: Mapping[str, Truth]
-    _in_focus: dict[Entry, InFocus] = field(default_factory=dict, repr=False)
+    _in_focus: dict[Row, InFocus] = field(default_factory=dict, repr=False)
 
-    @property
-    def columns(self) -> Mapping[str, Mapping[str, str]]:
-        """What is said about the numbers of the rows: key → unit, better, summary."""
+    @cached_property
+    def columns(self) -> Mapping[str, Column]:
+        """What is known about the numbers of the rows, by key: what the comparison says, else what a run measures."""
         said = self.document.get("columns")
         about = said.items() if isinstance(said, dict) else ()
-        return {key: {k: str(v) for k, v in what.items()} for key, what in about if isinstance(what, dict)}
+        described = {key: Column.from_dict(key, what) for key, what in about if isinstance(what, dict)}
+        return columns.of(()) | described
+
+    def column(self, key: str) -> Column:
+        """What is known about the number called ``key``, or what its name says."""
+        return self.columns.get(key) or columns.unknown(key)
 
     @property
     def datasets(self) -> list[str]:
         """Names of the data sets, in order."""
-        return list(dict.fromkeys(entry.data for entry in self.entries))
+        return list(dict.fromkeys(row.data for row in self.rows))
 
     @property
     def solvers(self) -> list[str]:
         """Names of the solvers, in order; a solver's place decides its colour."""
-        return list(dict.fromkeys(entry.name for entry in self.entries))
+        return list(dict.fromkeys(row.name for row in self.rows))
 
-    def of(self, data: str) -> list[Entry]:
-        """The entries of one data set."""
-        return [entry for entry in self.entries if entry.data == data]
+    def of(self, data: str) -> list[Row]:
+        """The rows of one data set."""
+        return [row for row in self.rows if row.data == data]
 
-    def in_focus(self, entry: Entry) -> InFocus | None:
+    def in_focus(self, row: Row) -> InFocus | None:
         """The result brought to the truth; None where there is no result or no truth."""
-        truth, rendered = self.truths.get(entry.data), entry.rendered
+        truth, rendered = self.truths.get(row.data), row.rendered
         if truth is None or isinstance(rendered, str) or rendered.focus is None:
             return None
         if rendered.focus.shape != truth.field.shape:
             return None  # an older truth of the same name
-        if entry not in self._in_focus:
+        if row not in self._in_focus:
             gain = metrics.align(truth.field, rendered.focus)
-            self._in_focus[entry] = InFocus(rendered.focus * np.complex64(gain), gain)
-        return self._in_focus[entry]
+            self._in_focus[row] = InFocus(rendered.focus * np.complex64(gain), gain)
+        return self._in_focus[row]
 
-    def ring_correlations(self, data: str, of: str) -> tuple[dict[Entry, Curve], Curve]:
+    def ring_correlations(self, data: str, of: str) -> tuple[dict[Row, Curve], Curve]:
         """Each solver's (cycles/µm, correlation) of its "halves" or with the "truth", and the threshold."""
-        measured = {entry: entry.ring_correlation() for entry in self.of(data)}
-        curves = {entry: curve for entry, (curve, _, kind) in measured.items() if curve and kind == of}
-        return curves, next((measured[entry][1] for entry in curves), [])
+        measured = {row: row.ring_correlation() for row in self.of(data)}
+        curves = {row: curve for row, (curve, _, kind) in measured.items() if curve and kind == of}
+        return curves, next((measured[row][1] for row in curves), [])
 
 
-def read(folder: str | Path) -> Evidence:
-    """Read the folder that ``fpmtools compare --out`` wrote.
+def read(folder: str | Path) -> Folder:
+    """Read the folder that a comparison wrote.
 
     Raises :class:`DataError` when it holds no readable ``results.json`` with rows; anything else may be missing.
     """
@@ -164,9 +175,7 @@ def read(folder: str | Path) -> Evidence:
         document = json.loads(path.read_text(encoding="utf-8"))
         rows = [row for row in document["rows"] if isinstance(row, dict)]
     except FileNotFoundError:
-        raise DataError(
-            f"{folder}: no {RESULTS_FILE} here; give a folder that 'fpmtools compare --out' wrote"
-        ) from None
+        raise DataError(f"{folder}: no {RESULTS_FILE} here; give a folder that 'fpmtools compare' wrote") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not the results of a comparison ({error!r})") from error
     if not rows:
@@ -174,24 +183,8 @@ def read(folder: str | Path) -> Evidence:
     records = [record for record in document.get("runs") or () if isinstance(record, dict)]
     only = _name(document.get("data"))
     several_seeds = len({row["seed"] for row in rows if row.get("seed") is not None}) > 1
-    entries = [_entry(folder, row, records, only, several_seeds) for row in rows]
-    return Evidence(folder, document, entries, dict(_truths(folder)))
-
-
-def save_truth(folder: str | Path, dataset: Dataset) -> Path | None:
-    """Keep what a simulated data set's results are to be compared with: its truth, limited to the LEDs' band.
-
-    float32 ``field`` [y, x, (re, im)] and ``depth_um`` [y, x] in ``truth/``; None where there is no truth, and then an
-    older one of the same name is removed.
-    """
-    truth, path = dataset.truth, Path(folder) / TRUTH_FOLDER / f"{slug(dataset.name)}.safetensors"
-    if truth is None:
-        path.unlink(missing_ok=True)
-        return None
-    pixel_um = dataset.image_shape[1] * dataset.optics.pixel_um / truth.field.shape[1]
-    limited = metrics.band_limit(truth.field, dataset.optics, dataset.na, pixel_um).astype(np.complex64)
-    tensors = {"field": limited.view(np.float32).reshape(*limited.shape, 2), "depth_um": truth.depth_um}
-    return storage.write_tensors(path, tensors, "truth", {"data": dataset.name})
+    found = [_row(folder, row, records, only, several_seeds) for row in rows]
+    return Folder(folder, document, found, dict(_truths(folder)))
 
 
 def number(value: Any) -> float | None:
@@ -203,22 +196,22 @@ def number(value: Any) -> float | None:
 def _truths(folder: Path) -> Iterator[tuple[str, Truth]]:
     for path in sorted((folder / TRUTH_FOLDER).glob("*.safetensors")):
         try:
-            tensors, header = storage.read_tensors(path, "truth")
-            pairs: NDArray[np.float32] = np.ascontiguousarray(tensors["field"], dtype=np.float32)
-            flat = without_piston(pairs.view(np.complex64)[..., 0])
-            yield str(header["data"]), Truth(flat, tensors["depth_um"])
-        except (FpmError, KeyError, ValueError, IndexError):
+            known = truths.read(path)
+        except FpmError:
             continue  # the report then says that there is no truth
+        pixel_um = known.image_shape[1] * known.optics.pixel_um / known.truth.field.shape[1]
+        limited = metrics.band_limit(known.truth.field, known.optics, known.na, pixel_um)
+        yield known.name, Truth(without_piston(limited), known.truth.depth_um)
 
 
-def _entry(
-    folder: Path, row: Mapping[str, Any], records: Sequence[Mapping[str, Any]], only: str, several_seeds: bool
-) -> Entry:
-    solver, data = str(row.get("solver", "")), _name(row.get("data")) or only
-    own = [record for record in records if _belongs(record, row)]
+def _row(
+    folder: Path, values: Mapping[str, Any], records: Sequence[Mapping[str, Any]], only: str, several_seeds: bool
+) -> Row:
+    solver, data = str(values.get("solver", "")), _name(values.get("data")) or only
+    own = [record for record in records if _belongs(record, values)]
     places = (_inside(folder, place) for record in [*own, {}] for place in _places(record, solver))
-    name = f"{solver} (seed {row.get('seed')})" if several_seeds else solver
-    return Entry(name, data, row, own, next(filter(None, places), None))
+    name = f"{solver} (seed {values.get('seed')})" if several_seeds else solver
+    return Row(name, data, values, own, next(filter(None, places), None))
 
 
 def _belongs(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:

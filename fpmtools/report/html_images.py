@@ -22,7 +22,7 @@ from PIL import Image, features
 from fpmtools.dataset import Truth
 from fpmtools.optics import Shape, resample
 from fpmtools.report.contrast import FULL_CIRCLE, Scale, gray_scale, without_piston
-from fpmtools.report.html_folder import Entry, Evidence, InFocus
+from fpmtools.report.html_folder import Folder, InFocus, Row
 from fpmtools.report.rendering import LARGEST, Field, Rendered, scaled, shown_planes
 
 SMALLEST = 64  # pixels of the longer side
@@ -31,7 +31,7 @@ COLOURS = 128
 ERROR_MAP = "magma"
 
 
-def galleries(evidence: Evidence) -> list[dict[str, Any]]:
+def galleries(folder: Folder) -> list[dict[str, Any]]:
     """One JSON-ready gallery per data set; an empty list where no solver has a result.
 
     Each holds ``data``, ``extent_um`` (y, x), ``shape``, ``z_um`` of the planes shown, ``window`` (the amplitudes that
@@ -39,8 +39,8 @@ def galleries(evidence: Evidence) -> list[dict[str, Any]]:
     its ``name``, its place among the ``colours`` or -1, ``planes`` ([z] of amplitude and phase, None where it has no
     such z) and ``focus``: the picture with every pixel at its true depth (amplitude, phase, error), or None.
     """
-    found = {data: sources for data in evidence.datasets if (sources := _sources(evidence, data))}
-    return [_gallery(evidence, data, sources, MOST_BYTES // len(found)) for data, sources in found.items()]
+    found = {data: sources for data in folder.datasets if (sources := _sources(folder, data))}
+    return [_gallery(folder, data, sources, MOST_BYTES // len(found)) for data, sources in found.items()]
 
 
 def palette(name: str) -> list[str]:
@@ -52,7 +52,7 @@ def palette(name: str) -> list[str]:
 class _Source:
     """A solver's result, and how it stands beside the truth where there is one."""
 
-    entry: Entry
+    row: Row
     rendered: Rendered
     truth: Truth | None
     in_focus: InFocus | None
@@ -70,13 +70,13 @@ class _Source:
         return np.asarray(np.abs(resample(self.truth.field - self.in_focus.field, shape)))
 
 
-def _gallery(evidence: Evidence, data: str, sources: Sequence[_Source], most_bytes: int) -> dict[str, Any]:
-    truth = evidence.truths.get(data)
+def _gallery(folder: Folder, data: str, sources: Sequence[_Source], most_bytes: int) -> dict[str, Any]:
+    truth = folder.truths.get(data)
     grid = sources[0].rendered.grid
     z_um = _planes(sources)
     shape = _fitting_shape(sources, z_um, most_bytes)
     window = _window([source.plane(z_um[len(z_um) // 2], shape) for source in sources], truth)
-    shown = [_shown(source, evidence.solvers.index(source.entry.name), z_um, shape, window) for source in sources]
+    shown = [_shown(source, folder.solvers.index(source.row.name), z_um, shape, window) for source in sources]
     errors = [source.error(shape) for source in sources]
     error_max = _error_max(errors)
     for picture, error in zip(shown, errors, strict=True):
@@ -96,17 +96,17 @@ def _gallery(evidence: Evidence, data: str, sources: Sequence[_Source], most_byt
     }
 
 
-def _sources(evidence: Evidence, data: str) -> list[_Source]:
-    truth, found = evidence.truths.get(data), []
-    for entry in evidence.of(data):
-        if isinstance(entry.rendered, Rendered):
-            found.append(_Source(entry, entry.rendered, truth, evidence.in_focus(entry)))
+def _sources(folder: Folder, data: str) -> list[_Source]:
+    truth, found = folder.truths.get(data), []
+    for row in folder.of(data):
+        if isinstance(row.rendered, Rendered):
+            found.append(_Source(row, row.rendered, truth, folder.in_focus(row)))
     return found
 
 
 def _planes(sources: Sequence[_Source]) -> list[float]:
     """The z that were asked for, at most as many as are rendered."""
-    asked = next((z for source in sources if (z := source.entry.recorded("z_um"))), None)
+    asked = next((z for source in sources if (z := source.row.recorded("z_um"))), None)
     return shown_planes(asked) if asked else sorted({z for source in sources for z in source.rendered.z_um})
 
 
@@ -137,7 +137,7 @@ def _error_max(errors: Sequence[NDArray[np.floating[Any]] | None]) -> float:
 def _shown(source: _Source, colour: int, z_um: Sequence[float], shape: Shape, window: Scale) -> dict[str, Any]:
     planes = [None if (field := source.plane(z, shape)) is None else _pictures(field, window) for z in z_um]
     focus = None if source.in_focus is None else _pictures(resample(source.in_focus.field, shape), window)
-    return {"name": source.entry.name, "colour": colour, "planes": planes, "focus": focus}
+    return {"name": source.row.name, "colour": colour, "planes": planes, "focus": focus}
 
 
 def _pictures(field: Field, window: Scale) -> dict[str, str]:

@@ -1,9 +1,9 @@
-"""Amplitude and phase as float32 TIFF that ImageJ opens with the right pixel size and z spacing."""
+"""Amplitude and phase as float32 TIFF that ImageJ opens with the right pixel size and, where it is one, z spacing."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -67,29 +67,53 @@ def write_stack(
 ) -> Path:
     """Write real pages [y, x] of ``shape``, one per z, as one TIFF, atomically; ``content`` says what the values are.
 
-    Resolution is in pixels per µm, the spacing (mean distance of the planes) in µm; each page is labelled with its z.
+    Resolution is in pixels per µm; each page is labelled with its z, and ``z_um`` in the description lists them all.
+    The spacing, in µm, is said only where the planes are evenly spaced: there is none otherwise.
     """
+    metadata: dict[str, Any] = {"axes": "ZYX", "content": content, "z_um": " ".join(f"{z:.9g}" for z in z_um)}
+    if (spacing := even_spacing(z_um)) is not None:
+        metadata["spacing"] = spacing
+    return _write(path, pages, shape, [_plain(z_label(z)) for z in z_um], pixel_um, metadata)
+
+
+def write_channels(
+    path: str | Path, pages: Mapping[str, NDArray[np.floating[Any]]], pixel_um: tuple[float, float], content: str
+) -> Path:
+    """Write real pages [y, x] of one shape and one z as the channels of one TIFF, each under its name."""
+    shape = next(iter(pages.values())).shape
+    metadata = {"axes": "CYX", "mode": "grayscale", "content": _plain(content)}
+    return _write(path, pages.values(), (shape[0], shape[1]), list(pages), pixel_um, metadata)
+
+
+def even_spacing(z_um: Sequence[float]) -> float | None:
+    """The distance of neighbouring planes; None where it is not the same everywhere, or there is one plane only."""
+    steps = np.diff(np.asarray(z_um, dtype=np.float64))
+    if not len(steps) or not np.allclose(steps, steps.mean(), rtol=1e-4, atol=0):
+        return None
+    return float(steps.mean())
+
+
+def _write(
+    path: str | Path,
+    pages: Iterable[NDArray[np.floating[Any]]],
+    shape: Shape,
+    labels: Sequence[str],
+    pixel_um: tuple[float, float],
+    metadata: dict[str, Any],
+) -> Path:
     import tifffile
 
-    spacing = (z_um[-1] - z_um[0]) / (len(z_um) - 1) if len(z_um) > 1 else 0.0
-    metadata: dict[str, Any] = {
-        "axes": "ZYX",
-        "unit": "um",
-        "content": content,
-        "z_um": " ".join(f"{z:.6g}" for z in z_um),
-    }
-    if spacing:
-        metadata["spacing"] = spacing
-    classic = 4 * len(z_um) * shape[0] * shape[1] < _CLASSIC_TIFF_BYTES
+    classic = 4 * len(labels) * shape[0] * shape[1] < _CLASSIC_TIFF_BYTES
+    metadata["unit"] = "um"
     if classic:
-        metadata["Labels"] = [z_label(z).replace("−", "-").replace("µ", "u") for z in z_um]
+        metadata["Labels"] = list(labels)
 
     def write(file: IO[bytes]) -> None:
         named = tifffile.FileHandle(file, name=Path(path).name)  # a descriptor has no name of its own
         with tifffile.TiffWriter(named, imagej=classic, bigtiff=not classic) as tiff:
             tiff.write(
-                iter(pages),
-                shape=(len(z_um), *shape),
+                (np.asarray(page, dtype=np.float32) for page in pages),
+                shape=(len(labels), *shape),
                 dtype=np.float32,
                 photometric="minisblack",
                 resolution=(1 / pixel_um[1], 1 / pixel_um[0]),
@@ -97,6 +121,11 @@ def write_stack(
             )
 
     return storage.write_atomic(path, write)
+
+
+def _plain(label: str) -> str:
+    """In the characters that ImageJ's descriptions have."""
+    return label.replace("−", "-").replace("µ", "u")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 
 import fpmtools
 
-PACKAGES = ("torch", "numpy", "scipy", "matplotlib", "tifffile", "safetensors")
+PACKAGES = ("torch", "numpy", "scipy", "matplotlib", "tifffile")
 
 
 def versions() -> dict[str, str]:

@@ -167,7 +167,7 @@ class RunFolder:
         """Remove what a killed process had begun to write."""
         from fpmtools import storage
 
-        storage.remove_leftovers(self.path)
+        storage.sweep(self.path)
 
     def abandon(self) -> None:
         """Remove the folder of a run that could not even begin, if there is nothing else in it."""

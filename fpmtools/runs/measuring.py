@@ -19,9 +19,10 @@ from fpmtools import registry
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, OutputError
 from fpmtools.evaluation import Case
-from fpmtools.evaluation.columns import TRUTH_THRESHOLD
+from fpmtools.evaluation.measures import TRUTH_THRESHOLD
 from fpmtools.metrics import RingCorrelation
 from fpmtools.reconstruction import Reconstruction
+from fpmtools.results import open_result
 from fpmtools.runs import steps
 from fpmtools.runs.folder import RUN_FILE, RunFolder
 from fpmtools.runs.journal import Found
@@ -73,7 +74,7 @@ class _Measured:
 
     @functools.cached_property
     def case(self) -> Case:
-        return Case(Reconstruction.load(self.folder.path), self.dataset, self._solved)
+        return Case(open_result(self.folder.path), self.dataset, self._solved)
 
     def take(self, step: str) -> Any:
         name = steps.metric_name(step)
@@ -113,8 +114,8 @@ class _Measured:
         digest = part.digest
         for place in (self.folder.path / name for name in (steps.HELD_OUT, *steps.HALVES)):
             if (place / RUN_FILE).is_file() and _digest(place) == digest:
-                return Reconstruction.load(place)
-        raise DataError(f"{part.name}: no solve of these {part.n_leds} LEDs was made")
+                return open_result(place)
+        raise DataError(f"{part.name}: no solve of these {part.n_images} LEDs was made")
 
 
 def _digest(place: Path) -> Any:

@@ -10,6 +10,7 @@ from fpmtools.runs import steps
 from fpmtools.runs.folder import RESULT_FILE, RUN_FILE
 from fpmtools.runs.journal import JOURNAL_FILE, Found
 from fpmtools.runs.spec import RunSpec
+from fpmtools.storage import finite
 
 if TYPE_CHECKING:
     from fpmtools.engine import Outcome
@@ -38,13 +39,13 @@ def describe(spec: RunSpec, outcome: Outcome, problem: Problem, solver: Solver[A
         "data": {
             "name": dataset.name,
             "digest": spec.data.digest,
-            "leds": dataset.n_leds,
+            "leds": dataset.n_images,
             "leds_used": len(forward.na),
-            "led_shift_na": list(problem.led_shift_na),
             "image_shape": list(dataset.image_shape),
             "defocus_um": dataset.defocus_um,
             "optics": dataset.optics.to_dict(),
-            "calibrated_pupil": dataset.pupil is not None,
+            "calibrated_pupil": not problem.calibration.pupil.ideal,
+            "calibration": finite(problem.calibration.found),
             "truth": dataset.truth.digest if dataset.truth is not None else None,
             "provenance": dataset.provenance,
         },

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpmtools import threads
-from fpmtools.errors import DataError, FpmError, OptionError, SolverError, Terminated
+from fpmtools.errors import DataError, FpmError, SolverError, Terminated
 from fpmtools.runs import record, steps
 from fpmtools.runs.folder import INTERRUPTED, RESULT_FILE, RUNNING, RunFolder, sha256
 from fpmtools.runs.spec import DataSpec, RunSpec
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from fpmtools.runs.memory import PeakMemory
     from fpmtools.solver import Solver
 
-CALIBRATIONS = ("auto", "nominal")
 OnEvent = Callable[[dict[str, Any]], object]
 
 
@@ -136,12 +135,9 @@ def make_solver(spec: RunSpec) -> Solver[Any]:
 
 def prepared(spec: RunSpec, dataset: Dataset, solver: Solver[Any]) -> Problem:
     """What the solver is given."""
+    from fpmtools import calibrate
     from fpmtools.problem import prepare
 
-    if spec.loss not in (None, "amplitude"):
-        raise OptionError(f"solver {spec.solver!r} takes no other loss than amplitude")
-    if spec.calibration not in CALIBRATIONS:
-        raise OptionError(f"calibration {spec.calibration!r}: use auto or nominal")
     return prepare(
         dataset,
         solver,
@@ -152,13 +148,14 @@ def prepared(spec: RunSpec, dataset: Dataset, solver: Solver[Any]) -> Problem:
         upsample=spec.upsample,
         critical_grid=spec.critical_grid,
         subpixel=spec.subpixel,
-        trust_leds=spec.calibration == "nominal",
+        calibration=calibrate.resolve(dataset, spec.calibration),
+        loss=spec.loss,
     )
 
 
 def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
     """Solve, from the last checkpoint if there is one, and make the result safe."""
-    from fpmtools import engine
+    from fpmtools import calibrate, engine
     from fpmtools.runs.memory import PeakMemory
     from fpmtools.runs.tracking import check_targets
 
@@ -173,7 +170,7 @@ def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
     with threads.limited(spec.threads or engine.threads_for(problem)) as count:
         place.document.pop("solved", None)
         place.update(resolved={"threads": count, "device": str(problem.device), "digest": digest})
-        for text in dataset.check(upsample=spec.upsample, trust_leds=spec.calibration == "nominal"):
+        for text in [*dataset.check(upsample=spec.upsample), *calibrate.warnings(problem.calibration)]:
             tell({"event": "warning", "text": text})
         try:
             _until_safe(place, problem, solver, memory, tell)

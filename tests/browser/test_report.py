@@ -215,7 +215,7 @@ def test_the_theme_follows_the_system_until_told_otherwise(page, dark):
         return sum(int(part) for part in colour.strip("rgb()").split(",")) / 3
 
     def line():
-        return browser.execute_script("return getComputedStyle(document.querySelector('.dot.s0')).fill")
+        return browser.execute_script("return getComputedStyle(document.querySelector('.chart .s0 path')).stroke")
 
     system, button, ink = brightness(), by_id(browser, "theme"), line()
     assert (system < 60) if dark else (system > 200)

@@ -14,11 +14,12 @@ import tifffile
 from PIL import Image
 
 import fpmtools
-from fpmtools import metrics
+from fpmtools import evaluation, metrics
 from fpmtools.cli import main
 from fpmtools.cli._inputs import DURATIONS, SIZES, planes, quantity, several
+from fpmtools.cli.evaluate import NUMBERS
 from fpmtools.dataset import Dataset
-from fpmtools.formats import native
+from fpmtools.formats import native, truth
 
 Json = Callable[..., Any]
 
@@ -91,7 +92,7 @@ def test_run_record(data_file: Path, dataset: Dataset, tmp_path: Path, as_json: 
 
 def test_run_metrics_are_those_of_the_saved_result(finished: Path, dataset: Dataset) -> None:
     found = json.loads((finished / "run.json").read_text())["metrics"]
-    result = fpmtools.Reconstruction.load(finished)
+    result = fpmtools.open_result(finished)
     assert found["psnr"] == pytest.approx(metrics.score(result, dataset)["psnr"], rel=1e-6)
     residual = metrics.residual(result, dataset)
     for name, lights in (("residual", "all"), ("residual_bright", "bright"), ("residual_dark", "dark")):
@@ -118,6 +119,9 @@ def test_run_shows_its_progress(data_file: Path, tmp_path: Path, capsys: pytest.
     lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
     assert all(line.startswith("ap  ") and "\r" not in line and "█" not in line for line in lines)
     words = lines[-1].split()
+    psnr = float(words[words.index("PSNR") + 1])
+    assert "image PSNR" in lines[-1]
+    assert 0 < psnr < 100
     assert float(words[words.index("loss") + 1]) > 0
     assert "against the truth: PSNR" in out
     assert "loss " not in out
@@ -182,7 +186,7 @@ def test_progress_as_json_lines(data_file: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_render_every_format(finished: Path, tmp_path: Path, as_json: Json) -> None:
-    expected = fpmtools.Reconstruction.load(finished).field(0.7)
+    expected = fpmtools.open_result(finished).field(0.7)
     about = as_json("render", finished, "--z", "0.7", "--out", tmp_path / "field.npy")
     field = np.load(tmp_path / "field.npy")
     assert field.dtype == np.complex64
@@ -190,7 +194,16 @@ def test_render_every_format(finished: Path, tmp_path: Path, as_json: Json) -> N
     np.testing.assert_array_equal(field, expected)
 
     as_json("render", finished / "reconstruction.safetensors", "--z", "0.7", "--out", tmp_path / "field.tiff")
-    amplitude, phase = tifffile.imread(tmp_path / "field.tiff")
+    with tifffile.TiffFile(tmp_path / "field.tiff") as file:
+        assert (file.is_imagej, file.series[0].axes, file.series[0].shape) == (True, "CYX", (2, *expected.shape))
+        about = file.imagej_metadata
+        assert (about["channels"], about["Labels"], about["unit"]) == (2, ["amplitude", "phase"], "um")
+        assert "slices" not in about
+        across, down = (file.pages[0].tags[name].value for name in ("XResolution", "YResolution"))
+        extent_um = fpmtools.open_result(finished).grid.extent_um
+        assert across[0] / across[1] == pytest.approx(expected.shape[1] / extent_um[1], rel=1e-4)  # pixels per µm
+        assert down[0] / down[1] == pytest.approx(expected.shape[0] / extent_um[0], rel=1e-4)
+        amplitude, phase = file.asarray()
     np.testing.assert_allclose(amplitude, np.abs(expected), rtol=1e-6)
     shift = np.angle(np.exp(1j * (phase - np.angle(expected))))
     np.testing.assert_allclose(shift, shift[0, 0], atol=1e-4)
@@ -205,29 +218,66 @@ def test_render_every_format(finished: Path, tmp_path: Path, as_json: Json) -> N
 
 def test_evaluate_an_image(finished: Path, tmp_path: Path, as_json: Json) -> None:
     """Against its own amplitude, times a factor, a result is perfect once the gain is fitted, and not before."""
-    field = fpmtools.Reconstruction.load(finished).field(1.0)
-    for name, truth in {"amplitude.npy": 3 * np.abs(field), "field.npy": 3 * field}.items():
-        np.save(tmp_path / name, truth)
+    field = fpmtools.open_result(finished).field(1.0)
+    for name, observed in {"amplitude.npy": 3 * np.abs(field), "field.npy": 3 * field}.items():
+        np.save(tmp_path / name, observed)
         figure = tmp_path / f"{name}.png"
         found = as_json("evaluate", finished, "--truth", tmp_path / name, "--z", "1", "--out", figure)
         assert found["gain"] == pytest.approx(3, rel=1e-5)
         assert found["ssim"] == pytest.approx(1, abs=1e-6)
         assert figure.stat().st_size > 1000
     tifffile.imwrite(tmp_path / "truth.tiff", 3 * np.abs(field))
-    arguments = ["--z", "1", "--no-gain", "--out", tmp_path / "figure.png"]
-    found = as_json("evaluate", finished, "--truth", tmp_path / "truth.tiff", *arguments)
-    expected = metrics.quality(3 * np.abs(field), np.abs(field))
-    assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-5)
-    assert found["relative_l2"] == pytest.approx(4 / 9, rel=1e-5)
+    arguments = ["--z", "1", "--no-gain", "--out", tmp_path / "figure.png", "--force"]
+    for customary, of in (([], "truth"), (["--customary"], "predicted")):
+        found = as_json("evaluate", finished, "--truth", tmp_path / "truth.tiff", *arguments, *customary)
+        expected = metrics.quality(3 * np.abs(field), np.abs(field), data_range=of)
+        assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-5)
+        assert (found["data_range_of"], found["relative_l2"]) == (of, pytest.approx(4 / 9, rel=1e-5))
 
 
-def test_evaluate_a_data_set(finished: Path, data_file: Path, dataset: Dataset, tmp_path: Path, as_json: Json) -> None:
-    found = as_json("evaluate", finished, "--truth", data_file, "--data-range", "truth", "--out", tmp_path / "e.png")
+def test_run_says_41_05_db_and_evaluate_26_98_db_of_one_result_and_truth(
+    finished: Path, data_file: Path, dataset: Dataset, tmp_path: Path, as_json: Json
+) -> None:
+    """They say the same, and so does Python; the customary definition is asked for, and is another number."""
+    recorded = json.loads((finished / "run.json").read_text())["metrics"]
+    found = as_json("evaluate", finished, "--truth", data_file, "--out", tmp_path / "e.png")
+    computed = evaluation.evaluate(fpmtools.open_result(finished), dataset, list(NUMBERS))
+    for name in NUMBERS:
+        assert found[name] == pytest.approx(recorded[name], rel=1e-6)
+        assert found[name] == pytest.approx(computed[name], rel=1e-6)
+    assert found["data_range_of"] == "truth"
     assert dataset.truth is not None
-    field = metrics.composite(fpmtools.Reconstruction.load(finished), dataset.truth.depth_um)
+    field = metrics.composite(fpmtools.open_result(finished), dataset.truth.depth_um)
     gain = abs(metrics.align(dataset.truth.field, field))
-    expected = metrics.quality(np.abs(dataset.truth.field), gain * np.abs(field), data_range="truth")
-    assert found["psnr"] == pytest.approx(expected["psnr"], rel=1e-6)
+    expected = metrics.quality(np.abs(dataset.truth.field), gain * np.abs(field), data_range="predicted")
+    arguments = ["--customary", "--out", tmp_path / "customary.png"]
+    customary = as_json("evaluate", finished, "--truth", data_file, *arguments)
+    assert customary["psnr"] == pytest.approx(expected["psnr"], rel=1e-6)
+    assert abs(customary["psnr"] - found["psnr"]) > 0.5
+
+
+def test_evaluate_refuses_the_truth_file_that_compare_writes(
+    finished: Path, data_file: Path, dataset: Dataset, tmp_path: Path, as_json: Json
+) -> None:
+    """It takes it, and says the same numbers as with the data set."""
+    assert truth.save(dataset, tmp_path / "truth" / "small.safetensors")
+    with_data = as_json("evaluate", finished, "--truth", data_file, "--out", tmp_path / "a.png")
+    with_truth = as_json(
+        "evaluate", finished, "--truth", tmp_path / "truth" / "small.safetensors", "--out", tmp_path / "b.png"
+    )
+    assert {name: with_truth[name] for name in NUMBERS} == pytest.approx({name: with_data[name] for name in NUMBERS})
+
+
+def test_evaluate_compares_what_covers_the_same_field(
+    data_file: Path, tmp_path: Path, as_json: Json, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--solver", "ap", "-o", "sweeps=2", "--z", "0", "--roi", "1,2,14,18", "--out", tmp_path / "part"]
+    recorded = as_json("run", "--data", data_file, *arguments)["metrics"]
+    evaluated = ["evaluate", tmp_path / "part", "--truth", data_file, "--out", tmp_path / "e.png"]
+    assert main(list(map(str, evaluated))) == 3
+    assert "say which with --roi" in capsys.readouterr().err
+    found = as_json(*evaluated, "--roi", "1,2,14,18")
+    assert found["psnr"] == pytest.approx(recorded["psnr"], rel=1e-6)
 
 
 def test_evaluate_needs_one_real_image(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -338,7 +388,7 @@ def test_a_replay_needs_the_same_data(data_file: Path, tmp_path: Path, capsys: p
     data.write_bytes(data_file.read_bytes())
     assert main(["run", "--data", str(data), "--solver", "ap", "-o", "sweeps=1", "--z", "0", "--out", str(out)]) == 0
     dataset = native.read(data)
-    native.save(replace(dataset, intensities=dataset.intensities * 2), data)
+    native.save(dataset.with_images(dataset.intensities * 2), data)
     assert main(["run", "--from", str(out / "run.json"), "--out", str(tmp_path / "again")]) == 3
     assert "they have changed" in capsys.readouterr().err
     assert not (tmp_path / "again").exists()

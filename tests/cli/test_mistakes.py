@@ -146,24 +146,24 @@ def wrong_key(path: Path, good: Dataset) -> list[str]:
 def not_finite(path: Path, good: Dataset) -> list[str]:
     images = np.array(good.intensities)
     images[3, 2, 1] = np.nan
-    native.save(replace(good, intensities=images), path)
+    native.save(good.with_images(images), path)
     return ["image 3", "not finite"]
 
 
 def all_zero(path: Path, good: Dataset) -> list[str]:
-    native.save(replace(good, intensities=np.zeros_like(good.intensities)), path)
+    native.save(good.with_images(np.zeros_like(good.intensities)), path)
     return ["all images are zero"]
 
 
 def led_missing(path: Path, good: Dataset) -> list[str]:
-    native.save(replace(good, na=good.na[:-1]), path)
-    return ["9 images but 8 LED positions"]
+    native.save(replace(good, calibration=good.calibration.select(range(8))), path)
+    return ["9 images, and a calibration of 8"]
 
 
 def led_beyond_horizon(path: Path, good: Dataset) -> list[str]:
     na = good.na.copy()
     na[4] = 1.2, 0
-    native.save(replace(good, na=na), path)
+    native.save(good.with_calibration(na=na), path)
     return ["LED 4", "direction sines"]
 
 
@@ -201,7 +201,7 @@ def test_files(bad: Bad, dataset: Dataset, tmp_path: Path, capsys: pytest.Captur
 def test_led_outside_the_grid(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     na = dataset.na.copy()
     na[0] = 0.9, 0
-    path = native.save(replace(dataset, na=na), tmp_path / "steep.safetensors")
+    path = native.save(dataset.with_calibration(na=na), tmp_path / "steep.safetensors")
     arguments = ["run", "--solver", "ap", "--data", str(path), "--upsample", "1", "--no-critical-grid"]
     code, line = one_error(capsys, [*arguments, "--out", str(tmp_path / "out")])
     assert code == 3
@@ -277,7 +277,7 @@ def test_unexpected_failure_is_one_line_and_debug_shows_it(
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("a\nbug")
 
-    monkeypatch.setattr("fpmtools.reconstruction.Reconstruction.load", broken)
+    monkeypatch.setattr("fpmtools.results.open_result", broken)
     code, line = one_error(capsys, ["render", str(finished), "--z", "0"])
     assert code == 1
     assert "ZeroDivisionError: a bug" in line

@@ -67,7 +67,7 @@ def test_interrupt_keeps_the_result_and_resume_continues(
     assert b"\033[36m" not in shown  # NO_COLOR is set
     assert record["status"] == "interrupted"
     assert json.loads((folder / "run.json").read_text())["steps"] == record["steps"] > 0
-    assert package.Reconstruction.load(folder).field(0.3).shape == (34, 44)
+    assert package.open_result(folder).field(0.3).shape == (34, 44)
     storage.read_tensors(folder / "checkpoint.safetensors", "checkpoint")
 
     budget = record["times"]["solve_s"] + 0.3
@@ -92,7 +92,7 @@ def test_full_disk(data_file: Path, tmp_path: Path, environment: dict[str, str])
     assert (done.returncode, done.stdout, len(lines)) == (5, "", 1), done.stderr
     assert "cannot write" in lines[0]
     assert not [path for path in folder.iterdir() if path.suffix == ".part"]
-    assert package.Reconstruction.load(folder).field().shape == (34, 44)
+    assert package.open_result(folder).field().shape == (34, 44)
     assert json.loads((folder / "run.json").read_text())["status"] == "running"
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fpmtools import comparison, metrics
+from fpmtools import comparison, metrics, registry
 from fpmtools.comparison.driving import Allowance, Driver
+from fpmtools.comparison.spec import _capabilities
 from fpmtools.comparison.trials import Source, Trial, plan
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import OptionError
 from fpmtools.evaluation import evaluate
 from fpmtools.formats import native
 from fpmtools.leds import direction_sines, raster
+from fpmtools.pupil import Pupil
+from fpmtools.registry import asking
+from fpmtools.registry.entries import entries
 from fpmtools.runs.spec import Outputs
 from fpmtools.simulation import simulate
 
@@ -199,8 +204,8 @@ def test_resume_runs_what_is_missing_or_not_good(
     assert [row["psnr"] for row in again.rows] == [row["psnr"] for row in found.rows]
     driver = Driver(folder, Allowance(), lambda title, event: None)
     for others in (
-        [replace(one, intensities=one.intensities * 2) for one in datasets],
-        [replace(one, pupil=np.full(one.image_shape, 1j, np.complex64)) for one in datasets],
+        [one.with_images(one.intensities * 2) for one in datasets],
+        [one.with_calibration(pupil=Pupil(np.array([1.0, 0.3]))) for one in datasets],
         [replace(one, truth=Truth(np.ones((4, 5), np.complex64), np.zeros((4, 5), np.float32))) for one in datasets],
     ):
         assert not any(driver._kept(trial) for trial in trials(others, folder))
@@ -216,7 +221,7 @@ def trials(datasets: list[Dataset], folder: Path) -> list[Trial]:
 
 
 @pytest.fixture
-def hostile_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def hostile_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Installed solvers, none of which comes to a good end."""
     site = tmp_path / "site"
     info = site / "hostile-1.0.dist-info"
@@ -226,6 +231,17 @@ def hostile_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hostile\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[fpmtools]\nhostile = hostile\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr(asking, "ANNOUNCE_S", 60.0)  # it imports torch, which a busy machine takes long for
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    """Let the registry look again."""
+    for cached in (registry._scan, registry._announced, entries, _capabilities):
+        cached.cache_clear()
 
 
 @pytest.mark.usefixtures("hostile_plugin")

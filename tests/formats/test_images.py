@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import tifffile
 from PIL import Image
 
 from fpmtools import leds
-from fpmtools.errors import DataError, FpmError, OptionError
+from fpmtools.errors import DataError, OptionError
 from fpmtools.formats import images, load
 
 SET_UP: dict[str, Any] = {
@@ -88,7 +91,7 @@ def test_colour_planes(planar: bool, tmp_path: Path) -> None:
         )
     for channel, offset in (("r", 0), ("green", 1), (2, 2), ("0", 0)):
         np.testing.assert_array_equal(load(tmp_path, channel=channel, **SET_UP).intensities, grey + offset)
-    with pytest.raises(OptionError, match="is in colour; choose one with --channel"):
+    with pytest.raises(OptionError, match="is in colour; choose the channel"):
         load(tmp_path, **SET_UP)
     with pytest.raises(OptionError, match="unknown channel 'infrared'"):
         load(tmp_path, channel="infrared", **SET_UP)
@@ -123,7 +126,8 @@ def test_dark_level_and_saturation(tmp_path: Path) -> None:
     np.testing.assert_allclose(data.intensities, np.maximum(counts - 10.5, 0))
     assert data.provenance["dark_level"] == 10.5
     assert data.provenance["warnings"] == [
-        f"{4 / counts.size:.2%} of all pixels are saturated: their true intensity is unknown"
+        f"{4 / counts.size:.2%} of all pixels, in 1 of 11 images, are saturated (at 255): "
+        "their true intensity is unknown"
     ]
     assert "warnings" not in load(tmp_path / "a.tif", roi=(0, 4, 9, 8), **SET_UP).provenance
 
@@ -136,17 +140,6 @@ def test_led_file_beside_the_images(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(tmp_path, optics=SET_UP["optics"]).na, na)
     np.testing.assert_array_equal(load(tmp_path, optics=SET_UP["optics"], leds=str(tmp_path / "leds.csv")).na, na)
     np.testing.assert_array_equal(load(tmp_path, **(SET_UP | {"leds": json.dumps({"na": (-na).tolist()})})).na, -na)
-
-
-def test_nothing_is_guessed(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", stack(), photometric="minisblack")
-    known: dict[str, float] = {}
-    for name in ("wavelength_um", "na", "magnification", "camera_pixel_um"):
-        with pytest.raises(FpmError, match=f"a: {name} is not in the file"):
-            load(tmp_path / "a.tif", optics=known, leds=SET_UP["leds"])
-        known[name] = SET_UP["optics"][name]
-    with pytest.raises(DataError, match="LED positions are not in the file"):
-        load(tmp_path / "a.tif", optics=known)
 
 
 def test_counts_must_agree(tmp_path: Path) -> None:
@@ -209,3 +202,92 @@ def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="not a regular file"):
         load(tmp_path / "pipe")
+
+
+# ---------------------------------------------------------------- files that unpack to far more than they hold
+
+
+def zeros_deflated(n_bytes: int) -> bytes:
+    """A zlib stream of zeros, made at once: one block again and again."""
+    block = zlib.compressobj(9, zlib.DEFLATED, -15)
+    size = 1 << 20
+    once = block.compress(bytes(size)) + block.flush(zlib.Z_FULL_FLUSH)
+    rest = zlib.compressobj(9, zlib.DEFLATED, -15)
+    last = rest.compress(bytes(n_bytes % size)) + rest.flush()
+    return b"\x78\xda" + once * (n_bytes // size) + last + ((n_bytes % 65521) << 16 | 1).to_bytes(4, "big")
+
+
+def tiff_of_strips(path: Path, width: int, rows: int, strips: list[int], data: bytes) -> None:
+    """A deflated 8-bit TIFF whose strips of ``rows`` rows start at these places of ``data``, all to its end."""
+    n, begin = len(strips), 8
+    lists = begin + len(data)
+    tags = [
+        (256, 4, 1, width), (257, 4, 1, rows * n), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1),
+        (278, 4, 1, rows), (273, 4, n, lists if n > 1 else begin + strips[0]),
+        (279, 4, n, lists + 4 * n if n > 1 else len(data) - strips[0]),
+    ]  # fmt: skip
+    offsets = struct.pack(f"<{2 * n}I", *(begin + s for s in strips), *(len(data) - s for s in strips))
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags)) + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", lists + len(offsets)) + data + offsets + directory)
+
+
+def shared_strips(path: Path) -> None:
+    """5 GB: a hundred strips of 50 MB that are all the same 50 kB; 3 MB on disk."""
+    data = zeros_deflated(50_000_000)
+    tiff_of_strips(path, 50_000, 1000, [3_000_000 - len(data)] * 100, bytes(3_000_000 - len(data)) + data)
+
+
+def one_strip_too_long(path: Path) -> None:
+    """An image of 64 × 64 whose only strip unpacks to 3 GB; 3 MB on disk."""
+    tiff_of_strips(path, 64, 64, [0], zeros_deflated(3_000_000_000))
+
+
+def many_pages_of_one_strip(path: Path) -> None:
+    """100 pages of 8000 × 8000 that share one strip."""
+    pages = [Image.new("L", (8, 8))] * 100
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        first = file.pages[0].tags
+        for page in file.pages:
+            page.tags["ImageWidth"].overwrite(8000)
+            page.tags["ImageLength"].overwrite(8000)
+            page.tags["RowsPerStrip"].overwrite(8000)
+            page.tags["StripOffsets"].overwrite(first["StripOffsets"].value[0])
+            page.tags["StripByteCounts"].overwrite(64_000_000)
+    with path.open("ab") as file:
+        file.write(bytes(3_000_000))
+
+
+def png_of_zeros(path: Path) -> None:
+    """13,000 × 13,000 of 16 bits, below Pillow's own limit; 330 kB on disk."""
+    side = 13_000
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 16, 0, 0, 0, 0))
+    data = chunk(b"IDAT", zeros_deflated(side * (2 * side + 1)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + data + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("bomb", [shared_strips, one_strip_too_long, many_pages_of_one_strip, png_of_zeros])
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused(bomb: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / f"bomb.{'png' if 'png' in bomb.__name__ else 'tif'}"
+    bomb(path)
+    assert path.stat().st_size < 6_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"bomb\.\w+: refused: ") as caught:
+            load(path, **SET_UP)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_bombs_is_refused_before_all_are_unpacked(tmp_path: Path) -> None:
+    picture = zeros_deflated(100_000_000)
+    for i in range(3):
+        tiff_of_strips(tmp_path / f"{i}.tif", 10_000, 10_000, [0], picture)
+    with pytest.raises(DataError, match=r"2\.tif: refused: declares 0\.3 GB of images, and holds only 0\.2"):
+        load(tmp_path, **SET_UP)

@@ -218,7 +218,7 @@ def test_server_errors_are_one_line(server: Server, tmp_path: Path) -> None:
         manifest.fetch(entry_at(server, name="absent.bin"), tmp_path)
     entry = entry_at(server)
     gone = replace(entry, files=(replace(entry.files[0], url="http://127.0.0.1:9/data.bin"),))
-    with pytest.raises(DataError, match=r"download failed .*--from DIR"):
+    with pytest.raises(DataError, match=r"download failed .*the option from"):
         manifest.fetch(gone, tmp_path)
     local = replace(entry, files=(replace(entry.files[0], url=(tmp_path / "secret").as_uri()),))
     with pytest.raises(DataError, match="must be http or https"):

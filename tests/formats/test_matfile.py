@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from fpmtools.errors import DataError
+from fpmtools.errors import DataError, OutputError
 from fpmtools.formats import matfile
 
 Write = Callable[..., Path]
@@ -85,16 +86,29 @@ def test_a_v5_file_that_crashes_the_parser_is_reported(write_v5: Write) -> None:
     assert content[at] == 7  # the type code of single precision
     content[at] = 20  # no such type: the parser reads past the end of a table
     path.write_bytes(content)
-    with pytest.raises(DataError, match="crashed the MATLAB v5 reader"):
+    with pytest.raises(DataError, match="crashed the MATLAB reader"):
         matfile.read(path, ["I_low"])
 
 
-def test_v5_limits(write_v5: Write) -> None:
+@pytest.mark.parametrize("version", ["write_v5", "write_v73"])
+def test_time_limit(version: str, request: pytest.FixtureRequest) -> None:
+    write: Write = request.getfixturevalue(version)
+    with pytest.raises(DataError, match=r"gave up after 0\.01 s"):
+        matfile.read(write("a.mat", {"I": IMAGES}), ["I"], timeout_s=0.01)
+
+
+def test_v5_size_limit(write_v5: Write) -> None:
     path = write_v5("a.mat", {"I": np.zeros((50, 40, 30))})
     with pytest.raises(DataError, match="more than the limit"):
         matfile.read(path, ["I"], limit_bytes=100_000)
-    with pytest.raises(DataError, match=r"gave up after 0\.01 s"):
-        matfile.read(path, ["I"], timeout_s=0.01)
+
+
+def test_no_room_for_the_unpacked_arrays(write_v5: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_v5("a.mat", {"I": IMAGES})
+    monkeypatch.setenv("TMPDIR", "/dev/null")
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
+    with pytest.raises(OutputError, match="no room to unpack it in /dev/null"):
+        matfile.read(path, ["I"])
 
 
 # ---------------------------------------------------------------- hostile HDF5
@@ -142,6 +156,46 @@ def plugin_filter(file: h5py.File, secret: Path) -> None:
     plan.set_chunk((2, 2))
     plan.set_filter(305, h5py.h5z.FLAG_OPTIONAL, ())
     h5py.h5d.create(file.id, b"I", h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple((4, 4)), plan)
+
+
+def endless(path: Path) -> None:
+    """20 kB of HDF5: cell arrays that hold the next one twice, 40 deep; together 2⁴⁰ of them."""
+    with h5py.File(path, "w", userblock_size=512, libver="latest") as file:
+        refs = file.create_group("#refs#")
+        item = refs.create_dataset("0", data=np.ones((1, 1)))
+        item.attrs["MATLAB_class"] = np.bytes_("double")
+        for level in range(1, 41):
+            inner, item = item, refs.create_dataset(str(level), (2, 1), h5py.ref_dtype)
+            item[:, 0] = inner.ref
+            item.attrs["MATLAB_class"] = np.bytes_("cell")
+        first = file.create_dataset("I", data=np.array([[item.ref]], h5py.ref_dtype))
+        first.attrs["MATLAB_class"] = np.bytes_("cell")
+
+
+def test_a_v73_file_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "endless.mat"
+    endless(path)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(DataError, match=r"endless\.mat: gave up after 2 s"):
+        matfile.read(path, ["I"], timeout_s=2)
+
+
+@pytest.mark.slow
+def test_a_v73_file_that_fills_the_memory_is_stopped(tmp_path: Path) -> None:
+    """The same, wide instead of deep: what is made of it takes 10¹⁵ lists."""
+    path = tmp_path / "wide.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        refs, inner = file.create_group("#refs#"), None
+        for level in range(4):
+            item = refs.create_dataset(f"level{level}", (100, 1000), h5py.ref_dtype if inner else "f8", compression=9)
+            item[...] = inner.ref if inner else 1.0
+            item.attrs["MATLAB_class"] = np.bytes_("cell" if inner else "double")
+            inner = item
+        first = file.create_dataset("I", (1, 1), h5py.ref_dtype)
+        first[0, 0] = inner.ref
+        first.attrs["MATLAB_class"] = np.bytes_("cell")
+    with pytest.raises(DataError, match=r"wide\.mat: (gave up|damaged)"):
+        matfile.read(path, ["I"], limit_bytes=10_000_000, timeout_s=10)
 
 
 @pytest.mark.parametrize(

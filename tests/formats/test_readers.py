@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fpmtools import leds
-from fpmtools.errors import DataError, FpmError, OpticsError, OptionError
+from fpmtools.errors import DataError, FpmError, OptionError
 from fpmtools.formats import load, uconn
 from fpmtools.optics import Optics
 
@@ -41,18 +41,28 @@ def test_fpm_inr_inside_a_struct_with_its_wavelength(fpm_inr_variables: dict[str
     assert load(path, optics=RED).optics.wavelength_um == 0.632
 
 
-def test_a_missing_wavelength_is_asked_for_by_name(fpm_inr_variables: dict[str, Any], write_v73: Write) -> None:
-    with pytest.raises(OpticsError) as caught:
-        load(write_v73("a.mat", fpm_inr_variables))
-    assert str(caught.value).startswith("a: wavelength_um is not in the file; give it")
-    assert "--optics wavelength_um=" in str(caught.value)
-
-
-@pytest.mark.parametrize("key", ["na_calib", "na_cal", "mag", "dpix_c"])
-def test_a_missing_variable_is_named(key: str, fpm_inr_variables: dict[str, Any], write_v73: Write) -> None:
-    del fpm_inr_variables[key]
-    with pytest.raises(DataError, match=f"a.mat: has no variable {key} "):
-        load(write_v73("a.mat", fpm_inr_variables), optics=RED)
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("na_calib", "LED positions"),
+        ("na_cal", "na"),
+        ("mag", "magnification"),
+        ("dpix_c", "camera_pixel_um"),
+        ("lambda", "wavelength_um"),
+    ],
+)
+def test_what_is_missing_is_asked_for_and_taken(
+    key: str, name: str, fpm_inr_variables: dict[str, Any], write_v73: Write
+) -> None:
+    variables: dict[str, Any] = {**fpm_inr_variables, "lambda": 0.632}
+    complete = load(write_v73("whole.mat", variables))
+    del variables[key]
+    path = write_v73("a.mat", variables)
+    with pytest.raises(DataError, match=f"^a: not in the file: {name}; give, for example,"):
+        load(path)
+    given: dict[str, Any] = {"leds": complete.na} if name not in complete.optics.to_dict() else {}
+    again = load(path, **(given or {"optics": {name: complete.optics.to_dict()[name]}}))
+    assert again.digest == complete.digest
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,7 @@ def test_thyroid_uses_145_leds_with_positive_signs(write_v73: Write) -> None:
 def test_bare_images_ask_for_leds_and_take_them(write_v73: Write) -> None:
     path = write_v73("a.mat", {"I": np.ones((9, 12, 4), np.uint8)})
     optics = {"wavelength_um": 0.6, "na": 0.1, "magnification": 2, "camera_pixel_um": 3.69}
-    with pytest.raises(DataError, match="LED positions are not in the file; give them with --leds"):
+    with pytest.raises(DataError, match="not in the file: LED positions; give, for example, leds"):
         load(path, optics=optics)
     rule = {"rule": "raster", "ny": 2, "nx": 2, "pitch_mm": 4, "height_mm": 80}
     np.testing.assert_array_equal(
@@ -210,7 +220,7 @@ def test_other_files(content: bytes, reason: str, tmp_path: Path) -> None:
 def test_sources_that_do_not_exist(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         load(tmp_path / "data.mat")
-    with pytest.raises(OptionError, match="unknown data set 'uconn_rad': did you mean 'uconn_red'"):
+    with pytest.raises(OptionError, match="uconn_rad: no such file or folder, nor data set: did you mean 'uconn_red'"):
         load("uconn_rad")
     with pytest.raises(FpmError, match="sloped"):
         load("sim:sloped")

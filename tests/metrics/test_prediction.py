@@ -26,7 +26,7 @@ def test_held_out_leds_are_spread_covered_by_the_rest_and_chosen_by_seed(leds: s
         chosen = held_out_leds(data, seed=seed)
         assert chosen == held_out_leds(data, seed=seed)
         assert len(set(chosen)) == len(chosen) == round(0.1 * len(na))
-        assert data.order[0] not in chosen
+        assert data.calibration.order[0] not in chosen
         assert apart[np.ix_(chosen, chosen)].min() > 1.4 * np.median(apart.min(axis=1))
         rest = np.delete(na, chosen, axis=0)
         points = np.random.default_rng(0).uniform(-1, 1, (400, 2))
@@ -72,7 +72,7 @@ def test_the_solver_does_not_see_what_is_held_out(thin: Dataset) -> None:
 
     leds = held_out_leds(thin)
     error = held_out_error(thin, solve)
-    assert seen[0].n_leds == thin.n_leds - len(leds)
+    assert seen[0].n_images == thin.n_images - len(leds)
     assert not any((seen[0].na == thin.na[led]).all(axis=1).any() for led in leds)
     worse = held_out_error(
         thin, lambda part: reconstruct(part, "ap", options={"sweeps": 1, "step": 0.05}, device="cpu")

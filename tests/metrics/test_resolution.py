@@ -79,7 +79,7 @@ def test_the_threshold_is_half_a_bit_and_the_crossing_is_interpolated() -> None:
 def test_each_half_of_the_leds_sees_the_whole_aperture(leds: str) -> None:
     data = simulate("thin", image_shape=(16, 21), leds=leds)
     halves = interleaved_halves(data)
-    assert sorted(halves[0] + halves[1]) == list(range(data.n_leds))
+    assert sorted(halves[0] + halves[1]) == list(range(data.n_images))
     assert abs(len(halves[0]) - len(halves[1])) <= 1
     whole = synthetic_support(data.optics, data.na, (160, 210), data.optics.pixel_um)
     for half in halves:

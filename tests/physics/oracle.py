@@ -6,13 +6,30 @@ order can hide a common mistake.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
 def low_field(
-    field, pixel_um, na_led, wavelength_um, na, z_um, image_shape, *, medium_index=1.0, pupil=None, subpixel=True
+    field,
+    pixel_um,
+    na_led,
+    wavelength_um,
+    na,
+    z_um,
+    image_shape,
+    *,
+    medium_index=1.0,
+    pupil=None,
+    edge=0,
+    subpixel=True,
 ):
-    """Complex low-resolution field [h, w] of one LED: object [H, W] over a field of view of H · pixel_um."""
+    """Complex low-resolution field [h, w] of one LED: object [H, W] over a field of view of H · pixel_um.
+
+    ``pupil(y, x)`` multiplies inside the aperture, y and x in units of its radius; ``edge`` is the width of a soft edge
+    in cycles/µm.
+    """
     height, width = field.shape
     h, w = image_shape
     extent_y, extent_x = height * pixel_um[0], width * pixel_um[1]
@@ -27,26 +44,41 @@ def low_field(
         np.exp(-2j * np.pi * np.outer(fy + near_y, y)) @ field @ np.exp(-2j * np.pi * np.outer(x, fx + near_x))
     ) / (height * width)
     gy, gx = (fy - rest_y)[:, None], (fx - rest_x)[None, :]
-    inside = gy**2 + gx**2 <= (na / wavelength_um) ** 2 * (1 + 2e-12)
+    radius, cutoff = np.sqrt(gy**2 + gx**2), na / wavelength_um
     kz = 2 * np.pi * np.sqrt(np.maximum((medium_index / wavelength_um) ** 2 - gy**2 - gx**2, 0))
+    inside = radius <= cutoff * (1 + 1e-12) if edge == 0 else 1 / (1 + np.exp((radius - cutoff) / edge))
     transfer = inside * np.exp(1j * kz * z_um)
     if pupil is not None:
-        transfer = transfer * (pupil if not subpixel else _bilinear(pupil, fy, fx, gy, gx))
+        transfer = transfer * pupil(*np.broadcast_arrays(gy / cutoff, gx / cutoff))
     spectrum = spectrum * transfer
     # Only the image rows and columns that the camera has.
     ry, rx = np.arange(h) * extent_y / h, np.arange(w) * extent_x / w
     return np.exp(2j * np.pi * np.outer(ry, fy)) @ spectrum @ np.exp(2j * np.pi * np.outer(fx, rx))
 
 
-def _bilinear(pupil, fy, fx, gy, gx):
-    out = np.zeros((gy.size, gx.size), complex)
-    step_y, step_x = fy[1] - fy[0], fx[1] - fx[0]
-    for i, py in enumerate((gy.ravel() - fy[0]) / step_y):
-        for j, px in enumerate((gx.ravel() - fx[0]) / step_x):
-            i0, j0 = int(np.floor(py)), int(np.floor(px))
-            for di in (0, 1):
-                for dj in (0, 1):
-                    weight = (1 - abs(py - i0 - di)) * (1 - abs(px - j0 - dj))
-                    if 0 <= i0 + di < pupil.shape[0] and 0 <= j0 + dj < pupil.shape[1]:
-                        out[i, j] += weight * pupil[i0 + di, j0 + dj]
-    return out
+def amplitudes(fields, gain, patterns, background):
+    """Amplitudes [image, h, w] from the fields [led, h, w] of all LEDs."""
+    intensity = np.einsum("il,l,lyx->iyx", patterns, gain, np.abs(fields) ** 2) + background[:, None, None]
+    return np.sqrt(intensity)
+
+
+# Noll's first fifteen, (n, m): Noll, JOSA 66, 207 (1976), table I; negative m is the sine.
+NOLL = [
+    (0, 0), (1, 1), (1, -1), (2, 0), (2, -2), (2, 2), (3, -1), (3, 1), (3, -3), (3, 3), (4, 0), (4, 2), (4, -2), (4, 4),
+    (4, -4),
+]  # fmt: skip
+
+
+def zernike(coefficients, y, x):
+    """Σ c Z of the first Zernike polynomials, in polar coordinates."""
+    rho, angle = np.hypot(y, x), np.arctan2(y, x)
+    total = np.zeros_like(rho)
+    for c, (n, m) in zip(coefficients, NOLL, strict=False):
+        radial = sum(
+            (-1) ** k * math.factorial(n - k) * rho ** (n - 2 * k)
+            / (math.factorial(k) * math.factorial((n + abs(m)) // 2 - k) * math.factorial((n - abs(m)) // 2 - k))
+            for k in range((n - abs(m)) // 2 + 1)
+        )  # fmt: skip
+        turn = np.cos(m * angle) if m >= 0 else np.sin(-m * angle)
+        total = total + c * math.sqrt((n + 1) * (2 if m else 1)) * radial * turn
+    return total

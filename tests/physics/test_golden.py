@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from fpmtools import Dataset, ForwardModel, reconstruct, registry, simulate
 from fpmtools.options import make_options
+from fpmtools.sampling import SamplingPlan
 
 GOLDEN = Path(__file__).with_name("golden.json")
 TOLERANCE = 5e-7
@@ -45,7 +46,12 @@ def fold(values: ArrayLike) -> float:
 def images(data: Dataset) -> float:
     """Of the forward model's amplitudes."""
     assert data.truth is not None
-    model = ForwardModel(data.optics, data.na, data.image_shape, data.truth.field.shape, dtype=torch.complex128)
+    model = ForwardModel(
+        data.optics,
+        data.calibration,
+        SamplingPlan.full(data.optics, data.image_shape, data.truth.field.shape),
+        dtype=torch.complex128,
+    )
     return fold(model.amplitude(torch.from_numpy(data.truth.field.astype(np.complex128)), 3.0).numpy())
 
 

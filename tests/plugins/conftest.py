@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fpmtools import registry
+from fpmtools.registry.entries import entries
 
 MakePlugin = Callable[..., Path]
 
@@ -78,5 +79,5 @@ def plugin(write_plugin: MakePlugin, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def forget() -> None:
     """Let the registry look again."""
-    for cached in (registry._scan, registry._entries, registry._announced):
+    for cached in (registry._scan, registry._announced, entries):
         cached.cache_clear()

@@ -32,6 +32,10 @@ class TestAp(SolverConformance):
     options: ClassVar[dict[str, Any]] = {"sweeps": 5}
 
 
+class TestApByDefault(SolverConformance):
+    solver = "ap"
+
+
 class TestAdam(SolverConformance):
     solver = "adam"
     options: ClassVar[dict[str, Any]] = {"sweeps": 8}

@@ -17,8 +17,8 @@ from fpmtools import (
     SolverRecord,
     option,
     records,
-    registry,
 )
+from fpmtools.registry.hooks import Hooks
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "writing-a-solver.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
@@ -29,7 +29,7 @@ CODE = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
     [
         *(field.name for field in dataclasses.fields(SolverRecord)),
         *(field.name for field in dataclasses.fields(MetricRecord)),
-        *(name for name in vars(registry.Hooks) if name.startswith("fpmtools")),
+        *(name for name in vars(Hooks) if name.startswith("fpmtools")),
         *sorted(records.CAPABILITIES),
         *(field.name for field in dataclasses.fields(Problem)),
         *(name for name in vars(Problem) if not name.startswith("_")),

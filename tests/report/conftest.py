@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fpmtools import storage
+from fpmtools import columns, registry, storage
 from fpmtools.comparison.spec import slug
 from fpmtools.dataset import Dataset
+from fpmtools.formats import truth as truths
 from fpmtools.leds import direction_sines, raster
 from fpmtools.metrics import match, ring_correlation
 from fpmtools.reconstruction import Grid, PlaneStack
@@ -86,7 +87,11 @@ def comparison_folder(dataset: Dataset, tmp_path: Path) -> Path:
     rows.append({"solver": "bad", "status": "failed", "reason": "killed by SIGSEGV", "repeats": 1})
     runs.append({"label": "bad", "status": "failed", "reason": "killed by SIGSEGV"})
     command = ["fpmtools", "compare", "--data", "my file.mat"]
-    document = {"data": {"name": dataset.name}, "rows": rows, "runs": runs, "command": command}
+    known = columns.of(supplied.record for supplied in registry.built_in_metrics())
+    about = {key: column.to_dict() for key, column in known.items()}
+    document = {
+        "data": {"name": dataset.name}, "columns": about, "rows": rows, "runs": runs, "command": command,
+    }  # fmt: skip
     storage.write_json(folder / "results.json", document)
-    html_folder.save_truth(folder, dataset)
+    truths.save(dataset, folder / html_folder.TRUTH_FOLDER / "tilted.safetensors")
     return folder

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fpmtools.report import contrast, figures
-from fpmtools.report.figures import Column
+from fpmtools.report.figures import Picture
 
 SHAPES = [(48, 65), (90, 17), (13, 200), (31, 30)]
 LONG = "laboratory-of-somebody-adaptive-solver:preset=paper:learning_rate=0.001:seed="
@@ -84,8 +84,8 @@ def test_constant_field_does_not_warn():
 def test_side_by_side_with_eight_long_names_and_a_failure(cells, shape):
     extent = (shape[0] * 0.2, shape[1] * 0.2)
     reason = "diverged: the loss is nan after step 12 of 300; lower the step size, or choose another preset"
-    columns = [Column(f"{LONG}{i}", cells(*shape, seed=i), "31.24 dB · 14.2 s") for i in range(7)]
-    columns.insert(3, Column(f"{LONG}8", None, reason))
+    columns = [Picture(f"{LONG}{i}", cells(*shape, seed=i), "31.24 dB · 14.2 s") for i in range(7)]
+    columns.insert(3, Picture(f"{LONG}8", None, reason))
     truth = cells(*shape)
     figure = figures.side_by_side(columns, extent, truth=truth, title="tilted sample")
     assert len(pictures(figure)) == 7 * 3 + 2  # the truth has no error
@@ -98,7 +98,10 @@ def test_side_by_side_with_eight_long_names_and_a_failure(cells, shape):
 
 def test_side_by_side_aligns_to_the_truth_and_resamples(cells):
     truth = cells(36, 50)
-    columns = [Column("exact", (truth * 0.5 * np.exp(2j)).astype(np.complex64)), Column("other", cells(18, 25, seed=3))]
+    columns = [
+        Picture("exact", (truth * 0.5 * np.exp(2j)).astype(np.complex64)),
+        Picture("other", cells(18, 25, seed=3)),
+    ]
     figure = figures.side_by_side(columns, (3.6, 5.0), truth=truth)
     images = {(round(axes.get_position().x0, 3), row): axes.images[0] for row, axes in _rows(figure)}
     (_, first_column) = sorted(images)[0], min(x for x, _ in images)
@@ -114,22 +117,22 @@ def _rows(figure: Figure):
 
 
 def test_no_truth_and_nothing_but_failures():
-    figure = figures.side_by_side([Column("a", None, "failed"), Column("b", None, "failed too")], (4.0, 6.0))
+    figure = figures.side_by_side([Picture("a", None, "failed"), Picture("b", None, "failed too")], (4.0, 6.0))
     assert not pictures(figure)
     assert_tidy(figure, (4.0, 6.0))
 
 
 def test_evaluation_shows_three_panels_and_four_metrics(cells):
     observed, predicted = np.abs(cells(33, 47)), np.abs(cells(33, 47, seed=1))
-    quality = {"psnr": 23.456, "ssim": 0.81234, "rmse": 0.0512, "relative_l2": 0.00321}
+    quality = {"PSNR": "23.46 dB", "SSIM": "0.8123", "RMSE": "0.0512", "relative L2": "0.00321"}
     figure = figures.evaluation(observed, predicted, quality)
     panels = pictures(figure)
     np.testing.assert_allclose(panels[2].images[0].get_array(), np.abs(observed - predicted))
     assert panels[0].images[0].get_clim() == panels[1].images[0].get_clim()
     assert not any(axes.lines for axes in panels)  # no extent, no scale bar
     title = figure.texts[0].get_text()
-    for number in ("23.46", "0.8123", "0.0512", "0.00321"):
-        assert number in title
+    for label, value in quality.items():
+        assert f"{label} {value}" in title
     assert_tidy(figure, (33, 47))
 
 

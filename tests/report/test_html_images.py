@@ -21,30 +21,30 @@ def pixels(uri: str) -> np.ndarray:
     return np.asarray(image.convert("L")) / 255
 
 
-def evidence_of(shape: tuple[int, int], planes: int, *, noise: float = 0.0) -> html_folder.Evidence:
+def folder_of(shape: tuple[int, int], planes: int, *, noise: float = 0.0) -> html_folder.Folder:
     """Two solvers of which the second covers only half of the z range; no truth."""
     rng = np.random.default_rng(1)
     y, x = np.mgrid[: shape[0], : shape[1]] / max(shape)
     field = (1 - 0.4 * np.sin(7 * y)) * np.exp(2.5j * np.cos(5 * x))
-    entries = []
+    rows = []
     for name, count in (("whole", planes), ("half", planes // 2 + 1)):
         z_um = tuple(float(z) for z in range(count))
         grain = rng.normal(size=(2, *shape))
         stack = np.stack([(field + noise * (grain[0] + 1j * grain[1])).astype(np.complex64)] * count)
-        entry = html_folder.Entry(name, "d", {}, [{"z_um": list(range(planes))}], None)
+        row = html_folder.Row(name, "d", {}, [{"z_um": list(range(planes))}], None)
         result = PlaneStack(stack, z_um, Grid(shape, (10.0, 16.0), (0.0, z_um[-1])))
-        entry.__dict__["rendered"] = rendering.render(result, [float(z) for z in range(planes)], None)
-        entries.append(entry)
-    return html_folder.Evidence(None, {}, entries, {})
+        row.__dict__["rendered"] = rendering.render(result, [float(z) for z in range(planes)], None)
+        rows.append(row)
+    return html_folder.Folder(None, {}, rows, {})
 
 
 @pytest.mark.parametrize("shape", [(33, 50), (61, 20)])
 def test_amplitude_and_phase_are_those_of_the_field(shape):
-    evidence = evidence_of(shape, 3)
-    (gallery,) = html_images.galleries(evidence)
+    folder = folder_of(shape, 3)
+    (gallery,) = html_images.galleries(folder)
     assert gallery["shape"] == list(shape)
     assert gallery["extent_um"] == [10.0, 16.0]
-    field = evidence.entries[0].rendered.plane(1.0, shape)
+    field = folder.rows[0].rendered.plane(1.0, shape)
     field = field * np.exp(-1j * np.angle(field.sum()))
     shown = gallery["sources"][0]["planes"][1]
     low, high = gallery["window"]
@@ -55,27 +55,27 @@ def test_amplitude_and_phase_are_those_of_the_field(shape):
 
 
 def test_a_plane_outside_a_solvers_range_is_none():
-    (gallery,) = html_images.galleries(evidence_of((20, 31), 5))
+    (gallery,) = html_images.galleries(folder_of((20, 31), 5))
     whole, half = ([plane is not None for plane in source["planes"]] for source in gallery["sources"])
     assert whole == [True] * 5
     assert half == [True, True, True, False, False]
 
 
 def test_planes_and_pixels_are_bounded_and_resampling_is_band_limited():
-    evidence = evidence_of((300, 600), 61)
-    (gallery,) = html_images.galleries(evidence)
+    folder = folder_of((300, 600), 61)
+    (gallery,) = html_images.galleries(folder)
     assert len(gallery["z_um"]) == rendering.MOST_PLANES
     assert (gallery["z_um"][0], gallery["z_um"][-1]) == (0, 60)
     assert gallery["shape"] == [256, 512]
     low, high = gallery["window"]
-    expected = np.abs(resample(evidence.entries[0].rendered.middle, (256, 512)))  # all planes are the same
+    expected = np.abs(resample(folder.rows[0].rendered.middle, (256, 512)))  # all planes are the same
     shown = low + (high - low) * pixels(gallery["sources"][0]["planes"][0]["amplitude"])
     assert np.abs(shown - np.clip(expected, low, high)).mean() < 0.02 * (high - low)
 
 
 def test_bytes_are_bounded_by_fewer_pixels(monkeypatch):
     monkeypatch.setattr(html_images, "MOST_BYTES", 1_500_000)
-    (gallery,) = html_images.galleries(evidence_of((256, 380), 21, noise=0.2))
+    (gallery,) = html_images.galleries(folder_of((256, 380), 21, noise=0.2))
     assert 64 <= max(gallery["shape"]) < 380
     assert gallery["shape"][0] / gallery["shape"][1] == pytest.approx(256 / 380, rel=0.03)
     uris = [uri for s in gallery["sources"] for plane in s["planes"] if plane for uri in plane.values()]
@@ -83,29 +83,29 @@ def test_bytes_are_bounded_by_fewer_pixels(monkeypatch):
 
 
 def test_errors_share_one_scale_and_the_truth_comes_last(comparison_folder):
-    evidence = html_folder.read(comparison_folder)
-    (gallery,) = html_images.galleries(evidence)
+    folder = html_folder.read(comparison_folder)
+    (gallery,) = html_images.galleries(folder)
     assert [source["name"] for source in gallery["sources"]] == ["good", "noisy:step=2", "truth"]
     assert [source["colour"] for source in gallery["sources"]] == [0, 1, -1]
     good, noisy = (pixels(source["focus"]["error"]) for source in gallery["sources"][:2])
     assert good.shape == (36, 50)
-    (truth,) = evidence.truths.values()
-    for entry, shown in zip(evidence.entries, (good, noisy), strict=False):
-        error = np.abs(truth.field - evidence.in_focus(entry).field) / gallery["error_max"]
+    (truth,) = folder.truths.values()
+    for row, shown in zip(folder.rows, (good, noisy), strict=False):
+        error = np.abs(truth.field - folder.in_focus(row).field) / gallery["error_max"]
         assert np.abs(shown - np.clip(error, 0, 1)).max() <= 0.51 / html_images.COLOURS
     assert "error" not in gallery["sources"][2]["focus"]
 
 
 def test_without_a_result_there_is_no_gallery(comparison_folder):
-    evidence = html_folder.read(comparison_folder)
-    assert html_images.galleries(replace(evidence, entries=evidence.entries[2:])) == []
+    folder = html_folder.read(comparison_folder)
+    assert html_images.galleries(replace(folder, rows=folder.rows[2:])) == []
 
 
 def test_one_wild_solver_does_not_decide_the_grey_scale():
-    evidence = evidence_of((20, 31), 3)
-    wild = evidence.entries[1].rendered
-    tame = [*evidence.entries, html_folder.Entry("third", "d", {}, [], None)]
-    tame[2].__dict__["rendered"] = evidence.entries[0].rendered
+    folder = folder_of((20, 31), 3)
+    wild = folder.rows[1].rendered
+    tame = [*folder.rows, html_folder.Row("third", "d", {}, [], None)]
+    tame[2].__dict__["rendered"] = folder.rows[0].rendered
     wild.planes[:] *= np.complex64(100)
-    (gallery,) = html_images.galleries(replace(evidence, entries=tame))
+    (gallery,) = html_images.galleries(replace(folder, rows=tame))
     assert gallery["window"][1] < 2

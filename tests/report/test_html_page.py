@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fpmtools.cli import main
+from fpmtools.formats import truth as truths
 from fpmtools.report import html_folder, html_page
 
 HOSTILE = "</script><script>document.title='x'</script><img src=//evil.example onerror=alert(1)>\"'&\u202e"
@@ -84,7 +85,7 @@ def test_the_policy_lets_only_its_own_script_run(comparison_folder):
 
 def test_hostile_strings_stay_strings(comparison_folder, dataset):
     _, harmless = built(comparison_folder)
-    html_folder.save_truth(comparison_folder, replace(dataset, name=HOSTILE))
+    truths.save(replace(dataset, name=HOSTILE), comparison_folder / "truth" / "hostile.safetensors")
 
     def edit(document):
         document["data"]["name"] = HOSTILE
@@ -123,7 +124,7 @@ def test_what_is_there_is_shown(comparison_folder):
     assert "Loss over time" in section(text, "convergence")
     assert section(text, "error-maps").count("<img") == 2
     assert "killed by SIGSEGV" in section(text, "failures")
-    assert "fpmtools compare --data &#x27;my file.mat&#x27;" in section(text, "reproduce")
+    assert "fpmtools compare --data &#39;my file.mat&#39;" in section(text, "reproduce")
     assert "c0ffee" in section(text, "reproduce")
 
 
@@ -222,3 +223,29 @@ def test_verdicts_stand_below_the_table_and_are_escaped(comparison_folder):
     assert "Best by PSNR: no winner named: <bdi>inside &lt;i&gt;the&lt;/i&gt; floor</bdi>" in text
     assert "(the best two differ by 0.2 dB, noise floor 0.5 dB)" in text
     assert "Best by time to target: <b><bdi>good&lt;b&gt;</bdi></b>" in text
+
+
+def test_the_templates_escape_and_nobody_does_it_by_hand():
+    """Two things go into the page as they are: our own files (the style sheet, the script), and charts."""
+    room = Path(html_page.__file__).parent
+    unescaped = [
+        word
+        for path in (room / "templates").iterdir()
+        for word in re.findall(r"{{(.*?)}}", path.read_text())
+        if "safe" in word
+    ]
+    assert unescaped == [" chart.svg()|safe "]
+    assert html_page._templates().autoescape is True
+    for path in room.parent.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"from html import|import html$|html\.escape", text), path
+        assert "Markup(" not in text or path.name == "html_page.py", path
+
+
+def test_the_page_names_no_option_of_the_command_line(comparison_folder):
+    """Below the command line nobody knows its words; the recorded command is data."""
+    change(comparison_folder, lambda document: document.update(command=["fpmtools"], runs=[]))
+    text, page = built(comparison_folder)
+    words = " ".join(page.words).replace(page.scripts[0], "").replace(page.scripts[1], "")
+    style = re.search(r"<style>.*?</style>", text, re.S).group()
+    assert not re.search(r"--[a-z]", words.replace(style[7:-8], ""))

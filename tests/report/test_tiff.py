@@ -67,3 +67,28 @@ def test_planes_are_rendered_once_and_one_at_a_time(cells, tmp_path):
 
     tiff.write_amplitude_phase(tmp_path, fields(), (10, 14), Z, (1, 1))
     assert alive == [0, 1, 2, 3]
+
+
+def test_uneven_z_gets_a_mean_spacing(cells, tmp_path):
+    """It gets none: every page says its own z, to nine digits in the description."""
+    uneven = (-4.0, -1.0, 2.0, 5.5)
+    pages = [np.abs(cells(20, 31, seed=k)) for k in range(4)]
+    path = tiff.write_stack(tmp_path / "uneven.tiff", pages, (20, 31), uneven, (0.2, 0.2), tiff.AMPLITUDE)
+    with tifffile.TiffFile(path) as file:
+        about = file.imagej_metadata
+        assert "spacing" not in about
+        assert about["z_um"] == "-4 -1 2 5.5"
+        assert about["Labels"] == ["z = -4 um", "z = -1 um", "z = 2 um", "z = 5.5 um"]
+    third = tuple(k / 3 for k in range(7))
+    assert tiff.even_spacing(third) == pytest.approx(1 / 3)
+    assert tiff.even_spacing((0.0, 1.0, 2.001)) is None
+    assert tiff.even_spacing((0.0,)) is None
+
+
+def test_amplitude_and_phase_are_channels_and_not_z_slices(cells, tmp_path):
+    pages = {"amplitude": np.abs(cells(20, 31)), "phase": contrast.flat_phase(cells(20, 31))}
+    path = tiff.write_channels(tmp_path / "field.tiff", pages, (0.25, 0.5), "at z = −1 µm")
+    with tifffile.TiffFile(path) as file:
+        assert (file.is_imagej, file.series[0].axes, file.series[0].shape) == (True, "CYX", (2, 20, 31))
+        assert file.imagej_metadata["Labels"] == ["amplitude", "phase"]
+        np.testing.assert_array_equal(file.asarray(), np.array(list(pages.values())))

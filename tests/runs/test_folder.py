@@ -115,7 +115,7 @@ def test_a_used_folder_needs_force(tmp_path: Path) -> None:
 def test_leftovers_of_a_killed_process_go(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "run", SPEC) as place:
         pass
-    (place.path / ".phase.tiff.abc123.part").write_text("half")
+    (place.path / ".phase.tiff.abcd1234.part").write_text("half")
     (place.path / "mine.part").write_text("not ours")
     RunFolder.reopen(place.path).close()
     assert names(place.path) == {"run.json", "mine.part"}

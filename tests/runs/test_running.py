@@ -24,8 +24,8 @@ from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, OptionError, OutputError
 from fpmtools.evaluation import evaluate
 from fpmtools.formats import native
-from fpmtools.reconstruction import Reconstruction
 from fpmtools.report import pictures
+from fpmtools.results import open_result
 from fpmtools.runs import measuring, running, steps
 from fpmtools.runs.folder import RunFolder
 from fpmtools.runs.journal import Found, Journal
@@ -55,7 +55,7 @@ def test_a_run_leaves_everything(spec: RunSpec, dataset: Dataset, tmp_path: Path
     assert {event["event"] for event in events} == {"warning", "progress", "looking", "quality", "measuring"}
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert about == document
-    result = Reconstruction.load(folder)
+    result = open_result(folder)
     assert tifffile.imread(folder / "amplitude.tiff").shape == (3, *result.grid.shape)
     with Image.open(folder / "stack.gif") as gif:
         assert gif.n_frames == 3
@@ -72,7 +72,7 @@ def test_a_run_leaves_everything(spec: RunSpec, dataset: Dataset, tmp_path: Path
 
 def test_metrics_are_flat_and_those_of_evaluate(spec: RunSpec, dataset: Dataset, tmp_path: Path) -> None:
     document = running.run(spec, tmp_path / "run")
-    expected = evaluate(Reconstruction.load(tmp_path / "run"), dataset, list(document["metrics"]))
+    expected = evaluate(open_result(tmp_path / "run"), dataset, list(document["metrics"]))
     assert {name: value for name, value in document["metrics"].items() if value is not None} == pytest.approx(expected)
     assert {"psnr", "ssim", "rmse", "residual", "residual_bright"} <= set(document["metrics"])
 
@@ -94,7 +94,7 @@ def test_an_older_run_is_replaced_and_other_files_are_left(spec: RunSpec, tmp_pa
     (tmp_path / "notes.txt").write_text("mine")
     running.run(replace(spec, z_um=(1.5,)), tmp_path, force=True)
     assert names(tmp_path) == (FILES - {"stack.gif"}) | {"notes.txt"}
-    assert Reconstruction.load(tmp_path).grid.z_range == (1.5, 1.5)
+    assert open_result(tmp_path).grid.z_range == (1.5, 1.5)
 
 
 def test_what_cannot_begin_leaves_nothing(spec: RunSpec, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_what_cannot_begin_leaves_nothing(spec: RunSpec, tmp_path: Path) -> None
         (replace(spec, options={"sweps": 3}), OptionError),
         (replace(spec, solver="app"), OptionError),
         (replace(spec, loss="feature"), OptionError),
-        (replace(spec, calibration="file.json"), OptionError),
+        (replace(spec, calibration="file.json"), DataError),
     ]
     for one, error in wrong:
         with pytest.raises(error):
@@ -200,7 +200,7 @@ def test_disk_full_keeps_the_reconstruction_and_can_be_resumed(spec: RunSpec, tm
 
 
 def test_stills_show_the_known_defocus(dataset: Dataset) -> None:
-    known = replace(dataset, defocus_um=1.0)
+    known = dataset.with_calibration(defocus_um=1.0)
     assert pictures.shown_z_um(known, (0.0, 0.5, 1.0)) == 1.0
     assert pictures.shown_z_um(known, (4.0, 5.0, 6.0)) == 5.0
     assert pictures.shown_z_um(dataset, (0.0, 0.5, 1.0)) == 0.5
@@ -286,6 +286,6 @@ def test_the_data_must_be_those_of_the_start(spec: RunSpec, dataset: Dataset, tm
     file = native.save(dataset, tmp_path / "data.safetensors")
     here = replace(spec, data=DataSpec(str(file)), options={"sweeps": 9}, limits=Limits(budget_s=1e-6))
     running.run(here, tmp_path / "run")
-    native.save(replace(dataset, intensities=dataset.intensities * np.float32(2)), file)
+    native.save(dataset.with_images(dataset.intensities * np.float32(2)), file)
     with pytest.raises(DataError, match="they have changed"):
         running.resume(tmp_path / "run", budget_s=9.0)

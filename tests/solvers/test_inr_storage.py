@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from fpmtools import engine, storage
 from fpmtools.errors import DataError
 from fpmtools.metrics import score
-from fpmtools.reconstruction import Reconstruction
+from fpmtools.results import open_result
 from fpmtools.simulation import simulate
 
 Z = np.linspace(-10, 10, 3)
@@ -133,7 +133,7 @@ def test_a_saved_result_is_the_one_that_was_scored(tilted, tmp_path, joint, erro
     options = {"steps": 20, "joint": joint, "stored_error": error}
     found = engine.reconstruct(tilted, "inr", z_um=[-3.0, 3.0], options=options)
     first = found.save(tmp_path / "first.safetensors")
-    again = Reconstruction.load(first)
+    again = open_result(first)
     assert again.stored_bytes == found.stored_bytes
     for z in (-3.0, 0.123, 2.9999):
         assert np.array_equal(found.field(z), again.field(z))
@@ -154,4 +154,4 @@ def test_a_damaged_plane_is_refused(found, tmp_path, damage):
     path = storage.write_tensors(tmp_path / "damaged.safetensors", tensors, "reconstruction", header)
     assert name in load_file(path)
     with pytest.raises(DataError, match="not a complete reconstruction"):
-        Reconstruction.load(path)
+        open_result(path)

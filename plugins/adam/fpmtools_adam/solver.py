@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
+from fpmtools import Misfit, PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
 
 BETAS = (0.9, 0.99)
 
@@ -44,6 +44,7 @@ class AdamPixels(Solver[State]):
     """``fpmtools run --solver adam``."""
 
     Options = Options
+    handles = frozenset({"losses", "patterns"})
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
@@ -67,26 +68,25 @@ class AdamPixels(Solver[State]):
         problem, options, blocks = state.problem, self.options, state.blocks
         per_block = options.sweeps * math.ceil(len(problem.order) / options.led_batch)
         leds = problem.led_batch(state.count, options.led_batch)
-        loss, gradient = self._gradient(state, leds)
+        found = self._gradient(state, leds)
         rate = options.final_lr + (1 - options.final_lr) * (1 + math.cos(math.pi * state.count / per_block)) / 2
         state.count += 1
-        _adam(state.unknown, gradient, state.mean, state.square, options.lr * rate, state.count)
+        _adam(state.unknown, found.gradient, state.mean, state.square, options.lr * rate, state.count)
         steps, total = blocks.number * per_block + state.count, per_block * blocks.count
         if state.count == per_block and not blocks.finish(self._spectra(state)):
             self._begin(state)
-        return Progress(steps, total, loss, blocks.done)
+        return Progress(steps, total, found.loss, blocks.done, error=found.error, what=problem.loss_name)
 
-    def _gradient(self, state: State, leds: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _gradient(self, state: State, leds: list[int]) -> Misfit:
         """Loss, and its gradient with respect to the unknown, scaled to the size of one pixel's."""
         problem, forward = state.problem, state.problem.forward
         unknown, pixels = state.unknown, math.prod(forward.object_shape)
         in_space = self.options.domain == "pixels"
         spectra = forward.spectrum(unknown) if in_space else unknown * math.sqrt(pixels)
-        loss, gradient = forward.loss_and_gradient(
-            spectra, problem.amplitudes[leds], state.blocks.z_um, leds, weights=state.weights[leds]
-        )
+        found = problem.loss_and_gradient(spectra, state.blocks.z_um, leds, weights=state.weights[leds])
         # The adjoint of the unnormalised FFT is the inverse one times the number of pixels.
-        return loss, forward.field(gradient) * pixels if in_space else gradient * math.sqrt(pixels)
+        scaled = forward.field(found.gradient) * pixels if in_space else found.gradient * math.sqrt(pixels)
+        return found._replace(gradient=scaled)
 
     def _spectra(self, state: State) -> torch.Tensor:
         """Centred spectra of the planes in work, inside the synthetic aperture."""

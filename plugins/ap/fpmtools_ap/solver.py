@@ -80,7 +80,9 @@ class State:
     sweep: int = 0
     at: int = 0  # LEDs visited in this sweep
     joint: Joint | None = None  # once the LEDs are taken together
+    plain: torch.Tensor | None = None  # then: the errors without the weights of the joint sweeps, [z, led]
     kernel: torch.Tensor | None = field(default=None, repr=False)  # where there is room
+    version: int = 0  # of the forward model that the kernels are of
 
 
 class AlternatingProjection(Solver[State]):
@@ -93,15 +95,10 @@ class AlternatingProjection(Solver[State]):
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
-        size = problem.forward.kernel(0.0)[0].abs()
-        # The kernel carries the scale of the FFTs, so ε is relative to max|P|².
-        damped = size.square() + self.options.damping * size.max().square()
         floor = float(problem.amplitudes.square().sum()) * (2 * torch.finfo(problem.forward.real_dtype).eps) ** 2
         none = torch.empty(0)
         blocks = PlaneBlocks(problem)
-        state = State(
-            problem, size / (size.max() * damped), float(size.max()), floor, blocks, 0, none, none, none, none
-        )
+        state = State(problem, none, 0.0, floor, blocks, 0, none, none, none, none)
         self._begin(state)
         return state
 
@@ -111,7 +108,7 @@ class AlternatingProjection(Solver[State]):
         planes = torch.ones(len(state.spectra), dtype=state.problem.forward.real_dtype, device=state.problem.device)
         state.step, state.last_error = planes * self.options.step, planes * torch.inf
         state.errors = planes[:, None].repeat(1, len(state.problem.order)) * 0
-        state.sweep, state.at, state.joint = 0, 0, None
+        state.sweep, state.at, state.joint, state.plain = 0, 0, None, None
         self._keep_kernel(state)
 
     def _z_um(self, state: State) -> list[float]:
@@ -120,8 +117,13 @@ class AlternatingProjection(Solver[State]):
         return list(z_um) if state.joint is None else [z_um[i] for i in state.joint.planes.tolist()]
 
     def _keep_kernel(self, state: State) -> None:
-        """Compute the kernels of the planes in work, if there is room for them."""
+        """Compute what depends on the pupil, and the kernels of the planes in work if there is room for them."""
         forward, z_um = state.problem.forward, self._z_um(state)
+        size = forward.kernel(0.0)[0].abs()
+        # The kernel carries the scale of the FFTs, so ε is relative to max|P|².
+        damped = size.square() + self.options.damping * size.max().square()
+        state.peak = float(size.max())
+        state.filter, state.version = size / (state.peak * damped), forward.version
         room = len(z_um) * len(state.problem.order) * math.prod(forward.box_shape) <= CACHED_SAMPLES
         state.kernel = forward.kernel(z_um) if room else None
 
@@ -134,6 +136,8 @@ class AlternatingProjection(Solver[State]):
     def step(self, state: State) -> Progress:
         """One LED, or several of them together, at all planes of the block in work."""
         problem, leds = state.problem, len(state.problem.order)
+        if state.version != problem.forward.version:
+            self._keep_kernel(state)
         if state.joint is None:
             self._visit(state, problem.order[state.at])
             state.at += 1
@@ -145,13 +149,15 @@ class AlternatingProjection(Solver[State]):
         finished = state.at == leds and self._end_sweep(state)
         samples = math.prod(problem.forward.image_shape) * (leds if state.sweep else state.at)
         loss = state.errors.sum(1).mean() / (2 * samples)
+        error = 2 * loss if state.plain is None else state.plain.sum(1).mean() / samples
         visits = state.visits + state.sweep * leds + state.at
         if finished:
             state.visits = visits
             if not state.blocks.finish(state.spectra):
                 self._begin(state)
         total = state.visits + (state.blocks.count - state.blocks.number) * self.options.sweeps * leds
-        return Progress(visits, total, loss, state.blocks.done)
+        stops = bool(self.options.join_below and self.options.stop_below)
+        return Progress(visits, total, loss, state.blocks.done, stops, error, "amplitude loss")
 
     def _visit(self, state: State, led: int) -> None:
         """Move every plane's spectrum towards the measured amplitude of one LED."""
@@ -160,10 +166,10 @@ class AlternatingProjection(Solver[State]):
         own = state.filter[one] if len(state.filter) > 1 else state.filter
 
         def work(planes: slice, _: slice) -> None:
-            pieces, error = forward.mismatch(spectra[planes], measured, [led], kernel[planes])
+            pieces, cost = forward.mismatch(spectra[planes], measured, [led], kernel[planes])
             weight = kernel[planes].conj() * (own * -state.step[planes, None, None, None])
             forward.add(spectra[planes], pieces.mul_(weight), [led])
-            state.errors[planes, led] = error[:, 0]
+            state.errors[planes, led] = 2 * cost[:, 0]
 
         forward.in_batches(len(spectra), [led], work)
 
@@ -175,14 +181,16 @@ class AlternatingProjection(Solver[State]):
 
         def work(planes: slice, batch: slice) -> None:
             own = kernel[planes, batch] if kernel.shape[1] > 1 else kernel[planes]
-            pieces, error = forward.mismatch(
+            pieces, cost = forward.mismatch(
                 joint.ahead[planes], measured[batch], numbers[batch], own, weights=weights[planes, batch]
             )
             forward.add(joint.gradient[planes], pieces.mul_(own.conj()), numbers[batch])
-            errors[planes, batch] = error
+            errors[planes, batch] = 2 * cost
 
         forward.in_batches(len(joint.ahead), numbers, work)
         state.errors[joint.planes, leds] = errors
+        assert state.plain is not None
+        state.plain[joint.planes, leds] = errors / weights
 
     def _end_sweep(self, state: State) -> bool:
         """Decide how to go on: smaller steps, all LEDs together, or fewer planes; True when the block is finished."""
@@ -222,7 +230,9 @@ class AlternatingProjection(Solver[State]):
         coverage = torch.lerp(coverage, coverage.amax((1, 2), keepdim=True), restraint)
         planes = torch.arange(len(spectra), device=forward.device)
         inertia = torch.zeros(len(spectra), dtype=forward.real_dtype, device=forward.device)
-        return Joint(planes, inertia, weights, coverage, spectra.clone(), torch.zeros_like(spectra))
+        ahead, gradient = spectra.clone(), torch.zeros_like(spectra)
+        state.plain = state.errors.clone()
+        return Joint(planes, inertia, weights, coverage, ahead, gradient)
 
     def _advance(self, state: State, joint: Joint) -> None:
         """Step from the look-ahead to the weighted average of what the LEDs ask for, and look ahead again."""
@@ -252,6 +262,8 @@ class AlternatingProjection(Solver[State]):
         tensors |= {"place": torch.tensor([state.sweep, state.at, state.visits]), **state.blocks.dump()}
         if state.joint is not None:
             tensors |= {f"joint.{name}": value for name, value in vars(state.joint).items()}
+        if state.plain is not None:
+            tensors["plain"] = state.plain
         return tensors
 
     def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
@@ -264,5 +276,6 @@ class AlternatingProjection(Solver[State]):
         prefix = "joint."
         joint = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         state.joint = Joint(**joint) if joint else None
+        state.plain = tensors.get("plain")
         self._keep_kernel(state)
         return state

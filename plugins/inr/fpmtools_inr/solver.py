@@ -119,6 +119,7 @@ class FpmInr(Solver[State]):
     """``fpmtools run --solver inr``."""
 
     Options = Options
+    handles = frozenset({"losses", "patterns"})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": PAPER}
 
     def grid(self) -> Mapping[str, bool]:
@@ -171,20 +172,19 @@ class FpmInr(Solver[State]):
 
     def step(self, state: State) -> Progress:
         """One batch of LEDs at one depth."""
-        problem, forward, options = state.problem, state.problem.forward, self.options
+        problem, options = state.problem, self.options
         z_um, leds, lr = state.schedule.at(state.count)
         for group in state.adam.param_groups:
             group["lr"] = lr * group["share"]
         scale = state.schedule.coarseness(state.count) if options.coarse_to_fine else 1
         spectrum = self._spectrum(state, z_um, scale)
-        loss, gradient = forward.loss_and_gradient(
-            spectrum.detach(), problem.amplitudes[leds], z_um, leds, weights=state.weights[leds]
-        )
+        found = problem.loss_and_gradient(spectrum.detach(), z_um, leds, weights=state.weights[leds])
         state.adam.zero_grad(set_to_none=True)
-        torch.autograd.backward(spectrum, gradient)
+        torch.autograd.backward(spectrum, found.gradient)
         state.adam.step()
         state.count += 1
-        return Progress(state.count, state.schedule.total, loss, state.count >= state.schedule.total)
+        done = state.count >= state.schedule.total
+        return Progress(state.count, state.schedule.total, found.loss, done, error=found.error, what=problem.loss_name)
 
     def _spectrum(self, state: State, z_um: list[float], scale: int) -> torch.Tensor:
         """Centred object spectra [z, H, W] of the network, rendered ``scale`` times coarser and zero-padded."""

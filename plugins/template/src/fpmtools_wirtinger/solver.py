@@ -33,6 +33,7 @@ class Wirtinger(Solver[State]):
     """Minimises ½ (|ψ| − √I)² over the spectrum of each plane (amplitude-based cost of Yeh et al., 2015)."""
 
     Options = Options
+    handles = frozenset({"losses"})
 
     def start(self, problem: Problem) -> State:
         """Begin with the image of the most central LED in every plane."""
@@ -47,10 +48,11 @@ class Wirtinger(Solver[State]):
     def step(self, state: State) -> Progress:
         """One pass over all LEDs."""
         problem = state.problem
-        loss, gradient = problem.forward.loss_and_gradient(state.spectra, problem.amplitudes, problem.z_um)
+        loss, gradient, error = problem.loss_and_gradient(state.spectra, problem.z_um)
         state.spectra -= state.scale * gradient
         state.done += 1
-        return Progress(state.done, self.options.iterations, loss, done=state.done >= self.options.iterations)
+        done = state.done >= self.options.iterations
+        return Progress(state.done, self.options.iterations, loss, done, error=error, what=problem.loss_name)
 
     def result(self, state: State) -> PlaneStack:
         """The planes as they stand."""

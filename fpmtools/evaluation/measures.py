@@ -40,8 +40,8 @@ residual = _number("residual", "all")
 residual_bright = _number("residual", "bright")
 residual_dark = _number("residual", "dark")
 
-stored_bytes = _number("storage", "stored_bytes")
-bytes_per_plane = _number("storage", "bytes_per_plane")
+stored_bytes = _number("stored", "stored_bytes")
+bytes_per_plane = _number("stored", "bytes_per_plane")
 
 
 def focus_mse(case: Case) -> float:
@@ -80,15 +80,15 @@ def truth_resolution_um(case: Case) -> float:
 
 
 def ratio_dense(case: Case) -> float:
-    return case.storage["dense_bytes"] / case.storage["stored_bytes"]
+    return case.stored["dense_bytes"] / case.stored["stored_bytes"]
 
 
 def ratio_compressed(case: Case) -> float:
-    return case.storage["compressed_bytes"] / case.storage["stored_bytes"]
+    return case.stored["compressed_bytes"] / case.stored["stored_bytes"]
 
 
 def ratio_band_limited(case: Case) -> float:
-    return case.storage["band_limited_bytes"] / case.storage["stored_bytes"]
+    return case.stored["band_limited_bytes"] / case.stored["stored_bytes"]
 
 
 def _against_truth(case: Case, found: AllInFocus) -> float:

@@ -1,0 +1,196 @@
+"""What is known of the instrument: where the LEDs stand, which images count, and what light and lens do to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fpmtools import storage
+from fpmtools.errors import DataError, OptionError
+from fpmtools.optics import Optics
+from fpmtools.pupil import Pupil
+
+KIND = "calibration"
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """The instrument as it is taken to be, of one data set; nominal, or as it was found.
+
+    Parameters
+    ----------
+    na
+        Illumination direction sines, [led, (x, y)] float64: an LED's image is the object spectrum cropped around
+        **+na / λ**.
+    used
+        [image] bool, False for images that are left out.
+    gain
+        Intensity of each LED, [led], relative to the others; 1 is nominal.
+    background
+        What is added to each image, [image], in the images' own units.
+    pupil
+        See :class:`fpmtools.pupil.Pupil`.
+    defocus_um
+        Where the sample is known to be; None: unknown.
+    patterns
+        Which LEDs light an image, and how strongly: [image, led] weights of their intensities; None: image i is lit by
+        LED i alone.
+    found
+        What was not taken from the file but found: its name → how, and how sure; JSON-ready. Empty: all is nominal.
+    """
+
+    na: NDArray[np.float64]
+    used: NDArray[np.bool_]
+    gain: NDArray[np.float64]
+    background: NDArray[np.float64]
+    pupil: Pupil = field(default_factory=Pupil)
+    defocus_um: float | None = None
+    patterns: NDArray[np.float64] | None = None
+    found: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        leds, images = len(self.na), len(self.used)
+        if self.na.shape != (leds, 2) or not np.isfinite(self.na).all():
+            raise DataError(f"calibration: na must be finite and [led, (x, y)], got shape {self.na.shape}")
+        shape = (leds, leds) if self.patterns is None else self.patterns.shape
+        if shape != (images, leds):
+            raise DataError(
+                f"calibration: {images} images and {leds} LEDs, but patterns of shape {shape}; there must be one row "
+                "per image and one column per LED"
+            )
+        for name, count in (("gain", leds), ("background", images)):
+            values = getattr(self, name)
+            if values.shape != (count,) or not np.isfinite(values).all() or values.min() < 0:
+                raise DataError(f"calibration: {name} must be {count} finite numbers, 0 or more")
+        if self.patterns is not None and (not np.isfinite(self.patterns).all() or self.patterns.min() < 0):
+            raise DataError("calibration: the weights of patterns must be finite, 0 or more")
+
+    @classmethod
+    def nominal(
+        cls,
+        na: ArrayLike,
+        *,
+        pupil: Pupil | None = None,
+        defocus_um: float | None = None,
+        patterns: ArrayLike | None = None,
+        used: ArrayLike | None = None,
+    ) -> Calibration:
+        """What a file says, before anything is looked for: ``na`` [led, (x, y)], every image used, gains of 1."""
+        directions = np.ascontiguousarray(na, dtype=np.float64)
+        weights = None if patterns is None else np.ascontiguousarray(patterns, dtype=np.float64)
+        count = len(directions) if weights is None else len(weights)
+        return cls(
+            directions,
+            np.ones(count, bool) if used is None else np.asarray(used, dtype=bool),
+            np.ones(len(directions)),
+            np.zeros(count),
+            pupil or Pupil(),
+            None if defocus_um is None else float(defocus_um),
+            weights,
+        )
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.used)
+
+    @property
+    def image_na(self) -> NDArray[np.float64]:
+        """Where each image's light comes from, [image, (x, y)]: its LED, or the middle of those that light it."""
+        if self.patterns is None:
+            return self.na
+        weights = self.patterns * self.gain
+        return np.asarray(weights @ self.na / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300))
+
+    @property
+    def order(self) -> NDArray[np.intp]:
+        """Image indices by ascending |NA|: the order in which classical solvers visit them."""
+        return np.argsort(np.linalg.norm(self.image_na, axis=1), kind="stable")
+
+    def bright_field(self, optics: Optics) -> NDArray[np.bool_]:
+        """[image] bool, True where direct light enters the objective."""
+        inside = np.asarray(np.linalg.norm(self.na, axis=1) <= optics.na)
+        return inside if self.patterns is None else np.asarray((self.patterns[:, inside] > 0).any(axis=1))
+
+    def select(self, images: ArrayLike) -> Calibration:
+        """Of the images with these indices only, in the order given."""
+        index = np.asarray(images, dtype=np.intp)
+        used, background = self.used[index], self.background[index]
+        if self.patterns is None:
+            return replace(self, na=self.na[index], gain=self.gain[index], used=used, background=background)
+        return replace(self, patterns=self.patterns[index], used=used, background=background)
+
+    def selected(self) -> Calibration:
+        """Of the images that are used."""
+        return self if self.used.all() else self.select(np.flatnonzero(self.used))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that decides a reconstruction: two runs with the same see the same instrument."""
+        tensors, about = self.dump()
+        sha = hashlib.sha256(json.dumps({k: v for k, v in about.items() if k != "found"}, sort_keys=True).encode())
+        for name in sorted(tensors):
+            sha.update(name.encode() + np.ascontiguousarray(tensors[name]).tobytes())
+        return sha.hexdigest()
+
+    def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Everything in it but what is nominal: named real arrays, and JSON-ready values."""
+        tensors: dict[str, NDArray[Any]] = {"na": self.na, "used": self.used}
+        tensors |= {} if (self.gain == 1).all() else {"gain": self.gain}
+        tensors |= {"background": self.background} if self.background.any() else {}
+        tensors |= {} if self.patterns is None else {"patterns": self.patterns}
+        pupil, about = self.pupil.dump()
+        tensors |= {f"pupil.{name}": values for name, values in pupil.items()}
+        return tensors, {"defocus_um": self.defocus_um, "pupil": about, "found": storage.finite(self.found)}
+
+    @classmethod
+    def restore(cls, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Calibration:
+        """Inverse of :meth:`dump`; KeyError, TypeError or ValueError where something is missing."""
+        na, used = tensors["na"].astype(np.float64), tensors["used"].astype(bool)
+        prefix = "pupil."
+        pupil = {name.removeprefix(prefix): values for name, values in tensors.items() if name.startswith(prefix)}
+        defocus = about["defocus_um"]
+        return cls(
+            na,
+            used,
+            tensors.get("gain", np.ones(len(na))).astype(np.float64),
+            tensors.get("background", np.zeros(len(used))).astype(np.float64),
+            Pupil.restore(pupil, about["pupil"]),
+            None if defocus is None else float(defocus),
+            tensors.get("patterns"),
+            dict(about["found"]),
+        )
+
+    def save(self, path: str | Path, optics: Optics) -> Path:
+        """Write it to a file of its own, with the microscope that it is of."""
+        tensors, about = self.dump()
+        return storage.write_tensors(path, tensors, KIND, {**about, "optics": optics.to_dict()})
+
+    @classmethod
+    def load(cls, path: str | Path, optics: Optics, images: int) -> Calibration:
+        """What :meth:`save` wrote.
+
+        Raises :class:`DataError` when the file is damaged, and :class:`OptionError` when it is of another microscope
+        than ``optics``, or of another number of ``images``.
+        """
+        tensors, header = storage.read_tensors(path, KIND)
+        try:
+            found, of = cls.restore(tensors, header), Optics(**header["optics"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: not a complete calibration ({error!r})") from error
+        if of != optics:
+            mine, given = optics.to_dict(), of.to_dict()
+            other = ", ".join(
+                f"{name} {given[name]:g} and not {mine[name]:g}" for name in mine if mine[name] != given[name]
+            )
+            raise OptionError(f"{path}: a calibration of another microscope ({other})")
+        if found.images != images:
+            raise OptionError(f"{path}: a calibration of {found.images} images; the data have {images}")
+        return found

@@ -1,0 +1,122 @@
+"""A solver's progress on stderr: a bar on a terminal, a line every few seconds elsewhere, or JSON lines."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from fpmtools.cli._output import echo, is_terminal, print_event, styled, terminal_width, visible, write
+
+BAR = 24  # characters; fewer where there is no room
+_LEAST_BAR = 6
+
+
+class Progress:
+    """What a run says of itself, an event at a time.
+
+    A ``progress`` event has ``step``, ``total``, ``loss`` and ``seconds``, and may have ``what`` (the name of the
+    loss), ``psnr`` (of the low-resolution images, dB), ``remaining_s``, and ``at_most``: ``total`` is only an upper
+    bound, so that nobody knows how long it will take.
+    """
+
+    LINE_EVERY_S = 5.0
+
+    def __init__(self, label: str, *, style: str = "auto") -> None:
+        self.label = visible(label)
+        self.style = style
+        self.terminal = style == "auto" and is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+        self._next_line_s = 0.0
+        self._open = False
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """A ``progress`` event, which need not say that it is one."""
+        self.show({"event": "progress", **event})
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        """An event of a run, of whatever kind, as :func:`fpmtools.compare` describes them."""
+        if self.style == "json":
+            print_event(event)
+        elif self.style == "auto" and event["event"] == "progress":
+            self._progress(event)
+        elif self.terminal and event["event"] == "measuring":
+            text = f"{self.label}  measuring: {visible(str(event['step']))}"
+            self._rewrite(_cut(text, terminal_width(sys.stderr) - 1))
+        elif self.style == "auto" and event["event"] == "line":
+            self.finish()
+            echo(f"[{self.label}] {event['text']}", err=True)
+
+    def _progress(self, event: Mapping[str, Any]) -> None:
+        if self.terminal:
+            self._rewrite(bar_line(self.label, event, terminal_width(sys.stderr) - 1, styled(sys.stderr)))
+        elif event["step"] >= event["total"] or event["seconds"] >= self._next_line_s:
+            self._next_line_s = event["seconds"] + self.LINE_EVERY_S
+            echo(f"{self.label}  {'  '.join(_parts(event))}", err=True)
+
+    def _rewrite(self, text: str) -> None:
+        write(f"\r{text}\033[K", err=True)
+        self._open = True
+
+    def finish(self) -> None:
+        """Leave the bar's line."""
+        if self._open:
+            write("\n", err=True)
+            self._open = False
+
+
+def bar_line(label: str, event: Mapping[str, Any], room: int, colour: bool = False) -> str:
+    """Progress in one line of at most ``room`` columns, for a longer one would wrap and be repeated, not rewritten.
+
+    What matters least is left out first; a bar takes the room that is left, unless the total is only a bound.
+    """
+    parts = _parts(event)
+    for least in ("image PSNR", _name(event)):
+        if _width("  ".join([label, *parts])) > room:
+            parts = [part for part in parts if not part.startswith(least)]
+    text = "  ".join(parts)
+    label = _cut(label, max(room - _width(text) - 2, 8))
+    length = min(BAR, room - _width(label) - _width(text) - 4)
+    if event.get("at_most") or length < _LEAST_BAR:
+        return _cut(f"{label}  {text}", room)
+    filled = round(length * min(event["step"] / max(event["total"], 1), 1.0))
+    bar = "█" * filled + "░" * (length - filled)
+    return f"{label}  \033[36m{bar}\033[0m  {text}" if colour else f"{label}  {bar}  {text}"
+
+
+def _parts(event: Mapping[str, Any]) -> list[str]:
+    """The parts of a line, in order: how far, the loss by its name, the PSNR where there is one, the time."""
+    step, total, loss, psnr = event["step"], event["total"], event.get("loss"), event.get("psnr")
+    parts = [f"step {step} of at most {total}" if event.get("at_most") else f"{step}/{total}"]
+    if loss is not None:
+        parts.append(f"{_name(event)} {loss:.3e}")
+    if psnr is not None:
+        parts.append(f"image PSNR {psnr:.2f} dB")
+    remaining = None if event.get("at_most") else event.get("remaining_s")
+    return [*parts, f"{event['seconds']:.1f} s{_left(remaining)}"]
+
+
+def _name(event: Mapping[str, Any]) -> str:
+    """What the number in ``loss`` is called."""
+    return visible(str(event.get("what") or "loss"))
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None or not math.isfinite(seconds):
+        return ""
+    if seconds < 60:
+        return f", {seconds:.0f} s left"
+    return f", {seconds / 60:.0f} min left" if seconds < 5400 else f", {seconds / 3600:.1f} h left"
+
+
+def _width(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _cut(text: str, room: int) -> str:
+    from rich.cells import set_cell_size
+
+    return text if _width(text) <= room else set_cell_size(text, max(room - 1, 0)) + "…"

@@ -1,0 +1,169 @@
+"""Child process: read a MATLAB file that is not trusted, and leave its numeric arrays as .npy files.
+
+A damaged v5 file can crash SciPy's reader. A v7.3 file is HDF5, which can point at other files, and references in it
+can lead mat73 round in circles: :func:`screen` walks it first, and only then does mat73 read it. Memory and time are
+limited here, and :mod:`fpmtools.formats.matfile` ends the process when it takes too long.
+
+Arguments: the file, an empty folder for the results, the limits in bytes and in seconds, the names wanted. The file
+``result.json`` is either ``{"failed": "refused" | "damaged" | "no room", "why": …}`` or ``{"names": [all names],
+"arrays": {name: file}}``. Nothing of fpmtools is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+STRUCT = "saved_data"  # some authors wrap everything in one struct of this name
+_BYTES = {"single": 4, "int32": 4, "uint32": 4, "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "logical": 1, "char": 2}
+_V5 = (b"\x00\x01IM", b"\x01\x00MI")  # version 1.0, then the byte order
+_DEFLATE_RATIO = 1100  # deflate cannot compress better than 1032 : 1
+_BUILT_IN_FILTERS = 6  # identifiers up to this are part of the HDF5 library; others load plugins
+
+
+class Refused(Exception):
+    """What the file asks for could harm, or reach beyond it."""
+
+
+def main(source: str, folder: str, limit_bytes: int, limit_s: float, wanted: list[str]) -> None:
+    """Read ``wanted`` (also inside a struct ``saved_data``) from ``source``."""
+    _limit(limit_bytes, limit_s)
+    out = Path(folder)
+    result: dict[str, Any]
+    try:
+        with open(source, "rb") as file:
+            read = read_v5 if file.read(128)[124:] in _V5 else read_v73
+        names, found = read(source, limit_bytes, wanted)
+        numeric = [n for n in wanted if isinstance(found.get(n), np.ndarray | np.generic) and _is_numeric(found[n])]
+        files = {name: f"{i}.npy" for i, name in enumerate(numeric)}
+        for name, file_name in files.items():
+            np.save(out / file_name, found[name], allow_pickle=False)
+        result = {"names": names, "arrays": files}
+    except Refused as error:
+        result = {"failed": "refused", "why": str(error)}
+    except MemoryError:
+        result = {"failed": "damaged", "why": f"it takes more than the limit of {limit_bytes / 1e9:.3g} GB"}
+    except Exception as error:  # both libraries raise almost anything on a damaged file
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        result = {"failed": "no room" if full else "damaged", "why": str(error) or type(error).__name__}
+        for path in out.iterdir():
+            path.unlink()
+    (out / "result.json").write_text(json.dumps(result))
+
+
+def read_v5(source: str, limit_bytes: int, wanted: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The names of all variables, and the wanted ones."""
+    from scipy.io import loadmat, whosmat
+
+    variables = whosmat(source)
+    names = [name for name, _, _ in variables]
+    declared = sum(math.prod(shape) * _BYTES.get(kind, 8) for name, shape, kind in variables if name in wanted)
+    if declared > limit_bytes:
+        raise MemoryError
+    found = loadmat(source, variable_names=[*wanted, STRUCT])
+    struct = found.pop(STRUCT, None)
+    if struct is not None and struct.dtype.names and struct.size == 1:
+        names += struct.dtype.names
+        found = {**{name: struct[name].item() for name in struct.dtype.names}, **found}
+    return names, found
+
+
+def read_v73(source: str, limit_bytes: int, wanted: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The names of all variables, and the wanted ones, once the file has passed :func:`screen`."""
+    import h5py
+
+    with h5py.File(source, "r") as file:
+        screen(file, limit_bytes)
+        names = [name for name in file if not name.startswith("#")]
+        inner = list(file[STRUCT]) if isinstance(file.get(STRUCT), h5py.Group) else []
+    include = [name for name in wanted if name in names] + [f"{STRUCT}/{name}" for name in wanted if name in inner]
+    found: dict[str, Any] = {}
+    if include:
+        import mat73  # here and nowhere else: it is GPL-3.0, and only this kind of file needs it
+
+        found = dict(mat73.loadmat(Path(source), only_include=include, verbose=False))
+    struct = found.pop(STRUCT, None)
+    return names + inner, {**struct, **found} if isinstance(struct, dict) else found
+
+
+def screen(file: Any, limit_bytes: int) -> None:
+    """Refuse an open ``h5py.File`` that could read, or reserve, more than itself.
+
+    That is: external storage, external, soft and user-defined links, virtual data sets, named types, filters from
+    plugins, groups that are linked twice, and arrays that are larger than ``limit_bytes`` together or than what the
+    file stores could ever unpack to.
+    """
+    import h5py
+
+    groups, total, seen = [file["/"]], 0, set()
+    while groups:
+        group = groups.pop()
+        address = h5py.h5o.get_info(group.id).addr
+        if address in seen:
+            raise Refused(f"group {group.name} is linked twice")
+        seen.add(address)
+        for key in group:
+            where = f"{group.name.rstrip('/')}/{key}"
+            if not _is_hard_link(group, key):
+                raise Refused(f"{where} is a link, not data (it could point to any file)")
+            item = group[key]
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif isinstance(item, h5py.Dataset):
+                total += _screen_dataset(item, where)
+            else:
+                raise Refused(f"{where} is neither a group nor an array")
+            if total > limit_bytes:
+                raise Refused(f"its arrays declare {total / 1e9:.3g} GB, the limit is {limit_bytes / 1e9:.3g} GB")
+
+
+def _is_hard_link(group: Any, key: str) -> bool:
+    import h5py
+
+    with contextlib.suppress(TypeError):  # h5py's answer to a user-defined link
+        return isinstance(group.get(key, getlink=True), h5py.HardLink)
+    return False
+
+
+def _screen_dataset(item: Any, where: str) -> int:
+    """Bytes that an HDF5 data set declares."""
+    import h5py
+
+    plan = item.id.get_create_plist()
+    if plan.get_external_count() > 0:
+        raise Refused(f"{where} keeps its values in another file")
+    if plan.get_layout() == h5py.h5d.VIRTUAL:
+        raise Refused(f"{where} is a virtual data set, made of other files")
+    if any(plan.get_filter(i)[0] > _BUILT_IN_FILTERS for i in range(plan.get_nfilters())):
+        raise Refused(f"{where} needs a compression plugin")
+    declared = int(item.size or 0) * int(item.dtype.itemsize)
+    if declared > _DEFLATE_RATIO * item.id.get_storage_size() + (1 << 20):
+        raise Refused(f"{where} declares {declared / 1e9:.3g} GB but stores {item.id.get_storage_size()} bytes")
+    return declared
+
+
+def _is_numeric(value: Any) -> bool:
+    return value.dtype.kind in "biufc"
+
+
+def _limit(limit_bytes: int, limit_s: float) -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    # A compressed file can unpack to more than it declares; the interpreter and the copies take their part too.
+    for what, most in ((resource.RLIMIT_AS, 2 * limit_bytes + (1 << 30)), (resource.RLIMIT_CPU, math.ceil(limit_s))):
+        _, hard = resource.getrlimit(what)
+        resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), sys.argv[5:])

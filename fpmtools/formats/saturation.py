@@ -1,0 +1,58 @@
+"""Pixels at the end of the camera's range: their true intensity is unknown, and the model cannot explain them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BITS = (8, 10, 12, 14, 16)  # of cameras
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """``share`` of all pixels is at the value ``top``, in ``images`` of ``of`` images."""
+
+    top: float
+    share: float
+    images: int
+    of: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.share:.2%} of all pixels, in {self.images} of {self.of} images, are saturated (at {self.top:g}): "
+            "their true intensity is unknown"
+        )
+
+
+def find(images: NDArray[Any]) -> Saturation | None:
+    """What of images [led, y, x] as stored is saturated, if anything is.
+
+    Saturated are pixels at the largest value that their integers can hold. So are those at the largest value of a
+    camera of fewer bits, which are stored as they are or in the upper bits of 16, where more pixels have this value
+    than the one below.
+    """
+    if images.dtype.kind not in "iuf":
+        return None
+    top = max(float(image.max()) for image in images)
+    if images.dtype.kind != "f" and top == np.iinfo(images.dtype).max:
+        step = 0.0
+    elif (found := _step(top)) is not None:
+        step = found
+    else:
+        return None
+    counts = [int((image == top).sum()) for image in images]
+    if step and sum(counts) <= sum(int((image == top - step).sum()) for image in images):
+        return None
+    return Saturation(top, sum(counts) / images.size, sum(count > 0 for count in counts), len(images))
+
+
+def _step(top: float) -> float | None:
+    """The distance of two values of the camera whose largest value is ``top``, if there is such a camera."""
+    for bits in _BITS:
+        for shift in {0, 16 - bits}:
+            if top == (2**bits - 1) * 2**shift:
+                return float(2**shift)
+    return None

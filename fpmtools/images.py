@@ -1,0 +1,88 @@
+"""Measured images as something that reads: any of them, any part, when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fpmtools.errors import DataError
+from fpmtools.optics import Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Intensities [image, y, x] in the order recorded, linear in light, non-negative up to noise.
+
+    ``source`` is any array that slices like NumPy's, a memory map or a file's array too. A part (:meth:`crop`,
+    :meth:`select`) shares it, and reads no more of it than it needs. What is read is floating-point: integers become
+    float32, other numbers stay what they are.
+    """
+
+    source: Any
+    chosen: NDArray[np.intp]
+    corner: tuple[int, int]
+    image_shape: Shape
+
+    @classmethod
+    def of(cls, source: Images | ArrayLike, name: str = "data") -> Images:
+        """All of ``source``; :class:`DataError` when it is not [image, y, x] or empty."""
+        if isinstance(source, Images):
+            return source
+        array: Any = source if hasattr(source, "shape") else np.asarray(source)
+        if len(array.shape) != 3 or 0 in array.shape:
+            raise DataError(f"{name}: images must be [led, y, x] and not empty, got shape {tuple(array.shape)}")
+        count, h, w = (int(n) for n in array.shape)
+        return cls(array, np.arange(count), (0, 0), (h, w))
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(images, y, x)."""
+        return len(self), *self.image_shape
+
+    def __getitem__(self, index: int | np.integer[Any]) -> NDArray[Any]:
+        """One image [y, x]."""
+        values = self._stored(index)
+        return values.astype(np.float32) if values.dtype.kind in "biu" else values
+
+    def _stored(self, index: int | np.integer[Any]) -> NDArray[Any]:
+        (y, x), (h, w) = self.corner, self.image_shape
+        return np.asarray(self.source[int(self.chosen[index]), y : y + h, x : x + w])
+
+    def stored(self) -> NDArray[Any]:
+        """All images with the numbers of their source, [image, y, x]: a camera's counts are integers."""
+        return np.stack([self._stored(i) for i in range(len(self))])
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return (self[i] for i in range(len(self)))
+
+    def read(self, images: Sequence[int] | None = None) -> NDArray[Any]:
+        """Some images, or all, [image, y, x]."""
+        return np.stack([self[i] for i in (range(len(self)) if images is None else images)])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All images."""
+        if copy is False:
+            raise ValueError("images are read from their source: there is always a copy")
+        return np.asarray(self.read(), dtype=dtype)
+
+    def crop(self, y: int, x: int, height: int, width: int) -> Images:
+        """The same images, of each the ``height`` × ``width`` pixels whose first is (y, x)."""
+        corner = (self.corner[0] + y, self.corner[1] + x)
+        return Images(self.source, self.chosen, corner, (height, width))
+
+    def select(self, images: ArrayLike) -> Images:
+        """Only the images with these indices, in the order given."""
+        return Images(self.source, self.chosen[np.asarray(images, dtype=np.intp)], self.corner, self.image_shape)
+
+    @cached_property
+    def means(self) -> NDArray[np.float64]:
+        """Mean intensity of each, [image]."""
+        return np.array([float(np.mean(image, dtype=np.float64)) for image in self])

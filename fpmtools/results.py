@@ -1,0 +1,34 @@
+"""Opening saved results: the solver that announced a result's kind restores it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fpmtools import registry, storage
+from fpmtools.calibration import Calibration
+from fpmtools.errors import DataError
+from fpmtools.reconstruction import CALIBRATION, RESULT_FILE, Grid, PlaneStack, Reconstruction
+
+
+def open_result(path: str | Path) -> Reconstruction:
+    """Read a file that :meth:`Reconstruction.save` wrote, or the ``reconstruction.safetensors`` of a run's folder.
+
+    Raises :class:`DataError` when the file is damaged, and :class:`SolverError` when its solver is not installed.
+    """
+    path = Path(path, RESULT_FILE) if os.path.isdir(path) else Path(path)
+    tensors, header = storage.read_tensors(path, "reconstruction")
+    try:
+        kind, grid = header["kind"], header["grid"]
+        (h, w), (height_um, width_um), (low, high) = grid["shape"], grid["extent_um"], grid["z_range"]
+        where = Grid((int(h), int(w)), (float(height_um), float(width_um)), (float(low), float(high)))
+        cls = PlaneStack if kind == PlaneStack.kind else registry.reconstruction_class(kind)
+        known = {k.removeprefix(CALIBRATION): v for k, v in tensors.items() if k.startswith(CALIBRATION)}
+        own = {name: values for name, values in tensors.items() if not name.startswith(CALIBRATION)}
+        result = cls.restore(where, own, header["config"])
+        if "calibration" in header:
+            result.calibration = Calibration.restore(known, header["calibration"])
+        result.metadata.update(header["metadata"])
+        return result
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a complete reconstruction ({error!r})") from error

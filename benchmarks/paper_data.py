@@ -35,7 +35,7 @@ class Source:
     """Where the measurements of a sample come from: ``file``, of the manifest's ``entry``, or the twin."""
 
     sample: Sample
-    entry: manifest.Entry | None = None
+    entry: manifest.ManifestEntry | None = None
     file: Path | None = None
 
     @property

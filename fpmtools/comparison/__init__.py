@@ -27,7 +27,7 @@ from fpmtools.comparison import evidence
 from fpmtools.comparison.driving import Allowance, Driver, OnEvent
 from fpmtools.comparison.rows import Verdict, row, verdicts
 from fpmtools.comparison.spec import Spec, check_solvers, slug
-from fpmtools.comparison.trials import Source, Trial, plan
+from fpmtools.comparison.trials import Source, Trial, interleaved
 from fpmtools.dataset import Dataset
 from fpmtools.errors import OptionError, Terminated
 from fpmtools.interrupts import TERMINATING
@@ -229,7 +229,7 @@ def compare(
             for source, dataset in zip(sources, datasets, strict=True)
         }
         outputs = {name: replace(found.outputs, track=track, warm_up=warm_up) for name, found in wanted.items()}
-        trials = plan(contenders, sources, seeds, repeats, outputs, **common)
+        trials = interleaved(contenders, sources, seeds, repeats, outputs, **common)
         driver = Driver(root, Allowance(timeout_s, memory_bytes), tell, resume)
         records = evidence.gather(trials, _run_all(trials, driver), wanted, driver)
         titles = list(dict.fromkeys(trial.title for trial in trials))
@@ -373,7 +373,7 @@ def _wanted(
 ) -> evidence.Wanted:
     from fpmtools.formats import native
 
-    found, parts = evidence.plan(
+    found, parts = evidence.wanted(
         dataset, source, known, held_out=held_out, ring_correlation=ring_correlation, pictures=pictures
     )
     for part, selected in parts.items():

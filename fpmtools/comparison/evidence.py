@@ -40,7 +40,7 @@ def installed_metrics() -> tuple[list[MetricRecord], str]:
     return [supplied.record for supplied in registry.metrics()], "; ".join(map(str, registry.faults()))
 
 
-def plan(
+def wanted(
     dataset: Dataset,
     source: Source,
     known: Sequence[MetricRecord],

@@ -76,7 +76,7 @@ class Trial:
         return ""
 
 
-def plan(
+def interleaved(
     contenders: Sequence[Spec],
     sources: Sequence[Source],
     seeds: Sequence[int],

@@ -159,10 +159,10 @@ class Case:
 
     @functools.cached_property
     def stored(self) -> dict[str, float]:
-        """See :func:`fpmtools.metrics.storage`."""
+        """See :func:`fpmtools.metrics.sizes`."""
         from fpmtools import metrics
 
-        return metrics.storage(self.reconstruction, self.dataset, self.planes_um)
+        return metrics.sizes(self.reconstruction, self.dataset, self.planes_um)
 
     def in_focus(self, method: str) -> AllInFocus:
         """See :func:`fpmtools.metrics.all_in_focus`, which is called once for each method."""

@@ -19,7 +19,7 @@ from fpmtools.images import Images
 
 if TYPE_CHECKING:
     from fpmtools.dataset import Dataset
-    from fpmtools.formats.manifest import Entry
+    from fpmtools.formats.manifest import ManifestEntry
     from fpmtools.formats.recording import Recording
 
 READERS = {
@@ -152,7 +152,7 @@ def _simulated(name: str) -> Recording:
     return Recording.of(catalogue.make(name))
 
 
-def _entry(source: object) -> Entry | None:
+def _entry(source: object) -> ManifestEntry | None:
     """The manifest's entry of this name, if there is one."""
     from fpmtools.formats import manifest
 
@@ -180,7 +180,7 @@ def _found(source: str | Path) -> Path | None:
     return path if os.path.exists(path) else None
 
 
-def _read_entry(entry: Entry, format: str | None, channel: str | int | None) -> Recording:
+def _read_entry(entry: ManifestEntry, format: str | None, channel: str | int | None) -> Recording:
     """The files of a manifest entry, with what the manifest adds to them."""
     from fpmtools import leds
     from fpmtools.formats import images, manifest

@@ -39,7 +39,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """A published data set; ``optics``, ``leds``, ``defocus_um``, ``dark_level`` are what its files do not say."""
 
     name: str
@@ -71,7 +71,7 @@ class Fetched:
 
 
 @cache
-def entries() -> tuple[Entry, ...]:
+def entries() -> tuple[ManifestEntry, ...]:
     """All data sets in the manifest, in its order."""
     import yaml
 
@@ -86,7 +86,7 @@ def entries() -> tuple[Entry, ...]:
         raise DataError(f"{path}: not a valid manifest ({' '.join(str(error).split())[:200]})") from error
 
 
-def find(name: str) -> Entry:
+def find(name: str) -> ManifestEntry:
     """The data set of this name; :class:`OptionError` with the nearest name when there is none."""
     for entry in entries():
         if entry.name == name:
@@ -116,7 +116,7 @@ def data_dirs() -> list[Path]:
     return [Path(folder) for folder in expanded if not folder.startswith("~")]  # without a home folder, ~ stays
 
 
-def local_files(entry: Entry) -> list[Path] | None:
+def local_files(entry: ManifestEntry) -> list[Path] | None:
     """The entry's files in the manifest's order, if all are on this machine; None otherwise. Sums are not checked.
 
     Looks into ``$FPMTOOLS_DATA`` and the cache, in the entry's folder; upper and lower case are the same.
@@ -128,7 +128,7 @@ def local_files(entry: Entry) -> list[Path] | None:
 
 
 def fetch(
-    name: str | Entry,
+    name: str | ManifestEntry,
     dest: str | Path | None = None,
     source_dir: str | Path | None = None,
     progress: Progress | None = None,
@@ -181,13 +181,13 @@ def fetch(
     return Fetched(folder, tuple(brought), first_seen)
 
 
-def _entry(name: str, value: dict[str, Any]) -> Entry:
+def _entry(name: str, value: dict[str, Any]) -> ManifestEntry:
     url, published = value.pop("url"), value.pop("published_as", {})
     files = [File(file, url + quote(published.get(file, file)), sha256) for file, sha256 in value.pop("files").items()]
-    return Entry(name=name, files=tuple(files), **value)
+    return ManifestEntry(name=name, files=tuple(files), **value)
 
 
-def _all_in(folder: Path, entry: Entry) -> list[Path] | None:
+def _all_in(folder: Path, entry: ManifestEntry) -> list[Path] | None:
     if not folder.is_dir():
         return None
     paths = list(folder.iterdir())
@@ -201,7 +201,7 @@ def _bring(
     file: File,
     target: Path,
     expected: str | None,
-    entry: Entry,
+    entry: ManifestEntry,
     source_dir: str | Path | None,
     progress: Progress | None,
 ) -> None:
@@ -224,7 +224,7 @@ def _bring(
     _tag_of(partial).unlink(missing_ok=True)
 
 
-def _offered(file: File, entry: Entry, source: Path) -> Path:
+def _offered(file: File, entry: ManifestEntry, source: Path) -> Path:
     for folder in (source / entry.folder, source):
         if folder.is_dir():
             for path in folder.iterdir():

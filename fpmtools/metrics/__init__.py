@@ -23,7 +23,7 @@ from fpmtools.metrics.resolution import (
     interleaved_halves,
     ring_correlation,
 )
-from fpmtools.metrics.size import planes_needed_um, storage
+from fpmtools.metrics.size import planes_needed_um, sizes
 from fpmtools.metrics.truth import Match, band_limit, composite, match, score
 
 __all__ = [
@@ -52,6 +52,6 @@ __all__ = [
     "residual",
     "ring_correlation",
     "score",
-    "storage",
+    "sizes",
     "structural_similarity",
 ]

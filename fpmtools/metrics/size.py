@@ -23,7 +23,7 @@ def planes_needed_um(reconstruction: Reconstruction, dataset: Dataset) -> tuple[
     return tuple(low + (high - low) * i / gaps for i in range(gaps + 1)) if gaps else (low,)
 
 
-def storage(reconstruction: Reconstruction, dataset: Dataset, z_um: Sequence[float] | None = None) -> dict[str, float]:
+def sizes(reconstruction: Reconstruction, dataset: Dataset, z_um: Sequence[float] | None = None) -> dict[str, float]:
     """Bytes of a reconstruction, and of the same planes ``z_um`` (default: :func:`planes_needed_um`) as arrays.
 
     Returns

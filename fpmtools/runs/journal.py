@@ -45,6 +45,10 @@ class Journal:
         """Keep what it gave."""
         self._append({"step": step, **({"reason": found.reason} if found.reason else {"value": found.value})})
 
+    def put_off(self, step: str) -> None:
+        """Say that it was given up for reasons that are not its own."""
+        self._append({"step": step, "put_off": True})
+
     def read(self) -> Entries:
         """All that is in it."""
         entries, under_way = Entries(), ""
@@ -55,10 +59,13 @@ class Journal:
                     entries.ended[entry["step"]] = Found(entry.get("value"), str(entry.get("reason", "")))
                     entries.in_vain.pop(entry["step"], None)
                     under_way = ""
+                elif "put_off" in entry:
+                    entries.in_vain[entry["step"]] = max(entries.in_vain.get(entry["step"], 0) - 1, 0)
+                    under_way = ""
                 elif entry:
                     under_way = entry["step"]
                     entries.in_vain[under_way] = entries.in_vain.get(under_way, 0) + 1
-        return Entries(entries.ended, under_way, entries.in_vain)
+        return Entries(entries.ended, under_way, {step: count for step, count in entries.in_vain.items() if count})
 
     def keep_only_values(self) -> None:
         """Forget what failed, so that it is tried again."""

@@ -6,10 +6,13 @@ so that a crash costs the step that it happened in and no other.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +23,16 @@ from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, OutputError
 from fpmtools.evaluation import Case
 from fpmtools.evaluation.measures import TRUTH_THRESHOLD
+from fpmtools.interrupts import TERMINATING
 from fpmtools.metrics import RingCorrelation
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.results import open_result
 from fpmtools.runs import steps
 from fpmtools.runs.folder import RUN_FILE, RunFolder
-from fpmtools.runs.journal import Found
+from fpmtools.runs.journal import Found, Journal
 from fpmtools.runs.spec import read_json
 
-TRIES = 2  # a step in which the process has died this often is not taken again
+TRIES = 3  # a step in which the process has died this often is not taken again
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
@@ -47,10 +51,37 @@ def measure(folder: RunFolder, dataset: Dataset, wanted: Sequence[str], on_step:
         else:
             journal.begin(step)
             on_step(step)
-            found = _found(run, step)
+            with _put_off(step, journal):
+                found = _found(run, step)
         journal.end(step, found)
         if found.reason and step in steps.ESSENTIAL:
             return
+
+
+@contextlib.contextmanager
+def _put_off(step: str, journal: Journal) -> Iterator[None]:
+    """A signal, or a full disk, that ends a step is no fault of the step's; SIGTERM and SIGHUP end it at once."""
+    before: dict[int, Any] = {}
+
+    def leave(number: int, frame: Any) -> None:
+        journal.put_off(step)
+        signal.signal(number, before[number])
+        signal.raise_signal(number)
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in TERMINATING}
+        before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, leave)
+    try:
+        yield
+    except (KeyboardInterrupt, OutputError):
+        with contextlib.suppress(OutputError):
+            journal.put_off(step)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _found(run: _Measured, step: str) -> Found:

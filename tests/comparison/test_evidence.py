@@ -258,7 +258,7 @@ def test_held_out_and_halves_are_solved_apart_and_kept(
 def plan(dataset: Dataset, known: Sequence[MetricRecord] = (), **asked: Any) -> evidence.Wanted:
     source = Source("small", dataset.digest, Path("data.safetensors"), (0.0,))
     wishes = {"held_out": None, "ring_correlation": False, "pictures": False}
-    return evidence.plan(dataset, source, known, **wishes | asked)[0]
+    return evidence.wanted(dataset, source, known, **wishes | asked)[0]
 
 
 def test_what_is_planned_follows_the_data(dataset: Dataset) -> None:

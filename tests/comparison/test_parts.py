@@ -36,7 +36,7 @@ def test_plan_interleaves_and_gives_each_run_its_folder() -> None:
     sources = [trials.Source(name, name, Path(name), (0.0,)) for name in ("a", "b c")]
     specs = [Spec.parse(text) for text in ("ap", "ap-2", "adam:rate=1")]
     outputs = {name: Outputs(measures=(name,)) for name in ("a", "b c")}
-    cases = trials.plan(specs, sources, (0, 7), 2, outputs, threads=2)
+    cases = trials.interleaved(specs, sources, (0, 7), 2, outputs, threads=2)
     assert len({case.folder for case in cases}) == len(cases) == 24
     assert [case.contender.label for case in cases[:6]] == ["ap", "ap-2", "adam:rate=1"] * 2
     assert [case.repeat for case in cases] == [0] * 12 + [1] * 12
@@ -45,7 +45,7 @@ def test_plan_interleaves_and_gives_each_run_its_folder() -> None:
     assert cases[-1].spec == RunSpec(
         DataSpec("b c", digest="b c"), "adam", {"rate": "1"}, z_um=(0.0,), seed=7, threads=2, outputs=outputs["b c"]
     )
-    assert trials.plan(specs, sources[:1], (7,), 1, outputs)[0].title == "ap"
+    assert trials.interleaved(specs, sources[:1], (7,), 1, outputs)[0].title == "ap"
 
 
 def record(label: str, **more: Any) -> dict[str, Any]:

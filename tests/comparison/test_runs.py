@@ -20,7 +20,7 @@ import pytest
 from fpmtools import comparison, metrics, registry
 from fpmtools.comparison.driving import Allowance, Driver
 from fpmtools.comparison.spec import _capabilities
-from fpmtools.comparison.trials import Source, Trial, plan
+from fpmtools.comparison.trials import Source, Trial, interleaved
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import OptionError
 from fpmtools.evaluation import evaluate
@@ -218,7 +218,7 @@ def trials(datasets: list[Dataset], folder: Path) -> list[Trial]:
         Source(one.name, one.digest, folder / "other.file", PLANES, one.truth and one.truth.digest) for one in datasets
     ]
     outputs = {one.name: Outputs() for one in datasets}
-    return plan(comparison.check_solvers(SOLVERS), sources, (3,), 1, outputs, threads=1)
+    return interleaved(comparison.check_solvers(SOLVERS), sources, (3,), 1, outputs, threads=1)
 
 
 @pytest.fixture

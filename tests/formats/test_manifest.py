@@ -18,7 +18,7 @@ import tifffile
 
 from fpmtools.errors import DataError, OptionError, OutputError
 from fpmtools.formats import READERS, load, manifest
-from fpmtools.formats.manifest import Entry, Fetched, File
+from fpmtools.formats.manifest import Fetched, File, ManifestEntry
 
 CONTENT = bytes(np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8))
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -77,9 +77,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-def entry_at(server: Server, sha256: str | None = SHA256, name: str = "data.bin") -> Entry:
+def entry_at(server: Server, sha256: str | None = SHA256, name: str = "data.bin") -> ManifestEntry:
     file = File(name, f"http://127.0.0.1:{server.server_port}/some%20where/{name}", sha256)
-    return Entry("sample", "A sample", "uconn", "folder", (file,), "none", "none", "none")
+    return ManifestEntry("sample", "A sample", "uconn", "folder", (file,), "none", "none", "none")
 
 
 def test_entries_are_complete() -> None:

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from fpmtools.dataset import Dataset
 from fpmtools.errors import OptionError
-from fpmtools.metrics import all_in_focus, planes_needed_um, storage
+from fpmtools.metrics import all_in_focus, planes_needed_um, sizes
 from fpmtools.reconstruction import PlaneStack
 
 Stack = Callable[..., PlaneStack]
@@ -77,7 +77,7 @@ def test_the_bytes_are_those_that_can_be_counted(thin: Dataset, stack: Stack) ->
     rng = np.random.default_rng(0)
     z = (0.0, 1.0, 2.0, 3.0)
     recon = stack(rng.standard_normal((4, 52, 66)) + 1j, z, thin)
-    found = storage(recon, thin, z)
+    found = sizes(recon, thin, z)
     assert found["stored_bytes"] == 4 * 52 * 66 * 8
     assert found["bytes_per_plane"] == 52 * 66 * 8
     assert found["dense_bytes"] == 4 * 52 * 66 * 8
@@ -92,7 +92,7 @@ def test_the_bytes_are_those_that_can_be_counted(thin: Dataset, stack: Stack) ->
 
 def test_a_smooth_field_compresses_and_noise_does_not(thin: Dataset, stack: Stack) -> None:
     flat = stack(np.ones((1, 52, 66)), (0.0,), thin)
-    assert storage(flat, thin)["compressed_bytes"] < 0.02 * storage(flat, thin)["dense_bytes"]
+    assert sizes(flat, thin)["compressed_bytes"] < 0.02 * sizes(flat, thin)["dense_bytes"]
 
 
 def test_planes_are_at_most_half_a_recovered_depth_of_field_apart(thin: Dataset, stack: Stack) -> None:

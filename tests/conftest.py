@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+
+# Started in the background of a script, Ctrl-C is ignored, by everything that the tests start too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 MATLAB_CLASSES = {"float64": "double", "float32": "single", "complex128": "double"}

@@ -94,7 +94,7 @@ def test_aberrations_have_the_size_that_was_asked_for() -> None:
     data = simulate("thin", image_shape=(16, 21), aberration_rad=0.7)
     sizes = list(data.provenance["actual"]["aberrations_rad"].values())
     assert np.linalg.norm(sizes) == pytest.approx(0.7)
-    assert data.pupil is None
+    assert data.calibration.pupil.ideal
 
 
 def test_deep_samples_have_each_cell_in_one_slice() -> None:

@@ -184,6 +184,7 @@ def claim_file(path: Path, force: bool) -> None:
 
 def describe(dataset: Dataset) -> dict[str, Any]:
     """What a data set is, and what can be recovered from it, as label → value."""
+    from fpmtools import calibrate
     from fpmtools.optics import aperture_overlap
 
     optics, shape = dataset.optics, dataset.image_shape
@@ -204,7 +205,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "truth": dataset.truth is not None,
         "calibrated_pupil": not dataset.calibration.pupil.ideal,
         "sha256": dataset.digest,
-        "warnings": dataset.check(),
+        "warnings": [*dataset.check(), *calibrate.warnings(calibrate.resolve(dataset))],
     }
 
 

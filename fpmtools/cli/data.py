@@ -70,7 +70,7 @@ def info(name: str, as_json: bool, **reading: Any) -> None:
         ]
         about = {key: value for key, value in about.items() if value not in (None, "", {})}
     if entry is None or manifest.local_files(entry) is not None:
-        about |= describe(_inputs.load(name, reading))
+        about |= describe(_inputs.load(name, _inputs.take_reading(reading)))
     elif not as_json:
         echo(f"not on this machine: 'fpmtools data fetch {name}' gets it\n")
     if as_json:

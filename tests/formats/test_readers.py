@@ -13,7 +13,8 @@ import pytest
 from fpmtools import leds
 from fpmtools.errors import DataError, FpmError, OptionError
 from fpmtools.formats import load, uconn
-from fpmtools.optics import Optics
+from fpmtools.optics import Optics, frequency_axes
+from fpmtools.pupil import polynomial_phase
 
 Write = Callable[..., Path]
 RED = {"wavelength_um": 0.632}
@@ -130,7 +131,7 @@ def test_uconn(write_v5: Write) -> None:
     assert data.defocus_um == pytest.approx(-55)
     assert data.optics.wavelength_um == pytest.approx(0.63)
     assert data.optics.pixel_um == pytest.approx(1.845)
-    assert data.pupil is None
+    assert data.calibration.pupil.ideal
     # LED 1 is one pitch to the right; offset, then turned by 30° from x towards y.
     c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
     for led, (x, y) in enumerate([(1, -2), (5, -2), (5, 2)]):
@@ -152,8 +153,12 @@ def test_refraction_in_the_slide_satisfies_its_equation() -> None:
 def test_uconn_pupil(write_v5: Write) -> None:
     pupil = np.exp(1j * np.random.default_rng(2).normal(size=(9, 12)))
     data = load(write_v5("a.mat", uconn_variables() | {"aberration": pupil}))
-    assert data.pupil is not None
-    np.testing.assert_allclose(data.pupil, pupil, rtol=1e-6)
+    found, optics = data.calibration.pupil, data.optics
+    fy, fx = (f / optics.cutoff for f in frequency_axes(data.image_shape, optics.pixel_um))
+    inside = np.hypot(fy[:, None], fx) <= 1
+    assert inside.sum() > 4
+    samples = np.exp(1j * polynomial_phase(found.zernike_rad, fy[:, None], fx)) * found.residual
+    np.testing.assert_allclose(samples[inside], pupil[inside], rtol=1e-6)
     with pytest.raises(DataError, match="aberration must be"):
         load(write_v5("b.mat", uconn_variables() | {"aberration": pupil.T}))
 

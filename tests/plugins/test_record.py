@@ -40,7 +40,7 @@ def test_lists_and_sets_are_accepted_as_collections() -> None:
         ("name", "2d", "a letter first"),
         ("name", "ap\n", "must be lower-case"),
         ("name", None, "name None must be"),
-        ("summary", "two\nlines", "summary 'two\\nlines' must be one line"),
+        ("summary", "two\nlines", "summary 'two\\x0alines' must be one line"),
         ("summary", " ", "must be one line"),
         ("solver", "module.Class", "must be 'module:Class'"),
         ("solver", "module:Class()", "must be 'module:Class'"),

@@ -273,7 +273,7 @@ def test_failures_are_rows_and_disturb_nobody(
     alone = folder / found.runs[0]["folder"] / result
     assert (out / "ap_sweeps=2" / result).read_bytes() == alone.read_bytes()
     lines = done.stdout.splitlines()
-    assert lines[0].split()[:3] == ["solver", "status", "seconds"]
+    assert lines[0].split()[:3] == ["solver", "status", "time"]
     assert [line.split()[0] for line in lines[2:8]] == solvers.split(",")
     assert "segfault: killed by SIGSEGV" in lines
     assert lines[-1].endswith("report.html")

@@ -159,11 +159,20 @@ class _Shown:
     def __init__(self, style: str) -> None:
         self.style = style
         self.bar = Progress("", style=style)
+        self._told: set[str] = set()
 
     def __call__(self, title: str, event: Mapping[str, Any]) -> None:
         if self.style == "json":
             print_event({"run": title, **event})
             return
+        if event["event"] in ("line", "warning"):
+            if event["text"].startswith("warning: ") or event["event"] == "warning":
+                said = event["text"].removeprefix("warning: ")
+                if said in self._told:  # of the data, and so by every run
+                    return
+                self._told.add(said)
+            if not self.bar.label:
+                self.bar = Progress(title, style=self.style)
         if event["event"] in ("start", "end"):
             self.bar.finish()
             phase = f", {event['phase']}" if "phase" in event else ""

@@ -81,7 +81,8 @@ def metric_function(name: str) -> Callable[[Any], float | None]:
 
     Raises :class:`OptionError` for an unknown name and :class:`SolverError` for a metric that cannot be used.
     """
-    supplied = next((own for own in built_in_metrics() if own.record.name == name), None) or _scan().metrics.get(name)
+    supplied = next((own for own in built_in_metrics() if own.record.name == name), None)
+    supplied = supplied or next((scan.metrics[name] for scan in _scans() if name in scan.metrics), None)
     if supplied is None:
         raise unknown("metric", name, _scan().metrics)
     what, path = f"metric {name!r} of {supplied}", supplied.record.measure
@@ -140,7 +141,7 @@ def describe_solvers(asked: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Des
     for number, (name, options) in enumerate(asked):
         if built_in_solver(name):
             own[number] = find(name), options
-        elif supplied := _scan().solvers.get(name):
+        elif supplied := next((scan.solvers[name] for scan in _scans() if name in scan.solvers), None):
             others[number] = supplied, options
         else:
             found[number] = _not_usable(name)
@@ -179,7 +180,15 @@ def _candidates(key: str) -> Iterator[Supplied[SolverRecord]]:
             for record in _announced(entry)[0]:
                 if isinstance(record, SolverRecord):
                     yield entry.supplies(record)
-    yield from _scan().solvers.values()
+    for scan in _scans():
+        yield from scan.solvers.values()
+
+
+def _scans() -> Iterator[_Scan]:
+    """Where to look for what is asked for by name: if it is not there, a slow plugin gets the time to say more."""
+    yield _scan()
+    if _scan().slow:
+        yield _scan(asking.PATIENT_S)
 
 
 @dataclass(frozen=True)
@@ -189,16 +198,17 @@ class _Scan:
     solvers: dict[str, Supplied[SolverRecord]]
     metrics: dict[str, Supplied[MetricRecord]]
     faults: tuple[Fault, ...]
+    slow: bool
 
 
 @functools.cache
-def _scan() -> _Scan:
-    """Ask every entry point, and settle who has each name."""
+def _scan(seconds: float | None = None) -> _Scan:
+    """Ask every entry point, each for so long, and settle who has each name."""
     found, broken = entries()
     told = [(entry, *_announced(entry)) for entry in found if entry.built_in]
     others = [entry for entry in found if not entry.built_in]
     modules = {(entry.distribution, entry.value): entry for entry in others}  # several solvers may share one
-    answers = dict(zip(modules, asking.announcements(list(modules.values())), strict=True))
+    answers = dict(zip(modules, asking.announcements(list(modules.values()), seconds), strict=True))
     told += [(entry, *_remade(entry, answers[entry.distribution, entry.value])) for entry in others]
     claims: list[tuple[Entry, SolverRecord]] = []
     measures: dict[str, Supplied[MetricRecord]] = {}
@@ -215,7 +225,7 @@ def _scan() -> _Scan:
     # An entry point that is named after its solver is found without a scan, so here too it must win.
     claims.sort(key=lambda claim: (claim[0].name != claim[1].name, claim[0].rank))
     usable, refused = _settle(claims)
-    return _Scan(usable, measures, broken + refused)
+    return _Scan(usable, measures, broken + refused, any("slow" in answer for answer in answers.values()))
 
 
 def _settle(claims: list[tuple[Entry, SolverRecord]]) -> tuple[dict[str, Supplied[SolverRecord]], tuple[Fault, ...]]:

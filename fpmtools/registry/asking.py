@@ -16,6 +16,7 @@ from fpmtools.processes import killed_by
 from fpmtools.registry.entries import Entry
 
 ANNOUNCE_S, ANNOUNCE_BYTES = 4.0, 2e9  # for each plugin: its hooks are to be quick
+PATIENT_S = 30.0  # where something is asked for by name that only a slow plugin may have
 CLASS_S, CLASS_BYTES = 8.0, 4e9  # for each solver's class, which may import much
 GOODBYE_S = 2.0
 OVERHEAD_S = 60.0  # at most, beside what plugins take
@@ -37,9 +38,9 @@ ENVIRONMENT = {
 }
 
 
-def announcements(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """What each entry point announces, in plain data; of one that is broken the ``fault``."""
-    return _ask([{"entry": dataclasses.asdict(entry)} for entry in entries], ANNOUNCE_S, ANNOUNCE_BYTES)
+def announcements(entries: Sequence[Entry], seconds: float | None = None) -> list[dict[str, Any]]:
+    """What each entry point announces, in plain data; of a broken one the ``fault``, and if it is ``slow``."""
+    return _ask([{"entry": dataclasses.asdict(entry)} for entry in entries], seconds or ANNOUNCE_S, ANNOUNCE_BYTES)
 
 
 def descriptions(asked: Iterable[tuple[Entry, str, Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -103,7 +103,7 @@ class _Child:
             return self._fault(_how(os.waitstatus_to_exitcode(status)))
         taken = time.monotonic() - self.begun
         if taken - crowded_out_s(self.plugin or self.pid) > seconds or taken > BUSY * seconds:
-            return self._fault(f"took longer than {seconds:g} s")
+            return self._fault(f"took longer than {seconds:g} s") | {"slow": True}
         if resident_bytes(self.plugin or self.pid) > memory_bytes:
             return self._fault(f"took more than {memory_bytes / 1e9:g} GB of memory")
         return None

@@ -24,16 +24,15 @@ from fpmtools.formats import native
 from fpmtools.leds import direction_sines, raster
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.records import MetricRecord
-from fpmtools.registry import asking
 from fpmtools.registry.entries import entries
 from fpmtools.simulation import simulate
 
-PLUGIN = """
+PARTS = """
 import os
 import time
 from pathlib import Path
 
-from fpmtools import MetricRecord, PlaneStack, SolverRecord, hookimpl
+from fpmtools import PlaneStack
 from fpmtools_ap.solver import AlternatingProjection
 
 
@@ -89,12 +88,15 @@ class Raise(Crash):
 
 class Lock(Crash):
     result_class = Locked
+"""
+HOOKS = """
+from fpmtools import MetricRecord, SolverRecord, hookimpl
 
 
 @hookimpl
 def fpmtools_metrics():
     return [
-        MetricRecord(name=n, summary=f"For a <i>test</i>, {n}", unit="parsec", better="higher", measure=f"bad:{n}")
+        MetricRecord(name=n, summary=f"For a <i>test</i>, {n}", unit="parsec", better="higher", measure=f"parts:{n}")
         for n in WANTED
     ]
 
@@ -102,7 +104,7 @@ def fpmtools_metrics():
 @hookimpl
 def fpmtools_solvers():
     return [
-        SolverRecord(name=n, summary=n, solver=f"bad:{n.title()}", reconstructions={kind: f"bad:{kind.title()}"})
+        SolverRecord(name=n, summary=n, solver=f"parts:{n.title()}", reconstructions={kind: f"parts:{kind.title()}"})
         for n, kind in {"crash": "crashing", "raise": "raising", "lock": "locked"}.items()
     ]
 """
@@ -129,13 +131,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         site = tmp_path / "site"
         info = site / "bad-1.0.dist-info"
         info.mkdir(parents=True)
-        (site / "bad.py").write_text(f"WANTED = {names!r}\n{PLUGIN}")
+        (site / "bad.py").write_text(f"WANTED = {names!r}\n{HOOKS}")
+        (site / "parts.py").write_text(PARTS)
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
         entries = "".join(f"{name} = bad\n" for name in ("crash", "raise", "lock"))
         (info / "entry_points.txt").write_text(f"[fpmtools]\n{entries}")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])]))
         monkeypatch.syspath_prepend(site)
-        monkeypatch.setattr(asking, "ANNOUNCE_S", 60.0)  # it imports torch, which a busy machine takes long for
         forget()
 
     yield add

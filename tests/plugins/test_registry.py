@@ -16,6 +16,7 @@ import pytest
 
 from fpmtools import Grid, open_result, registry
 from fpmtools.errors import OptionError, SolverError
+from fpmtools.registry import asking
 
 BUILT_IN = {"adam", "ap", "inr"}
 
@@ -351,3 +352,15 @@ def test_a_result_of_a_built_in_kind_imports_no_other_plugin(
     site = plugin("bystander", announcing("bystander", reconstructions={"inr": "bystander:Kind"}))
     assert registry.reconstruction_class("inr").__module__ == "fpmtools_inr.reconstruction"
     assert not (site / "imported").exists()
+
+
+def test_what_is_asked_for_by_name_is_found_in_a_slow_plugin_too(
+    plugin: Callable[..., Path], announcing: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "ANNOUNCE_S", 0.2)
+    plugin("slow", f"import time\ntime.sleep(0.6)\n{announcing('hidden', reconstructions={'right': 'slow:RightKind'})}")
+    (fault,) = registry.faults()
+    assert fault.message == "took longer than 0.2 s while it was imported"
+    assert registry.describe_solver("hidden").supplied.distribution == "slow"
+    with pytest.raises(SolverError, match="cannot import slow:RightKind"):
+        registry.reconstruction_class("right")

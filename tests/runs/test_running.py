@@ -61,12 +61,14 @@ def test_a_run_leaves_everything(spec: RunSpec, dataset: Dataset, tmp_path: Path
         assert gif.n_frames == 3
     assert (about["schema"], about["status"], about["solved"]) == (1, "done", "done")
     assert RunSpec.from_dict(about["spec"]) == spec
-    assert about["resolved"] == {"threads": 1, "device": "cpu", "digest": dataset.digest}
+    threads = about["resolved"]["threads"]
+    assert threads == (spec.threads or threads)
+    assert about["resolved"] == {"threads": threads, "device": "cpu", "digest": dataset.digest}
     assert about["data"]["digest"] == dataset.digest
     assert (about["solver"], about["options"]["sweeps"], about["seed"]) == ("ap", 4, 0)
     assert about["dense_ratio"] == pytest.approx(about["dense_bytes"] / about["stored_bytes"])
     assert about["versions"]["fpmtools"] == fpmtools.__version__
-    assert about["hardware"]["threads"] == 1
+    assert about["hardware"]["threads"] == threads
     assert about["missing"] == {}
 
 

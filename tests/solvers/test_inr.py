@@ -142,7 +142,9 @@ def test_one_cycle_visits_every_led_and_the_whole_range(tilted):
 
 def test_the_default_is_at_least_as_good_as_the_paper_preset(tilted):
     z = np.linspace(-10, 10, 5)
-    published = score(engine.reconstruct(tilted, "inr", preset="paper", z_um=z), tilted)
+    # In float32: most processors only imitate bfloat16, slowly.
+    options = {"mixed_precision": "off"}
+    published = score(engine.reconstruct(tilted, "inr", preset="paper", options=options, z_um=z), tilted)
     default = score(engine.reconstruct(tilted, "inr", z_um=z), tilted)
     assert default["psnr"] >= published["psnr"]
     assert default["ssim"] >= published["ssim"]

@@ -1,4 +1,8 @@
-"""What the benchmark scripts share: their arguments, cached data, child processes, spread, tables, records."""
+"""What the benchmark scripts share: their arguments, cached data, runs, spread, tables, records.
+
+What is measured is a list of :class:`fpmtools.RunSpec`. Each runs as those of ``fpmtools compare`` do: in a process of
+its own, after a warm-up, with the same metrics.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,40 @@ import hashlib
 import json
 import os
 import statistics
-import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-# Threads that spin while they wait make a step up to 60 times slower as soon as another process wants a core.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import fpmtools
+from fpmtools import storage, threads
+from fpmtools.errors import FpmError
+from fpmtools.formats import native
+from fpmtools.optics import synthetic_support
+from fpmtools.processes import parse_event, watch
+from fpmtools.runs import environment
+from fpmtools.runs.folder import INTERRUPTED, RUN_FILE
+from fpmtools.runs.record import missed_targets
+from fpmtools.runs.spec import DataSpec, Limits, Outputs, RunSpec, read_json
+from fpmtools.sampling import SamplingPlan
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 CACHE = HERE.parent / "out" / "bench-cache"
+QUALITY = ("psnr", "ssim", "phase_rmse_rad", "in_band_db")
+TIMED = Outputs(track=False, measures=(), pictures=(), warm_up=True)
+SCORED = replace(TIMED, measures=QUALITY)
 
 Record = dict[str, Any]
+
+
+class RunFailed(SystemExit):
+    """A run without a result: one line that ends the script, unless it is caught."""
 
 
 def parser(description: str, *, repeats: int = 3) -> argparse.ArgumentParser:
@@ -47,9 +69,6 @@ def simulated(cache: Path, image_shape: tuple[int, int], **arguments: Any) -> Pa
     """File of a simulated data set (arguments of :func:`fpmtools.simulate`), made once and kept."""
     path = cache / data_name(image_shape, **arguments)
     if not path.is_file():
-        import fpmtools
-        from fpmtools.formats import native
-
         print(f"simulating {image_shape[0]}×{image_shape[1]} …", file=sys.stderr)
         native.save(fpmtools.simulate(image_shape=image_shape, **arguments), path)
     return path
@@ -74,25 +93,100 @@ def paper_name(image_shape: tuple[int, int]) -> str:
     return f"paper-{image_shape[0]}x{image_shape[1]}"
 
 
-def child(job: Mapping[str, Any], threads: int) -> Record:
-    """Do one job (see ``one.py``) in a process of its own, so that memory and caches are its alone."""
-    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    command = [sys.executable, str(HERE / "one.py"), json.dumps({**job, "threads": threads})]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits})
-    if done.returncode:
-        raise SystemExit(f"{job} failed:\n{done.stderr}")
-    made: Record = json.loads(done.stdout)
-    return made
+def spec(
+    args: argparse.Namespace,
+    data: str | Path,
+    solver: str,
+    options: Mapping[str, Any] | None = None,
+    z_um: tuple[float, ...] | None = None,
+) -> RunSpec:
+    """A run on the CPU to the solver's end, whose quality is measured then."""
+    data = DataSpec(str(data))
+    return RunSpec(data, solver, options or {}, z_um=z_um, device="cpu", threads=args.threads, outputs=SCORED)
 
 
-def work(job: Mapping[str, Any], args: argparse.Namespace, threads: int | None = None) -> Record:
-    """A job's record; quick runs stay in this process, because starting another takes longer than they do."""
-    threads = threads or args.threads
-    if args.quick:
-        import one
+def briefly(whole: RunSpec, budget_s: float) -> RunSpec:
+    """The same for a short time only, which tells what a step takes."""
+    return replace(whole, limits=Limits(budget_s), outputs=TIMED)
 
-        return one.main({**job, "threads": threads})
-    return child(job, threads)
+
+def until(whole: RunSpec, goal: Mapping[str, float]) -> RunSpec:
+    """The same until every number of ``goal`` is reached."""
+    return replace(whole, limits=Limits(targets=dict(goal)), outputs=TIMED)
+
+
+def work(wanted: RunSpec, args: argparse.Namespace, *, alone: bool | None = None, render: bool = False) -> Record:
+    """A run's record; its result goes again.
+
+    ``alone``: see :func:`run`; quick runs are not, unless it is said, because starting a process takes longer than
+    they do. ``render``: with ``render_seconds``, what a plane of the result takes.
+    """
+    args.cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="run-", dir=args.cache) as scratch:
+        folder = Path(scratch) / "run"
+        found = run(wanted, folder, alone=not args.quick if alone is None else alone)
+        return found | ({"render_seconds": render_seconds(folder, args.threads)} if render else {})
+
+
+def run(wanted: RunSpec, folder: Path, *, alone: bool = True) -> Record:
+    """A run's record; the run and its result stay in ``folder``, which is made. Raises :class:`RunFailed`.
+
+    ``alone``: in a process of its own, so that memory and caches are its alone. Set-up is in all times but that of a
+    step; ``full_seconds`` is what all steps take at the mean of those that were taken.
+    """
+    try:
+        document = _alone(wanted, folder) if alone else fpmtools.run(wanted, folder)
+    except FpmError as error:
+        raise RunFailed(f"error: {wanted.solver} on {wanted.data.source}: {error}") from error
+    if document["status"] == INTERRUPTED:
+        raise KeyboardInterrupt
+    times, reached = document["times"], document.get("seconds_to_target")
+    setup, step = times["setup_s"], times["step_s"] or times["first_step_s"]
+    points = document.get("quality_over_time", [])
+    same = ("solver", "status", "seed", "steps", "total_steps", "stored_bytes", "peak_memory_mb")
+    return {
+        **{name: document[name] for name in same},
+        "data": {"name": document["data"]["name"]},
+        "reason": missed_targets(document),
+        "seconds": setup + times["solve_s"],
+        "seconds_to_target": None if reached is None else setup + reached,
+        "step_seconds": step,
+        "full_seconds": step * document["total_steps"],
+        "quality": document["metrics"] or None,
+        "trajectory": [{**point, "seconds": setup + point["seconds"]} for point in points],
+        "device_memory_mb": document["hardware"].get("peak_device_memory_bytes", 0) / 1e6 or None,
+    }
+
+
+def _alone(wanted: RunSpec, folder: Path) -> Record:
+    """Run it in a process of its own; what its ``run.json`` says."""
+    folder.mkdir(parents=True)
+    file = storage.write_json(folder / "spec.json", wanted.to_dict())
+    said = ""
+
+    def listen(line: str) -> None:
+        nonlocal said
+        event = parse_event(line)
+        said = event["message"] if event["event"] == "error" else said
+
+    ending = watch([sys.executable, "-m", "fpmtools.runs.worker", str(file), str(os.getpid())], listen)
+    if ending.signal:
+        raise KeyboardInterrupt if ending.interrupted else SystemExit(128 + ending.signal)
+    if ending.code:
+        why = said or ending.killed_by or ending.last_words
+        raise RunFailed(f"error: {wanted.solver} on {wanted.data.source}: {why}")
+    return read_json(folder / RUN_FILE)
+
+
+def render_seconds(folder: Path, count: int) -> float:
+    """Seconds that the middle plane of the result in ``folder`` takes on ``count`` threads, the better of two."""
+    result, seconds = fpmtools.open_result(folder), []
+    with threads.limited(count):
+        for _ in range(2):
+            begun = time.perf_counter()
+            result.field(sum(result.grid.z_range) / 2)
+            seconds.append(time.perf_counter() - begun)
+    return min(seconds)
 
 
 def interleaved(cases: Mapping[str, Callable[[], Record]], repeats: int) -> dict[str, list[Record]]:
@@ -111,10 +205,6 @@ def stack_bytes(path: str | Path, planes: int) -> dict[str, int]:
     Amplitude, and amplitude and phase, as float32 at the output size; real and imaginary part, 16 bits each, of the
     spectrum inside the synthetic aperture.
     """
-    import fpmtools
-    from fpmtools.optics import synthetic_support
-    from fpmtools.sampling import SamplingPlan
-
     data = fpmtools.load(path)
     plan = SamplingPlan.choose(data)
     height, width = plan.output_shape
@@ -129,18 +219,17 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     return {"median": statistics.median(found), "min": found[0], "max": found[-1]}
 
 
-def about(threads: int, device: str = "cpu") -> Record:
-    """Hardware, versions, command and date of a measurement."""
+def about(count: int, device: str = "cpu") -> Record:
+    """Hardware, versions, command and date of a measurement on ``count`` threads."""
     import torch
 
-    from fpmtools.runs import environment
-
-    torch.set_num_threads(threads)
+    with threads.limited(count):
+        hardware = environment.hardware(torch.device(device))
     return {
-        "hardware": environment.hardware(torch.device(device)),
+        "hardware": hardware,
         "versions": environment.versions(),
         "command": _command(),
-        "threads": threads,
+        "threads": count,
         "wait_policy": os.environ["OMP_WAIT_POLICY"],
         "date": datetime.date.today().isoformat(),
     }
@@ -164,8 +253,6 @@ def _command() -> str:
 
 def keep(name: str, arguments: argparse.Namespace, measured: Mapping[str, Any], *, device: str = "cpu") -> Record:
     """Write ``<name>.json`` with the measurement and what it was measured on; returns it."""
-    from fpmtools import storage
-
     document = {"about": about(arguments.threads, device), "quick": arguments.quick, **measured}
     path = storage.write_json(arguments.results / f"{name}.json", document)
     print(f"wrote {path.name}", file=sys.stderr)

@@ -3,7 +3,8 @@
     python benchmarks/gpu.py                # on the GPU, or on the CPU where there is none
     python benchmarks/gpu.py --device cpu
 
-Data are simulated on the CPU first (``--prepare`` does only that, so that none of a lent GPU's time goes into it).
+All runs are in this process, which has the GPU already. Data are simulated on the CPU first (``--prepare`` does only
+that, so that none of a lent GPU's time goes into it).
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import common
-import one
 import torch
 
-import fpmtools
-from fpmtools.errors import SolverError
-from fpmtools.problem import choose_device, prepare
+from fpmtools.problem import choose_device
+from fpmtools.runs.spec import RunSpec
 
 SIDES, QUICK_SIDES = (256, 512, 1024), (32,)
 SCORED = 256  # quality over time is noted at this size only; scoring is slow beside a GPU
@@ -38,47 +39,46 @@ def main() -> None:
     if args.prepare:
         return
     begun = time.perf_counter()
-    torch.set_num_threads(args.threads)
     device = choose_device(args.device)
     rows: list[common.Record] = []
     for side, file in files.items():
-        data = fpmtools.load(file)
         for solver in ("inr", "ap", "adam"):
             if time.perf_counter() - begun > BUDGET_S:
                 print(f"time is up: {solver} at {side}² left out", file=sys.stderr)
                 continue
-            rows.append({"side": side, "solver": solver, **measure(args, data, side, solver, device)})
+            rows.append({"side": side, "solver": solver, **measure(args, file, side, solver, device)})
             print(rows[-1], file=sys.stderr, flush=True)
     measured = {"rows": rows, "wall_seconds": time.perf_counter() - begun}
     print(section(common.keep("gpu", args, measured, device=str(device))))
 
 
-def measure(
-    args: argparse.Namespace, data: fpmtools.Dataset, side: int, name: str, device: torch.device
-) -> common.Record:
+def measure(args: argparse.Namespace, file: Path, side: int, name: str, device: torch.device) -> common.Record:
     """One run to its end after a short warm-up; at :data:`SCORED` also the time to the paper preset's quality."""
     small: dict[str, dict[str, Any]] = {"inr": {"steps": 20}, "ap": {"sweeps": 2}, "adam": {"sweeps": 2}}
-    solver = one.make_solver(name, small[name] if args.quick else {})
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    options, z_um = small[name] if args.quick else {}, Z_UM if name == "inr" else None
+    whole = replace(common.spec(args, file, name, options, z_um), device=str(device))
+    paper = common.paper_run(args.results, (side, side)) if side == SCORED else None
     try:
-        problem = prepare(data, solver, z_um=Z_UM if name == "inr" else None, device=str(device))
-        paper = common.paper_run(args.results, (side, side)) if side == SCORED else None
+        plain = run(whole, args, device)
         goal = {key: paper["run"]["quality"][key] for key in ("psnr", "ssim")} if paper else None
-        plain = one.run_through(problem, solver, data, None, one.GROWTH)
-        reached = one.run_through(problem, solver, data, goal, one.GROWTH)["reached_seconds"] if goal else None
-    except SolverError as error:
+        reached = run(common.until(whole, goal), args, device)["seconds_to_target"] if goal else None
+    except common.RunFailed as error:
         return {"failed": str(error)}
-    memory = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None
     return {
         "seconds": plain["seconds"],
         "steps_per_second": plain["steps"] / plain["seconds"],
         "to_paper_quality_s": reached,
-        "warm_up_seconds": plain["warm_up_seconds"],
-        "device_memory_mb": memory,
+        "device_memory_mb": plain["device_memory_mb"],
         "quality": plain["quality"],
     }
+
+
+def run(wanted: RunSpec, args: argparse.Namespace, device: torch.device) -> common.Record:
+    """A run in this process, alone in the GPU's memory."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return common.work(wanted, args, alone=False)
 
 
 def section(record: common.Record) -> str:

@@ -8,6 +8,7 @@ recorded full run (``speed.py --record-paper``), at this size if there is one, e
 
 from __future__ import annotations
 
+import argparse
 import sys
 from functools import partial
 
@@ -15,7 +16,7 @@ import common
 
 SHAPE, QUICK_SHAPE = (1024, 1024), (40, 48)
 Z_UM = (-20.0, 20.0)
-GROWTH = 1.4  # scoring a snapshot of this size takes longer than many steps
+PAPER_S = 30.0  # some steps of the paper preset
 
 
 def main() -> None:
@@ -31,32 +32,37 @@ def main() -> None:
     if paper is None:
         sys.exit("error: no full run of the paper preset is on record; first run speed.py --record-paper")
     goal = {name: paper["run"]["quality"][name] for name in ("psnr", "ssim")}
-    job = {"data": str(common.simulated(args.cache, shape)), "solver": "inr", "z_um": Z_UM}
-    short = {"options": {"steps": 20}} if args.quick else {}
-    jobs = {
-        "paper": {**job, "options": {"preset": "paper"}, "steps": 3},
-        "memory": {**job, **short, "steps": 5},
-        "run": {**job, **short, "growth": GROWTH, "goal": goal},
+    print(section(common.keep("large", args, measure(args, shape, {**goal, "shape": paper["shape"]}))))
+
+
+def measure(args: argparse.Namespace, shape: tuple[int, int], goal: common.Record) -> common.Record:
+    """Some of the paper preset's steps, a run to its quality, and a run to the end."""
+    file = common.simulated(args.cache, shape)
+    whole = common.spec(args, file, "inr", {"steps": 20} if args.quick else {}, Z_UM)
+    paper = common.briefly(common.spec(args, file, "inr", {"preset": "paper"}, Z_UM), 0.05 if args.quick else PAPER_S)
+    target = common.until(whole, {name: goal[name] for name in ("psnr", "ssim")})
+    cases = {
+        "paper": partial(common.work, paper, args),
+        "to its quality": partial(common.work, target, args),
+        "run": partial(common.work, whole, args, render=True),
     }
-    runs = common.interleaved({name: partial(common.work, job, args) for name, job in jobs.items()}, args.repeats)
-    reach = [run["reached_seconds"] for run in runs["run"]]
-    measured = {
+    runs = common.interleaved(cases, args.repeats)
+    reach = [run["seconds_to_target"] for run in runs["to its quality"]]
+    return {
         "shape": shape,
         "z_um": Z_UM,
-        "goal": {**goal, "shape": paper["shape"]},
+        "goal": goal,
         "to_paper_quality_s": None if None in reach else common.spread(reach),
         "seconds": common.spread(run["seconds"] for run in runs["run"]),
-        "warm_up_seconds": common.spread(run["warm_up_seconds"] for run in runs["run"]),
         "quality": runs["run"][0]["quality"],
-        "trajectory": runs["run"][0]["trajectory"],
+        "trajectory": runs["to its quality"][0]["trajectory"],
         "stored_bytes": runs["run"][0]["stored_bytes"],
-        "peak_memory_mb": max(run["peak_memory_mb"] for run in runs["memory"]),
-        "render_seconds": common.spread(run["render_seconds"] for run in runs["memory"]),
+        "peak_memory_mb": max(run["peak_memory_mb"] for run in runs["run"]),
+        "render_seconds": common.spread(run["render_seconds"] for run in runs["run"]),
         "paper_seconds": common.spread(run["full_seconds"] for run in runs["paper"]),
         "paper_peak_memory_mb": max(run["peak_memory_mb"] for run in runs["paper"]),
         "paper_stored_bytes": runs["paper"][0]["stored_bytes"],
     }
-    print(section(common.keep("large", args, measured)))
 
 
 def section(record: common.Record) -> str:

@@ -19,6 +19,9 @@ from typing import Any
 
 import common
 
+from fpmtools.runs.folder import RESULT_FILE
+from fpmtools.runs.spec import RunSpec
+
 # What is compared: row label → solver and options.
 SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ap:preset=paper": ("ap", {"preset": "paper"}),
@@ -40,7 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "light field": {"method": "light-field"},
 }
 DRAWN = ("normal variance", "light field")
-STEPS = 8  # timed in each repeat
+STEPS_S, BRIEF_S = 10.0, 0.05  # some steps, or one
 SAMPLED_PLANES = 11  # of `ap` where only the time is wanted
 SCALE = PLANES / SAMPLED_PLANES
 
@@ -105,12 +108,14 @@ def time_patch(args: argparse.Namespace, path: Path, before: list[common.Record]
     if before and shape == before[-1]["shape"]:
         return []  # the file has no more pixels
     print(f"timing {shape[0]}×{shape[1]}", file=sys.stderr, flush=True)
-    jobs = {label: {**_job(args, label, path, PLANES), "steps": STEPS} for label in SOLVERS}
-    jobs["ap"] = _job(args, "ap", path, SAMPLED_PLANES)  # it stops by itself, and planes are independent
-    runs = common.interleaved({label: partial(_do, job, args) for label, job in jobs.items()}, args.repeats)
+    budget_s = BRIEF_S if args.brief else STEPS_S
+    specs = {label: common.briefly(_spec(args, label, path, PLANES), budget_s) for label in SOLVERS}
+    specs["ap"] = _spec(args, "ap", path, SAMPLED_PLANES)  # it stops by itself, and planes are independent
+    work = partial(common.work, args=args, alone=not args.brief, render=True)
+    runs = common.interleaved({label: partial(work, spec) for label, spec in specs.items()}, args.repeats)
     rows = []
     for label, found in runs.items():
-        times = (run["full_seconds"] if "steps" in jobs[label] else run["seconds"] * SCALE for run in found)
+        times = (run["seconds"] * SCALE if label == "ap" else run["full_seconds"] for run in found)
         rows.append({"label": label, "shape": shape, "seconds": common.spread(times)})
         if label == "inr":
             rows[-1]["render_seconds"] = min(run["render_seconds"] for run in found)
@@ -125,7 +130,9 @@ def solve_patch(args: argparse.Namespace, name: str, path: Path, folder: Path, r
     for label in SOLVERS:
         print(f"solving {name} {shape[0]}×{shape[1]}: {label}", file=sys.stderr, flush=True)
         planes = FOCUS_PLANES if name == "volume" else 1
-        runs[label] = _do({**_job(args, label, path, planes), "save": str(_result(folder, name, label))}, args)
+        result = _result(folder, name, label)
+        runs[label] = common.run(_spec(args, label, path, planes), result, alone=not args.brief)
+        runs[label]["file_bytes"] = (result / RESULT_FILE).stat().st_size
         print(f"  {common.show(runs[label]['seconds'])} s", file=sys.stderr, flush=True)
 
 
@@ -192,22 +199,14 @@ def _in_focus_truth(case: Any, *, clip: bool = False, **_: Any) -> Any:
     return metrics.AllInFocus(metrics.all_in_focus(stack, (0.0,), clip=clip).amplitude, case.truth.depth_um)
 
 
-def _do(job: dict[str, Any], args: argparse.Namespace) -> common.Record:
-    if not args.brief:
-        return common.child(job, args.threads)
-    import one
-
-    return one.main({**job, "threads": args.threads})
-
-
-def _job(args: argparse.Namespace, label: str, path: Path, planes: int) -> dict[str, Any]:
+def _spec(args: argparse.Namespace, label: str, path: Path, planes: int) -> RunSpec:
     """``planes`` is 1 for the sample in one plane; an ``inr`` knows no planes, only their range."""
     import numpy as np
 
     solver, options = SOLVERS[label]
     small = BRIEF.get(label, {"sweeps": 2}) if args.brief else {}
-    z_um = None if planes == 1 else Z_UM if solver == "inr" else np.linspace(*Z_UM, planes).tolist()
-    return {"data": str(path), "solver": solver, "options": {**options, **small}, "z_um": z_um}
+    z_um = None if planes == 1 else Z_UM if solver == "inr" else tuple(np.linspace(*Z_UM, planes).tolist())
+    return common.spec(args, path, solver, {**options, **small}, z_um)
 
 
 def _shape(path: Path) -> list[int]:
@@ -217,7 +216,7 @@ def _shape(path: Path) -> list[int]:
 
 
 def _result(folder: Path, name: str, label: str) -> Path:
-    return folder / f"{name}-{list(SOLVERS).index(label)}.safetensors"
+    return folder / f"{name}-{list(SOLVERS).index(label)}"
 
 
 def _note(run: common.Record) -> str:

@@ -49,7 +49,7 @@ def example(results: Mapping[str, Reconstruction], notes: Mapping[str, str], dat
     if data.truth is not None:
         truth = band_limit(data.truth.field, data.optics, data.na, grid.pixel_um[0])
         title = f"{data.name}" + (", every pixel at its true depth" if grid.z_range[0] < grid.z_range[1] else "")
-    columns = [figures.Column(label, _shown(result, data), notes[label]) for label, result in results.items()]
+    columns = [figures.Picture(label, _shown(result, data), notes[label]) for label, result in results.items()]
     return _save(figures.side_by_side(columns, grid.extent_um, truth=truth, title=title), path)
 
 

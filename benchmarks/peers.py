@@ -6,8 +6,8 @@
 
 Three sets of 81 LEDs, 128² → 256², NA 0.1, most of them dark field: *clean* (LEDs on the Fourier grid, no noise; an
 inverse crime, shown for reference), *noisy* (the same at 500 photons per pixel) and *tile* (the centre of a field four
-times as wide: LEDs off the grid, light crossing the borders). Then the duel: ``ap`` until it has the quality of the
-best solver of fpm-rs on the noisy set, against the time in which that one gets there, in turn.
+times as wide: LEDs off the grid, light crossing the borders). Then the duel on the noisy set: the fewest sweeps with
+which the best solver of fpm-rs comes close to its best, and those with which ``ap`` is as good, timed in turn.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any
 
 import common
 import numpy as np
-import one
 
 import fpmtools
+from fpmtools import metrics
 from fpmtools.formats import native
 from fpmtools.leds import direction_sines, raster
 
@@ -34,7 +34,7 @@ LEDS = direction_sines(raster(9, 9, 4.0), 90.0)
 SIDE, QUICK_SIDE = 128, 32
 WIDER = 4
 SWEEPS, QUICK_SWEEPS = 20, 2
-COURSE = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50)  # sweeps that the best opponent is given, to see when it gets where
+COURSE = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50)  # sweeps that each side of the duel is given, to see when it gets where
 NEAR_DB = 0.1  # an opponent counts as arrived this close to its best
 INSTALLED = {"fpm-rs": "fpmrs-venv", "ptylab": "ptylab-venv"}
 OPPONENTS = {
@@ -91,7 +91,7 @@ def everyone(label: str, file: Path, opponents: dict[str, Path], args: argparse.
                 rows.append({"set": label, "package": package, "solver": solver, "label": name, **found})
     for solver in ("ap", "adam", "inr"):
         options = {"steps": 20} if args.quick and solver == "inr" else {}
-        found = common.work({"data": str(file), "solver": solver, "options": options}, args)
+        found = common.work(common.spec(args, file, solver, options), args)
         rows.append({"set": label, "package": "fpmtools", "solver": solver, "label": f"`{solver}`", **_brief(found)})
     return rows
 
@@ -126,38 +126,43 @@ def opponent(
         seconds = json.loads((folder / "done.json").read_text())["seconds"]
     extent = (height * data.optics.pixel_um, width * data.optics.pixel_um)
     plane = fpmtools.PlaneStack(field[None], (0.0,), fpmtools.Grid(truth.field.shape, extent, (0.0, 0.0)))
-    return {"seconds": seconds, **one.quality(plane, data)}
+    scores = metrics.score(plane, data)
+    return {"seconds": seconds, **{name: scores[name] for name in common.QUALITY}}
 
 
 def duel(file: Path, rows: list[common.Record], python: Path, args: argparse.Namespace) -> common.Record:
     """``ap`` against fpm-rs's best classical solver on the noisy set: time to the same in-band quality, in turn."""
     candidates = [row for row in rows if row["set"] == "noisy" and row["package"] == "fpm-rs" and "in_band_db" in row]
     best = max(candidates, key=lambda row: float(row["in_band_db"]))["solver"]
-    course = [
-        {"sweeps": sweeps, **opponent("fpm-rs", python, best, sweeps, file, args.threads)}
-        for sweeps in COURSE[: 2 if args.quick else None]
-    ]
-    goal = max(float(point["in_band_db"]) for point in course)
-    enough = next(point["sweeps"] for point in course if point["in_band_db"] >= goal - NEAR_DB)
-    job = {"data": str(file), "solver": "ap", "goal": {"in_band_db": goal - NEAR_DB}}
-    runs = common.interleaved(
-        {
-            "fpm-rs": partial(opponent, "fpm-rs", python, best, enough, file, args.threads),
-            "ap": partial(common.work, job, args),
-            "ap, one thread": partial(common.work, job, args, 1),
-        },
-        args.repeats,
-    )
-    times = {name: [run["reached_seconds"] for run in runs[name]] for name in ("ap", "ap, one thread")}
+    counts = COURSE[: 2 if args.quick else None]
+    theirs = {n: opponent("fpm-rs", python, best, n, file, args.threads)["in_band_db"] for n in counts}
+    ours = {n: ours_after(n, file, args)["in_band_db"] for n in counts}
+    goal = max(theirs.values()) - NEAR_DB
+    enough, own = (next((n for n in counts if course[n] >= goal), None) for course in (theirs, ours))
+    assert enough is not None
+    cases = {"fpm-rs": partial(opponent, "fpm-rs", python, best, enough, file, args.threads)}
+    if own is not None:
+        for name, threads in {"ap": args.threads, "ap, one thread": 1}.items():
+            cases[name] = partial(ours_after, own, file, argparse.Namespace(**{**vars(args), "threads": threads}))
+    times = {
+        name: common.spread(run["seconds"] for run in found)
+        for name, found in common.interleaved(cases, args.repeats).items()
+    }
     return {
         "opponent": best,
         "sweeps": enough,
-        "goal_db": goal - NEAR_DB,
-        "opponent_seconds": common.spread(run["seconds"] for run in runs["fpm-rs"]),
-        "seconds": {name: None if None in found else common.spread(found) for name, found in times.items()},
-        "final_db": runs["ap"][0]["quality"]["in_band_db"],
-        "course": course,
+        "own_sweeps": own,
+        "goal_db": goal,
+        "opponent_seconds": times.pop("fpm-rs"),
+        "seconds": times or {"ap": None},
+        "final_db": ours[counts[-1]],
+        "course": [{"sweeps": n, "opponent_db": theirs[n], "ap_db": ours[n]} for n in counts],
     }
+
+
+def ours_after(sweeps: int, file: Path, args: argparse.Namespace) -> common.Record:
+    """``ap`` after so many sweeps, or fewer where it stops by itself."""
+    return _brief(common.work(common.spec(args, file, "ap", {"sweeps": sweeps}), args))
 
 
 def _brief(found: common.Record) -> common.Record:
@@ -189,7 +194,8 @@ def section(record: common.Record) -> str:
         lines = [(f"fpm-rs {found['opponent']}, {found['sweeps']} sweeps", found["opponent_seconds"], 1)]
         for name, seconds in found["seconds"].items():
             share = seconds and seconds["median"] / found["opponent_seconds"]["median"]
-            lines.append((f"`ap`{name.removeprefix('ap')}", seconds or "not reached", share))
+            sweeps = f", {own} sweeps" if (own := found.get("own_sweeps")) else ""
+            lines.append((f"`ap`{sweeps}{name.removeprefix('ap')}", seconds or "not reached", share))
         parts += [
             f"**The duel**: time to {found['goal_db']:.2f} dB in band on the noisy set, which is {NEAR_DB} dB below "
             f"the best that any number of sweeps up to {COURSE[-1]} gives {found['opponent']}, the best solver of "

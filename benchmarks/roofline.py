@@ -13,12 +13,13 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import common
-import one
 import torch
 
 import fpmtools
+from fpmtools import registry
 from fpmtools.problem import Problem, prepare
 
 SHAPES, QUICK_SHAPES = ((64, 64), (128, 128), (256, 256), (512, 512)), ((24, 32),)
@@ -103,13 +104,14 @@ def profiles(args: argparse.Namespace) -> list[common.Record]:
     data = fpmtools.load(common.simulated(args.cache, QUICK_SOLVED if args.quick else SOLVED))
     rows = []
     for name, z_um in {"inr": (-20.0, 20.0), "ap": None, "adam": None}.items():
-        solver = one.make_solver(name, {})
+        kind = registry.solver_class(name)
+        solver = kind(kind.Options())
         state = solver.start(prepare(data, solver, z_um=z_um, device="cpu"))
         count = 3 if args.quick else 20
-        one.advance(solver, state, 3)
-        plain = statistics.median(one.advance(solver, state, count))
+        advance(solver, state, 3)
+        plain = statistics.median(advance(solver, state, count))
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-            one.advance(solver, state, count)
+            advance(solver, state, count)
         own = {event.key: event.self_cpu_time_total / 1e6 / count for event in profiler.key_averages()}
         useful = sum(seconds for key, seconds in own.items() if any(word in key for word in USEFUL))
         top = sorted(own.items(), key=lambda item: -item[1])[:TOP]
@@ -117,6 +119,17 @@ def profiles(args: argparse.Namespace) -> list[common.Record]:
             {"solver": name, "step_seconds": plain, "useful_seconds": useful, "ratio": plain / useful, "top": top}
         )
     return rows
+
+
+def advance(solver: fpmtools.Solver[Any], state: Any, count: int) -> list[float]:
+    """Take up to ``count`` steps on the CPU and return the seconds of each."""
+    seconds: list[float] = []
+    done = False
+    while not done and len(seconds) < count:
+        begun = time.perf_counter()
+        done = solver.step(state).done
+        seconds.append(time.perf_counter() - begun)
+    return seconds
 
 
 def section(record: common.Record) -> str:

@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py
 
-Cost is what a run with default options takes: the median time of a step × the number of steps; for ``ap``, which stops
+Cost is what a run with default options takes: the mean time of a step × the number of steps; for ``ap``, which stops
 by itself, a run of 8 sweeps to its end.
 """
 
@@ -25,7 +25,7 @@ FIXED = {"side": 128, "leds": 68, "planes": 5}  # where the other two stand whil
 QUICK_FIXED = {"side": 16, "leds": 9, "planes": 2}
 AXES = {"side": "pixels of an image", "leds": "LEDs", "planes": "planes 1 µm apart"}
 NA_LED = 0.25  # the LEDs fill this disc, however many there are
-STEPS = 8
+STEPS_S = 1.0  # some steps, or one
 AP = {"sweeps": 8, "stop_below": 0}
 
 
@@ -56,13 +56,12 @@ def measure(args: argparse.Namespace, axis: str, value: int, solver: str) -> com
     at = {**(QUICK_FIXED if args.quick else FIXED), axis: value}
     print(f"{solver}: {at}", file=sys.stderr, flush=True)
     data = common.simulated(args.cache, (at["side"], at["side"]), sample="thin", leds=disc(at["leds"]))
-    z_um = [float(i) for i in range(at["planes"])]
-    job: dict[str, Any] = {"data": str(data), "solver": solver, "z_um": z_um}
-    job |= {"options": AP} if solver == "ap" else {"steps": 2 if args.quick else STEPS}
-    runs = [common.work(job, args) for _ in range(args.repeats)]
-    runs = [{**run, "full_seconds": run.get("full_seconds", run.get("seconds"))} for run in runs]
+    whole = common.spec(args, data, solver, AP if solver == "ap" else {}, tuple(map(float, range(at["planes"]))))
+    wanted = whole if solver == "ap" else common.briefly(whole, 0.05 if args.quick else STEPS_S)
+    runs = [common.work(wanted, args) for _ in range(args.repeats)]
+    runs = [run | ({"full_seconds": run["seconds"]} if solver == "ap" else {}) for run in runs]
     best = min(runs, key=lambda run: float(run["full_seconds"]))
-    return {"solver": solver, "at": value**2 if axis == "side" else value, **best}
+    return {"at": value**2 if axis == "side" else value, **best}
 
 
 def disc(count: int) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -4,25 +4,36 @@
     python benchmarks/speed.py                  # per-step cost × steps then stands for the time of the full run
 
 The sample is the tilted blood smear (±10 µm); ``inr`` trains on z ±20 µm, the others solve planes 1 µm apart through
-the sample. Quality is the amplitude of the 21-plane composite, each column at its own depth, against the band-limited
-truth. The clock stands still while a snapshot is scored.
+the sample: that is all that ``fpmtools compare`` does not do with the same words. What is measured, and how repeats
+become a row, is its: the time to a target in one run, the whole time and the quality in the end in another. The clock
+stands still while a snapshot is scored.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import common
 
+from fpmtools.columns import Column
+from fpmtools.comparison import rows
+from fpmtools.runs.spec import RunSpec
+
 SHAPE, QUICK_SHAPE = (256, 256), (32, 40)
 Z_UM = (-20.0, 20.0)
 STACK_PLANES = 161  # the published stack
-PAPER_STEPS = 12  # timed in each repeat
-MEMORY_STEPS = 3  # enough for everything to be allocated; scoring would add its own
+PAPER_S, STEP_S, QUICK_S = 5.0, 0.5, 0.05  # some steps: of the paper preset in each repeat, by threads, in a quick run
 NAMES = ("ap", "adam")
+COLUMNS = (
+    *(Column(name, path=(name,), spread=True) for name in ("seconds", "seconds_to_target")),
+    *(Column(name, path=(name,)) for name in ("stored_bytes", "peak_memory_mb")),
+    *(Column(name, path=("quality", name)) for name in common.QUALITY),
+)
 
 
 def main() -> None:
@@ -46,21 +57,19 @@ def main() -> None:
 
 def record_paper(args: argparse.Namespace) -> common.Record:
     """Run the published schedule to its end and keep its quality over time."""
-    goal = {"psnr": float("inf")}  # never reached: the whole course is scored
-    made = common.work({**_job(args, "inr", _paper_options(args)), "goal": goal, "growth": 1.3}, args)
-    measured = {"shape": args.shape, "data": common.data_name(args.shape), "run": made}
+    tracked = replace(_paper(args), outputs=replace(common.SCORED, track=True))
+    measured = {"shape": args.shape, "data": common.data_name(args.shape), "run": common.work(tracked, args)}
     return common.keep(common.paper_name(args.shape), args, measured)
 
 
 def measure(args: argparse.Namespace, paper: common.Record) -> common.Record:
-    """Every case in turn: paper's steps, and full runs of the others."""
-    cases = {label: case for label, case in _cases(args).items() if not args.only or label in args.only.split(",")}
+    """Every case in turn: some of paper's steps, and two runs of each of the others."""
+    cases = {label: spec for label, spec in _cases(args).items() if not args.only or label in args.only.split(",")}
     goal = {name: paper["run"]["quality"][name] for name in ("psnr", "ssim")}
-    jobs = {"paper": {**_job(args, "inr", _paper_options(args)), "steps": PAPER_STEPS}}
-    jobs |= {label: {**_job(args, solver, options), "goal": goal} for label, (solver, options) in cases.items()}
-    runs = common.interleaved({label: partial(common.work, job, args) for label, job in jobs.items()}, args.repeats)
-    short = {label: {**job, "steps": MEMORY_STEPS} for label, job in jobs.items() if label != "paper"}
-    memory = {label: common.work(job, args)["peak_memory_mb"] for label, job in short.items()}
+    specs = {"paper": common.briefly(_paper(args), QUICK_S if args.quick else PAPER_S)}
+    for label, spec in cases.items():
+        specs |= {label: spec, _to_goal(label): common.until(spec, goal)}
+    runs = common.interleaved({name: partial(common.work, spec, args) for name, spec in specs.items()}, args.repeats)
     reference = {
         "seconds": common.spread(run["full_seconds"] for run in runs["paper"]),
         "recorded_seconds": paper["run"]["seconds"],
@@ -69,69 +78,79 @@ def measure(args: argparse.Namespace, paper: common.Record) -> common.Record:
         "peak_memory_mb": runs["paper"][0]["peak_memory_mb"],
         **goal,
     }
-    rows = [_row(label, runs[label], memory[label], reference) for label in cases]
     return {
         "shape": args.shape,
         "z_um": Z_UM,
         "paper": reference,
-        "rows": rows,
+        "rows": [_row(label, runs[label], runs[_to_goal(label)], reference) for label in cases],
         "threads": _threads(args),
         "stack_bytes": common.stack_bytes(_data(args), STACK_PLANES),
     }
 
 
-def _row(label: str, runs: list[common.Record], peak_mb: float, paper: common.Record) -> common.Record:
-    times = [run["reached_seconds"] for run in runs]
-    reach = None if None in times else common.spread(times)
+def _to_goal(label: str) -> str:
+    return f"{label} to paper's quality"
+
+
+def _row(label: str, whole: list[common.Record], to_goal: list[common.Record], paper: common.Record) -> common.Record:
+    """A row as ``fpmtools compare`` has it, of the runs to the end and of those to the goal."""
+    times = ({"seconds_to_target": run["seconds_to_target"], "label": label} for run in to_goal)
+    found = rows.row([run | reached for run, reached in zip(whole, times, strict=True)], COLUMNS)
+    reach = _spread(found, "seconds_to_target")
     return {
         "label": label,
-        "steps": runs[0]["total_steps"],
+        "steps": whole[0]["total_steps"],
         "to_paper_quality_s": reach,
         "faster": reach and paper["seconds"]["median"] / reach["median"],
-        "seconds": common.spread(run["seconds"] for run in runs),
-        "warm_up_seconds": common.spread(run["warm_up_seconds"] for run in runs),
-        "quality": runs[0]["quality"],
-        "stored_bytes": runs[0]["stored_bytes"],
-        "peak_memory_mb": peak_mb,
-        "trajectory": runs[0]["trajectory"],
+        "seconds": _spread(found, "seconds"),
+        "quality": {name: found[name] for name in common.QUALITY},
+        "stored_bytes": found["stored_bytes"],
+        "peak_memory_mb": found["peak_memory_mb"],
+        "trajectory": to_goal[0]["trajectory"],
     }
+
+
+def _spread(found: common.Record, name: str) -> common.Record | None:
+    ends = {"median": found[name], "min": found[f"{name}_min"], "max": found[f"{name}_max"]}
+    return None if found[name] is None else ends
 
 
 def _threads(args: argparse.Namespace) -> list[common.Record]:
     """Time of one step with one thread and with all."""
-    count = 3 if args.quick else 10
-    jobs = {name: {**_job(args, name, {}), "steps": count} for name in ("inr", *NAMES)}
-    return [
-        {"solver": name, "threads": threads, "step_seconds": common.work(job, args, threads)["step_seconds"]}
-        for name, job in jobs.items()
-        for threads in sorted({1, args.threads})
-    ]
+    table = []
+    for name in ("inr", *NAMES):
+        for threads in sorted({1, args.threads}):
+            spec = replace(_spec(args, name, {}), threads=threads)
+            found = common.work(common.briefly(spec, QUICK_S if args.quick else STEP_S), args)
+            table.append({"solver": name, "threads": threads, "step_seconds": found["step_seconds"]})
+    return table
 
 
-def _cases(args: argparse.Namespace) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Row label → solver and options: the default and every preset of each solver, but for paper of ``inr``."""
+def _cases(args: argparse.Namespace) -> dict[str, RunSpec]:
+    """Row label → run: the default and every preset of each solver, but for paper of ``inr``."""
     from fpmtools import registry
 
     small = {"inr": {"steps": 20}, "ap": {"sweeps": 2}, "adam": {"sweeps": 2}} if args.quick else {}
-    cases: dict[str, tuple[str, dict[str, Any]]] = {}
+    cases: dict[str, RunSpec] = {}
     for name in ("inr", *NAMES):
-        cases[name] = (name, small.get(name, {}))
+        cases[name] = _spec(args, name, small.get(name, {}))
         for preset in registry.solver_class(name).presets:
             if (name, preset) != ("inr", "paper"):
-                cases[f"{name}:preset={preset}"] = (name, {"preset": preset, **small.get(name, {})})
+                options = {"preset": preset, **small.get(name, {})}
+                cases[f"{name}:preset={preset}"] = _spec(args, name, options)
     return cases
 
 
-def _job(args: argparse.Namespace, solver: str, options: dict[str, Any]) -> dict[str, Any]:
-    return {"data": _data(args), "solver": solver, "options": options, "z_um": Z_UM if solver == "inr" else None}
+def _paper(args: argparse.Namespace) -> RunSpec:
+    return _spec(args, "inr", {"preset": "paper", **({"epochs": 1, "led_batch": 16} if args.quick else {})})
 
 
-def _data(args: argparse.Namespace) -> str:
-    return str(common.simulated(args.cache, args.shape))
+def _spec(args: argparse.Namespace, solver: str, options: dict[str, Any]) -> RunSpec:
+    return common.spec(args, _data(args), solver, options, Z_UM if solver == "inr" else None)
 
 
-def _paper_options(args: argparse.Namespace) -> dict[str, Any]:
-    return {"preset": "paper", **({"epochs": 1, "led_batch": 16} if args.quick else {})}
+def _data(args: argparse.Namespace) -> Path:
+    return common.simulated(args.cache, args.shape)
 
 
 def section(record: common.Record) -> str:
@@ -140,11 +159,11 @@ def section(record: common.Record) -> str:
     height, width = record["shape"]
     head = ("solver", "to paper's quality, s", "faster", "whole run, s", "PSNR, dB", "SSIM", "phase, rad", "memory, MB")
     goal = (f"{paper['psnr']:.2f}", f"{paper['ssim']:.3f}")
-    rows = [("paper preset", paper["seconds"], "1×", paper["seconds"], *goal, None, paper["peak_memory_mb"])]
+    lines = [("paper preset", paper["seconds"], "1×", paper["seconds"], *goal, None, paper["peak_memory_mb"])]
     sizes = [("paper preset", paper["stored_bytes"])]
     for row in record["rows"]:
         found = row["quality"]
-        rows.append(
+        lines.append(
             (
                 f"`{row['label']}`",
                 row["to_paper_quality_s"] or "not reached",
@@ -168,7 +187,7 @@ def section(record: common.Record) -> str:
             "per step measured beside the others; its quality is that of the recorded full run "
             f"({common.show(paper['recorded_seconds'])} s). Median (min–max) of the repeats; what is loaded at first "
             "use is not counted. Memory is that of the whole process.",
-            common.table(head, rows),
+            common.table(head, lines),
             "What is stored, and how many times smaller that is than the paper preset's network and than "
             f"{STACK_PLANES} planes: float32 amplitude, float32 complex, 16-bit complex inside the synthetic aperture.",
             common.table(("solver", "stored", "paper", "amplitude", "complex", "band-limited"), ratios),

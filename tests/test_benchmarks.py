@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import signal
@@ -18,7 +19,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 import fpmtools
-from fpmtools import metrics
+from fpmtools import metrics, threads
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 Script = Callable[..., dict[str, Any]]
@@ -31,12 +32,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    """Import a script as it is imported when it runs; PyTorch's threads and the module table are put back."""
+    """Import a script as it is imported when it runs; the threads and the module table are put back."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    threads, known = torch.get_num_threads(), set(sys.modules)
+    for variable, value in {"OMP_WAIT_POLICY": "PASSIVE", **dict.fromkeys(threads.LIBRARIES, "1")}.items():
+        monkeypatch.setenv(variable, value)
+    count, known = torch.get_num_threads(), set(sys.modules)
     yield importlib.import_module
-    torch.set_num_threads(threads)
+    torch.set_num_threads(count)
     for name in {path.stem for path in BENCHMARKS.glob("*.py")} - known:
         sys.modules.pop(name, None)
 
@@ -64,6 +66,7 @@ def script(
     return run
 
 
+@pytest.mark.slow
 def test_speed_and_large_measure_against_the_recorded_paper_run(script: Script, tmp_path: Path) -> None:
     record = script("speed", "--only", "inr,ap")
     assert (tmp_path / "paper-32x40.json").is_file()
@@ -72,7 +75,9 @@ def test_speed_and_large_measure_against_the_recorded_paper_run(script: Script, 
     paper = record["paper"]
     for row in rows.values():
         reached = row["to_paper_quality_s"]
-        assert reached is None or reached["median"] <= row["seconds"]["max"]
+        assert reached is None or 0 < reached["min"] <= reached["median"] <= reached["max"]
+        assert 0 < row["seconds"]["min"] <= row["seconds"]["max"]
+        assert set(row["quality"]) == {"psnr", "ssim", "phase_rmse_rad", "in_band_db"}
         assert (reached is None) == (row["faster"] is None)
         assert row["stored_bytes"] > 0
     assert paper["seconds"]["min"] <= paper["seconds"]["median"] <= paper["seconds"]["max"]
@@ -90,6 +95,7 @@ def test_large_says_what_to_run_first(script: Script) -> None:
         script("large", "--quality-from", "7,9")
 
 
+@pytest.mark.slow
 def test_scaling_fits_and_draws(script: Script, tmp_path: Path) -> None:
     record = script("scaling")
     assert len(record["points"]) == 3 * 6
@@ -111,6 +117,7 @@ def test_roofline_compares_with_bare_transforms(script: Script) -> None:
         assert any("fft" in name for name, _ in row["top"])
 
 
+@pytest.mark.slow
 def test_peers_scores_all_on_the_same_arrays(script: Script) -> None:
     record = script("peers", "--fpm-rs", "not-installed", "--ptylab", "not-installed")
     assert record["versions_of_opponents"] == {}
@@ -125,15 +132,43 @@ def test_gpu_table(script: Script) -> None:
     assert all(row["steps_per_second"] > 0 for row in record["rows"])
 
 
-def test_a_child_process_measures_its_own_memory(load: Callable[[str], ModuleType], cache: Path) -> None:
+@pytest.fixture
+def arguments(cache: Path) -> argparse.Namespace:
+    return argparse.Namespace(cache=cache, threads=1, quick=True)
+
+
+def test_a_run_is_scored_as_in_a_comparison(
+    load: Callable[[str], ModuleType], arguments: argparse.Namespace, tmp_path: Path
+) -> None:
     common = load("common")
-    data = common.simulated(cache, (24, 28))
-    assert common.simulated(cache, (24, 28)) == data
-    found = common.child({"data": str(data), "solver": "ap", "steps": 2}, 1)
+    data = common.simulated(arguments.cache, (24, 28))
+    assert common.simulated(arguments.cache, (24, 28)) == data
+    whole = common.spec(arguments, data, "ap", {"sweeps": 2})
+    found = common.run(whole, tmp_path / "run", alone=False)
+    scores = metrics.score(fpmtools.open_result(tmp_path / "run"), fpmtools.load(data))
+    assert found["quality"] == pytest.approx({name: scores[name] for name in common.QUALITY})
+    assert common.render_seconds(tmp_path / "run", 1) > 0
+
+    reached = common.work(common.until(whole, {"psnr": found["quality"]["psnr"] - 3}), arguments)
+    assert 0 < reached["seconds_to_target"] <= reached["seconds"]
+    assert reached["trajectory"][-1]["psnr"] >= found["quality"]["psnr"] - 3
+    short = common.work(common.briefly(whole, 1e-6), arguments)
+    assert (short["status"], short["quality"]) == ("stopped", None)
+    assert short["full_seconds"] == short["step_seconds"] * short["total_steps"]
+    assert not list(arguments.cache.glob("run-*"))
+
+
+@pytest.mark.slow
+def test_a_run_of_its_own_measures_its_own_memory(
+    load: Callable[[str], ModuleType], arguments: argparse.Namespace
+) -> None:
+    common = load("common")
+    whole = common.spec(arguments, common.simulated(arguments.cache, (24, 28)), "ap", {"sweeps": 2})
+    found = common.work(whole, arguments, alone=True)
     assert 50 < found["peak_memory_mb"] < 2000
-    assert found["full_seconds"] == pytest.approx(found["step_seconds"] * found["total_steps"])
+    assert found["quality"] == pytest.approx(common.work(whole, arguments)["quality"])
     with pytest.raises(SystemExit, match="unknown solver"):
-        common.child({"data": str(data), "solver": "nobody"}, 1)
+        common.work(dataclasses.replace(whole, solver="nobody"), arguments, alone=True)
 
 
 def test_results_are_rendered(
@@ -162,6 +197,7 @@ def test_numbers_are_readable(load: Callable[[str], ModuleType]) -> None:
     assert [common.size(n) for n in (12, 4.2e6)] == ["12 B", "4.2 MB"]
 
 
+@pytest.mark.slow
 def test_held_out_leds_rank_solvers_as_the_truth_does(script: Script) -> None:
     record = script("held_out", "--repeats", "1")
     (entry,) = record["data"].values()
@@ -181,6 +217,7 @@ def data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_the_papers_comparisons_on_twins(script: Script, data_folder: Path, tmp_path: Path) -> None:
     record = script("paper", "--brief", "--repeats", "1", "--sizes", "16,24", "--solved", "24")
     assert record["data"] == {"volume": "`sim:twin-blood-smear`", "flat": "`sim:twin-sheepblood`"}
@@ -195,7 +232,7 @@ def test_the_papers_comparisons_on_twins(script: Script, data_folder: Path, tmp_
     volume, flat = record["stored"]["volume"], record["stored"]["flat"]
     assert volume["dense"]["amplitude"] == 161 * flat["dense"]["amplitude"] == 161 * 4 * 48 * 48
     published = volume["files"]["inr:preset=paper"]
-    assert 2 * volume["amplitude_network"] < published < 2 * volume["amplitude_network"] + 3000
+    assert 2 * volume["amplitude_network"] < published < 2 * volume["amplitude_network"] + 5000
     # 80 of the published table is n_z · 16 / Q, but for the small networks, which weigh little at 1024² and much here.
     plane = 4 * 12 * 12 * 32
     assert volume["dense"]["amplitude"] / plane == pytest.approx(161 * 16 / 32)
@@ -209,6 +246,7 @@ def published_layout(data: Any) -> dict[str, Any]:
     return {"I_low": np.moveaxis(data.intensities.astype(np.float64), 0, -1), "na_calib": -data.na, **optics}
 
 
+@pytest.mark.slow
 def test_the_papers_comparisons_on_published_files(
     script: Script,
     load: Callable[[str], ModuleType],

@@ -137,7 +137,7 @@ def run(wanted: RunSpec, folder: Path, *, alone: bool = True) -> Record:
     try:
         document = _alone(wanted, folder) if alone else fpmtools.run(wanted, folder)
     except FpmError as error:
-        raise RunFailed(f"error: {wanted.solver} on {wanted.data.source}: {error}") from error
+        raise RunFailed(f"error: {wanted.solver}: {error}") from error
     if document["status"] == INTERRUPTED:
         raise KeyboardInterrupt
     times, reached = document["times"], document.get("seconds_to_target")
@@ -173,8 +173,7 @@ def _alone(wanted: RunSpec, folder: Path) -> Record:
     if ending.signal:
         raise KeyboardInterrupt if ending.interrupted else SystemExit(128 + ending.signal)
     if ending.code:
-        why = said or ending.killed_by or ending.last_words
-        raise RunFailed(f"error: {wanted.solver} on {wanted.data.source}: {why}")
+        raise RunFailed(f"error: {wanted.solver}: {said or ending.killed_by or ending.last_words}")
     return read_json(folder / RUN_FILE)
 
 

@@ -12,9 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
-# Started in the background of a script, Ctrl-C is ignored, by everything that the tests start too.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# In the background of a script Ctrl-C is ignored, and under nohup SIGHUP, by everything that the tests start too.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 MATLAB_CLASSES = {"float64": "double", "float32": "single", "complex128": "double"}

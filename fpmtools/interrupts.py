@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,33 +24,41 @@ class Caught:
 
 
 @contextmanager
+def handled(numbers: Iterable[int], handler: Callable[[int, Any], object]) -> Iterator[None]:
+    """Meanwhile ``handler(number, usual)`` takes the signals ``numbers``; ``usual`` is what took them before.
+
+    Only the main thread gets any; one that is ignored (nohup) stays so.
+    """
+    usual: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        usual = {number: signal.getsignal(number) for number in numbers}
+        usual = {number: before for number, before in usual.items() if before not in (signal.SIG_IGN, None)}
+    try:
+        for number in usual:
+            signal.signal(number, lambda number, frame: handler(number, usual[number]))
+        yield
+    finally:
+        for number, before in usual.items():
+            signal.signal(number, before)
+
+
+@contextmanager
 def signals(*, terminable: bool) -> Iterator[Caught]:
     """Ctrl-C, and with ``terminable`` SIGTERM and SIGHUP, are remembered instead of unwinding what is under way.
 
-    The second one of a kind acts as before. Only the main thread gets any; one that is ignored (nohup) stays so.
+    The second one of a kind acts as before.
     """
     caught = Caught()
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
 
-    def remember(number: int, frame: Any) -> None:
+    def remember(number: int, usual: Any) -> None:
         if number == signal.SIGINT:
             caught.interrupted = True
         else:
             caught.terminated = number
-        signal.signal(number, previous[number])
+        signal.signal(number, usual)
 
-    numbers = [signal.SIGINT, *(TERMINATING if terminable else ())]
-    wanted = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    previous = {number: signal.getsignal(number) for number in wanted}
-    for number in wanted:
-        signal.signal(number, remember)
-    try:
+    with handled((signal.SIGINT, *(TERMINATING if terminable else ())), remember):
         yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class Guard:

@@ -13,12 +13,13 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
+
+from fpmtools.interrupts import TERMINATING, handled
 
 LOOK_EVERY_S = 0.05
 PATIENCE = 2  # Ctrl-C this often is passed on; once more, and the program is killed
@@ -194,26 +195,15 @@ class _Caught:
 def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[_Caught]:
     """Ctrl-C, SIGTERM and SIGHUP that arrive meanwhile are the program's; only the main thread gets any."""
     caught = _Caught([])
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
 
-    def pass_on(number: int, frame: Any) -> None:
+    def pass_on(number: int, usual: Any) -> None:
         caught.numbers.append(number)
         if number != signal.SIGINT:
             caught.killed_at = time.monotonic() + GRACE_S
         process.send_signal(number if caught.numbers.count(number) <= PATIENCE else signal.SIGKILL)
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    ignored = (signal.SIG_IGN, None)
-    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) not in ignored}
-    for number in before:
-        signal.signal(number, pass_on)
-    try:
+    with handled((signal.SIGINT, *TERMINATING), pass_on):
         yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:

@@ -30,7 +30,7 @@ from fpmtools.comparison.spec import Spec, check_solvers, slug
 from fpmtools.comparison.trials import Source, Trial, interleaved
 from fpmtools.dataset import Dataset
 from fpmtools.errors import OptionError, Terminated
-from fpmtools.interrupts import TERMINATING
+from fpmtools.interrupts import TERMINATING, handled
 from fpmtools.processes import resident_bytes
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.records import MetricRecord
@@ -264,28 +264,17 @@ def compare(
 @contextlib.contextmanager
 def _ends_cleanly() -> Iterator[None]:
     """SIGTERM and SIGHUP unwind what is under way, and then end this process as they would have done at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def leave(number: int, frame: Any) -> None:
+    def leave(number: int, usual: Any) -> None:
         raise Terminated(f"ended by {signal.Signals(number).name}", number)
 
-    before = {number: signal.getsignal(number) for number in TERMINATING}
-    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    for number in before:
-        signal.signal(number, leave)
-    ended_by = 0
     try:
-        yield
+        with handled(TERMINATING, leave):
+            yield
     except Terminated as error:
-        ended_by = error.exit_code - 128
+        if threading.current_thread() is threading.main_thread():
+            signal.raise_signal(error.exit_code - 128)
         raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if ended_by:
-            signal.raise_signal(ended_by)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import errno
 import functools
 import importlib
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, OutputError
 from fpmtools.evaluation import Case
 from fpmtools.evaluation.measures import TRUTH_THRESHOLD
-from fpmtools.interrupts import TERMINATING
+from fpmtools.interrupts import TERMINATING, handled
 from fpmtools.metrics import RingCorrelation
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.results import open_result
@@ -61,27 +60,19 @@ def measure(folder: RunFolder, dataset: Dataset, wanted: Sequence[str], on_step:
 @contextlib.contextmanager
 def _put_off(step: str, journal: Journal) -> Iterator[None]:
     """A signal, or a full disk, that ends a step is no fault of the step's; SIGTERM and SIGHUP end it at once."""
-    before: dict[int, Any] = {}
 
-    def leave(number: int, frame: Any) -> None:
+    def leave(number: int, usual: Any) -> None:
         journal.put_off(step)
-        signal.signal(number, before[number])
+        signal.signal(number, usual)
         signal.raise_signal(number)
 
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in TERMINATING}
-        before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    for number in before:
-        signal.signal(number, leave)
     try:
-        yield
+        with handled(TERMINATING, leave):
+            yield
     except (KeyboardInterrupt, OutputError):
         with contextlib.suppress(OutputError):
             journal.put_off(step)
         raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _found(run: _Measured, step: str) -> Found:

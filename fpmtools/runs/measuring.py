@@ -59,16 +59,27 @@ def measure(folder: RunFolder, dataset: Dataset, wanted: Sequence[str], on_step:
 
 @contextlib.contextmanager
 def _put_off(step: str, journal: Journal) -> Iterator[None]:
-    """A signal, or a full disk, that ends a step is no fault of the step's; SIGTERM and SIGHUP end it at once."""
+    """A signal, or a full disk, that ends a step is no fault of the step's.
+
+    SIGTERM and SIGHUP end it at once. Ctrl-C ends it whatever the step makes of that: C code that calls Python back
+    may swallow it, or turn it into an error of its own.
+    """
+    interrupted = False
 
     def leave(number: int, usual: Any) -> None:
-        journal.put_off(step)
+        nonlocal interrupted
+        if number == signal.SIGINT:
+            interrupted = usual is signal.default_int_handler
+        else:
+            journal.put_off(step)
         signal.signal(number, usual)
         signal.raise_signal(number)
 
     try:
-        with handled(TERMINATING, leave):
+        with handled((signal.SIGINT, *TERMINATING), leave):
             yield
+        if interrupted:
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, OutputError):
         with contextlib.suppress(OutputError):
             journal.put_off(step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -173,6 +174,29 @@ def test_what_is_measured_is_not_solved_again(
     assert document["status"] == "done"
     assert document["missing"] == ({"residual": "the process ended here, 3 times"} if end is Killed else {})
     assert document["metrics"]["residual_bright"] > 0
+    assert set(document["files"]) == names(tmp_path / "run") == FILES
+
+
+@pytest.mark.parametrize("error", [None, ValueError("Invalid bounding box")], ids=["swallowed", "another error"])
+def test_ctrl_c_that_a_step_makes_something_else_of(
+    error: Exception | None, spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As C code does that calls Python back: the run is interrupted, and the step is taken when it is resumed."""
+
+    def draw(*_: Any) -> list[str]:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            if error is not None:
+                raise error from None
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "draw", draw)
+        with pytest.raises(KeyboardInterrupt):
+            running.run(spec, tmp_path / "run")
+    document = running.resume(tmp_path / "run")
+    assert document["missing"] == {}
     assert set(document["files"]) == names(tmp_path / "run") == FILES
 
 

@@ -230,23 +230,6 @@ def resample(field: NDArray[Any], shape: Shape) -> NDArray[Any]:
     return np.asarray(out if np.iscomplexobj(field) else out.real)
 
 
-def interpolate_spectrum(
-    values: NDArray[Any], axes: tuple[NDArray[Any], NDArray[Any]], fy: NDArray[Any], fx: NDArray[Any]
-) -> NDArray[Any]:
-    """Values of a centred grid [y, x] with frequency ``axes`` (fy, fx) at other frequencies: bilinear, 0 outside."""
-    from scipy.ndimage import map_coordinates
-
-    at = [
-        (np.asarray(f, float) - axis[0]) / (axis[1] - axis[0])
-        for f, axis in zip(np.broadcast_arrays(fy, fx), axes, strict=True)
-    ]
-    parts = [
-        map_coordinates(part, at, order=1, mode="grid-constant", output=np.float64)
-        for part in (np.real(values), np.imag(values))
-    ]
-    return np.asarray(parts[0] + 1j * parts[1])
-
-
 def synthetic_support(optics: Optics, na_led: ArrayLike, shape: Shape, pixel_um: float) -> NDArray[np.bool_]:
     """The recoverable band: where the LEDs' pupils, centred at +na/λ, cover the centred object spectrum [y, x]."""
     fy, fx = frequency_axes(shape, pixel_um)

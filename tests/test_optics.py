@@ -13,7 +13,6 @@ from fpmtools.optics import (
     aperture_overlap,
     fast_length,
     frequency_axes,
-    interpolate_spectrum,
     resample,
     resize_spectrum,
     synthetic_support,
@@ -102,16 +101,6 @@ def test_resizing_keeps_dc_in_place():
         out = resize_spectrum(spectrum, shape)
         assert out[shape[0] // 2, shape[1] // 2] == 1
         assert out.sum() == 1
-
-
-def test_interpolation_is_exact_on_the_grid_and_linear_between():
-    axes = frequency_axes((5, 8), 1.0)
-    values = np.arange(40.0).reshape(5, 8) * (1 + 2j)
-    fy, fx = np.meshgrid(*axes, indexing="ij")
-    assert np.allclose(interpolate_spectrum(values, axes, fy, fx), values)
-    middle = interpolate_spectrum(values, axes, np.array([axes[0][1]]), np.array([(axes[1][2] + axes[1][3]) / 2]))
-    assert middle[0] == pytest.approx((values[1, 2] + values[1, 3]) / 2)
-    assert interpolate_spectrum(values, axes, np.array([9.0]), np.array([0.0]))[0] == 0
 
 
 def test_support_is_the_union_of_the_pupils():

@@ -295,6 +295,8 @@ class _Loop:
             _need_finite(reconstruction)
         reconstruction.metadata.setdefault("intensity_scale", self.problem.intensity_scale)
         reconstruction.calibration = self.problem.calibration
+        if any(self.problem.grid.margin_um):  # which a solver need not know of
+            reconstruction.grid = self.problem.grid
         return reconstruction
 
     def save_checkpoint(self) -> bool:
@@ -374,6 +376,7 @@ def reconstruct(
     subpixel: bool | None = None,
     calibration: str | Path | Calibration = calibrate.AUTO,
     loss: str | Loss | None = None,
+    margin: int | None = None,
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Reconstruction:
@@ -402,6 +405,7 @@ def reconstruct(
             subpixel=subpixel,
             calibration=calibrate.resolve(dataset, calibration),
             loss=loss,
+            margin=margin,
         )
         with limited(threads or threads_for(problem)):
             return solve(problem, solver, budget_s=budget_s, on_progress=on_progress).reconstruction

@@ -230,6 +230,19 @@ def resample(field: NDArray[Any], shape: Shape) -> NDArray[Any]:
     return np.asarray(out if np.iscomplexobj(field) else out.real)
 
 
+def resample_inside(field: NDArray[Any], shape: Shape, margin: tuple[float, float]) -> NDArray[np.complex64]:
+    """Band-limited samples [y, x] of the inner part of a complex ``field`` [y, x], at ``shape``.
+
+    ``margin`` (y, x): the share of the field that is left out before the first sample, and as much after the last.
+    """
+    spectrum = to_spectrum(field) / field.size
+    turns = []
+    for n, count, share in zip(field.shape, shape, margin, strict=True):
+        at = share + (1 - 2 * share) * np.arange(count) / count
+        turns.append(np.exp(2j * np.pi * at[:, None] * (np.arange(n) - n // 2)).astype(spectrum.dtype))
+    return np.asarray(turns[0] @ spectrum @ turns[1].T, dtype=np.complex64)
+
+
 def synthetic_support(optics: Optics, na_led: ArrayLike, shape: Shape, pixel_um: float) -> NDArray[np.bool_]:
     """The recoverable band: where the LEDs' pupils, centred at +na/λ, cover the centred object spectrum [y, x]."""
     fy, fx = frequency_axes(shape, pixel_um)

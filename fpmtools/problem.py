@@ -19,7 +19,8 @@ from fpmtools.forward import ForwardModel, Misfit
 from fpmtools.forward.model import Planes
 from fpmtools.losses import Loss
 from fpmtools.optics import Shape, resize_spectrum, to_spectrum
-from fpmtools.sampling import SamplingPlan
+from fpmtools.reconstruction import Grid
+from fpmtools.sampling import SamplingPlan, suggested_margin
 
 MANY_PIXELS = 1 << 15  # of the object grid, from which on several threads pay
 
@@ -51,6 +52,13 @@ class Problem:
     def output_shape(self) -> Shape:
         """(y, x): the size at which the result is shown by default."""
         return self.forward.plan.output_shape
+
+    @property
+    def grid(self) -> Grid:
+        """Where its reconstruction lives: the camera's field of view, and what is solved beyond it."""
+        plan = self.forward.plan
+        y, x = (e - 2 * m for e, m in zip(plan.extent_um, plan.margin_um, strict=True))
+        return Grid(plan.output_shape, (y, x), self.z_range, plan.margin_um)
 
     @property
     def intensity_scale(self) -> float:
@@ -175,6 +183,7 @@ def prepare(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
+    margin: int | None = None,
 ) -> Problem:
     """Put a data set on a device and on its sampling plan's grids.
 
@@ -192,6 +201,8 @@ def prepare(
         See :meth:`SamplingPlan.choose`.
     subpixel
         Keep each LED's exact shift (True) or round it to the Fourier grid.
+    margin
+        Camera pixels that are solved beyond each border and not shown; default: :func:`suggested_margin`.
     solver
         Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
 
@@ -216,7 +227,8 @@ def prepare(
     wish = {"critical_grid": True, "subpixel": True, **(solver.grid() if solver else {})}
     critical_grid = wish["critical_grid"] if critical_grid is None else critical_grid
     subpixel = wish["subpixel"] if subpixel is None else subpixel
-    plan = SamplingPlan.choose(dataset, calibration, upsample=upsample, critical=critical_grid)
+    margin = suggested_margin(dataset, planes) if margin is None else margin
+    plan = SamplingPlan.choose(dataset, calibration, upsample=upsample, critical=critical_grid, margin=margin)
     forward = ForwardModel(
         dataset.optics, calibration.selected(), plan, subpixel=subpixel, device=where, dtype=DTYPES[dtype]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fpmtools import storage
 from fpmtools.calibration import Calibration
 from fpmtools.errors import DataError, OptionError
-from fpmtools.optics import Shape, resample, to_field
+from fpmtools.optics import Shape, resample, resample_inside, to_field
 
 RESULT_FILE = "reconstruction.safetensors"  # in the folder of a run
 CALIBRATION = "calibration."  # before the names of its tensors
@@ -25,17 +25,30 @@ class Grid:
     """Where a reconstruction lives.
 
     ``shape`` (y, x) is the size :meth:`Reconstruction.field` returns unless told otherwise, over a field of view of
-    ``extent_um`` (y, x); ``z_range`` is (lowest, highest) z in µm.
+    ``extent_um`` (y, x); ``z_range`` is (lowest, highest) z in µm. ``margin_um`` (y, x): what the solver has beyond
+    that on each side, which is solved so that what crosses the border is explained, and not shown.
     """
 
     shape: Shape
     extent_um: tuple[float, float]
     z_range: tuple[float, float]
+    margin_um: tuple[float, float] = (0.0, 0.0)
 
     @property
     def pixel_um(self) -> tuple[float, float]:
         """Pixel (y, x) of the default output, µm."""
         return self.extent_um[0] / self.shape[0], self.extent_um[1] / self.shape[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Grid:
+        """Inverse of :meth:`to_dict`; KeyError, TypeError or ValueError where something is missing."""
+        (h, w), margin = values["shape"], values.get("margin_um", (0.0, 0.0))
+        extent, z_range, margin = ((float(a), float(b)) for a, b in (values["extent_um"], values["z_range"], margin))
+        return cls((int(h), int(w)), extent, z_range, margin)
 
 
 class Reconstruction(ABC):
@@ -56,7 +69,7 @@ class Reconstruction(ABC):
 
     @abstractmethod
     def native_field(self, z_um: float) -> NDArray[np.complex64]:
-        """Field [y, x] complex64 at ``z_um`` (inside ``grid.z_range``) on the solver's own grid over that extent."""
+        """Field [y, x] complex64 at ``z_um`` (inside ``grid.z_range``) on the solver's own grid, margins included."""
 
     @abstractmethod
     def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -73,14 +86,25 @@ class Reconstruction(ABC):
         Other sizes are band-limited resamplings over the same field of view. The array is the caller's own. Raises
         :class:`OptionError` when z is out of range.
         """
+        native = self._native(z_um)
+        shape = self.grid.shape if shape is None else shape
+        if any(self.grid.margin_um):
+            shares = (m / (e + 2 * m) for m, e in zip(self.grid.margin_um, self.grid.extent_um, strict=True))
+            return resample_inside(native, shape, tuple(shares))
+        field = resample(native, shape)
+        # The caller may write into what it gets: never what is stored, nor a view of it.
+        return np.array(field, np.complex64, copy=True if field is native else None)
+
+    def whole(self, z_um: float, shape: Shape) -> NDArray[np.complex64]:
+        """:meth:`field` with the margins: [y, x] complex64 at ``shape`` over all that was solved."""
+        return np.asarray(resample(self._native(z_um), shape), dtype=np.complex64)
+
+    def _native(self, z_um: float) -> NDArray[np.complex64]:
         low, high = self.grid.z_range
         slack = 1e-6 * max(1.0, abs(low), abs(high))
         if not low - slack <= z_um <= high + slack:
             raise OptionError(f"z = {z_um:g} µm is outside the reconstructed range {low:g} … {high:g} µm")
-        native = self.native_field(min(max(float(z_um), low), high))
-        field = resample(native, self.grid.shape if shape is None else shape)
-        # The caller may write into what it gets: never what is stored, nor a view of it.
-        return np.array(field, np.complex64, copy=True if field is native else None)
+        return self.native_field(min(max(float(z_um), low), high))
 
     @property
     def stored_bytes(self) -> int:
@@ -90,8 +114,12 @@ class Reconstruction(ABC):
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, atomically, with a checksum; the calibration goes with it."""
         tensors, config = self.dump()
-        grid = {"shape": self.grid.shape, "extent_um": self.grid.extent_um, "z_range": self.grid.z_range}
-        header: dict[str, Any] = {"kind": self.kind, "grid": grid, "config": config, "metadata": self.metadata}
+        header: dict[str, Any] = {
+            "kind": self.kind,
+            "grid": self.grid.to_dict(),
+            "config": config,
+            "metadata": self.metadata,
+        }
         if self.calibration is not None:
             known, header["calibration"] = self.calibration.dump()
             tensors = {**tensors, **{CALIBRATION + name: values for name, values in known.items()}}

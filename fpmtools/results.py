@@ -19,9 +19,7 @@ def open_result(path: str | Path) -> Reconstruction:
     path = Path(path, RESULT_FILE) if os.path.isdir(path) else Path(path)
     tensors, header = storage.read_tensors(path, "reconstruction")
     try:
-        kind, grid = header["kind"], header["grid"]
-        (h, w), (height_um, width_um), (low, high) = grid["shape"], grid["extent_um"], grid["z_range"]
-        where = Grid((int(h), int(w)), (float(height_um), float(width_um)), (float(low), float(high)))
+        kind, where = header["kind"], Grid.from_dict(header["grid"])
         cls = PlaneStack if kind == PlaneStack.kind else registry.reconstruction_class(kind)
         known = {k.removeprefix(CALIBRATION): v for k, v in tensors.items() if k.startswith(CALIBRATION)}
         own = {name: values for name, values in tensors.items() if not name.startswith(CALIBRATION)}

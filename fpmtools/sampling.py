@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from fpmtools.optics import Optics, Shape, fast_length, resample
 # Without noise the band of the intensities is all there is. With photon noise, amplitudes carry some of the signal
 # beyond it: at 500 photons per pixel, solving on the band alone costs 0.2 dB in bright field, 1.4 dB with dark field.
 OVERSAMPLING = 1.5
+RESOLVED = 10.0  # lengths λ/2NA of a margin: at 3 it costs 1.3 dB of the amplitude and 2.8 of the phase, at 5 still 1.3
+MOST_MARGIN = 256  # camera pixels
+REPEATS = 2.0  # square of the step across the border over that between neighbours; 5 to 100 where nothing repeats
 
 
 def led_shifts(optics: Optics, na: NDArray[np.float64], extent_um: tuple[float, float]) -> NDArray[np.float64]:
@@ -51,6 +55,9 @@ class SamplingPlan:
     ``image_shape`` holds the 2 NA/λ band of the measured *intensities* with room to spare (``OVERSAMPLING``),
     ``object_shape`` the synthetic aperture, ``output_shape`` is what is shown: the field zero-padded so that its
     intensity, too, is sampled at Nyquist. ``scale`` is the measured intensity that counts as 1.
+
+    ``extent_um`` (y, x) is what the first two grids cover: the camera's field of view and, where a sample does not
+    repeat, ``margin_um`` (y, x) more on each side, so that light that crosses the border has somewhere to come from.
     """
 
     image_shape: Shape
@@ -58,6 +65,7 @@ class SamplingPlan:
     output_shape: Shape
     extent_um: tuple[float, float]
     scale: float = 1.0
+    margin_um: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def full(cls, optics: Optics, image_shape: Shape, object_shape: Shape, scale: float = 1.0) -> SamplingPlan:
@@ -73,12 +81,15 @@ class SamplingPlan:
         *,
         upsample: float | None = None,
         critical: bool = True,
+        margin: int = 0,
+        room: float = 0.0,
     ) -> SamplingPlan:
         """Plan for a data set, seen as ``calibration`` does (default: the nominal one).
 
         ``upsample``: output pixels per camera pixel (default: the smallest whole number that samples the intensity of
         the result at Nyquist). ``critical=False`` keeps the camera's pixels and solves on the output grid, as
-        published scripts do. Raises :class:`DataError` when an LED then falls off that grid.
+        published scripts do. Raises :class:`DataError` when an LED then falls off that grid. ``margin``: camera pixels
+        beyond each border. ``room``: direction sines that LEDs can move by on the object grid.
         """
         calibration = dataset.calibration if calibration is None else calibration
         optics, (h, w), extent = dataset.optics, dataset.image_shape, dataset.extent_um
@@ -88,27 +99,90 @@ class SamplingPlan:
         if not 0 < upsample <= 64:
             raise OptionError(f"upsample must lie in (0, 64], got {upsample:g}")
         output = (max(8, round(h * upsample)), max(8, round(w * upsample)))
+        if not 0 <= margin <= MOST_MARGIN:
+            raise OptionError(f"margin must be 0 to {MOST_MARGIN} camera pixels, got {margin}")
+        margin_um = (margin * optics.pixel_um, margin * optics.pixel_um)
         if not critical:
-            return cls.full(optics, (h, w), output, scale)
+            full = cls.full(optics, (h, w), output, scale)
+            if not margin:
+                return full
+            image = (h + 2 * margin, w + 2 * margin)
+            grown = tuple(round(o * n / m) for o, n, m in zip(output, image, (h, w), strict=True))
+            extent = tuple(n * optics.pixel_um for n in image)
+            return replace(full, image_shape=image, object_shape=grown, extent_um=extent, margin_um=margin_um)
+        extent = tuple(e + 2 * m for e, m in zip(extent, margin_um, strict=True))
         band = [OVERSAMPLING * (2 * math.floor(2 * optics.cutoff * e) + 1) for e in extent]
-        image = (min(h, fast_length(band[0])), min(w, fast_length(band[1])))
+        pixels = ((fast_length(n + 2 * margin) if margin else n) for n in (h, w))
+        image = tuple(min(n, fast_length(b)) for n, b in zip(pixels, band, strict=True))
         box = pupil_box(optics, extent, image, subpixel=True, margin=calibration.pupil.reach)
         shift = np.rint(led_shifts(optics, na, extent)).astype(int)
-        reach = [int(max(shift[:, a].max() + box[a][-1], -shift[:, a].min() - box[a][0])) for a in (0, 1)]
-        return cls(image, (fast_length(2 * reach[0] + 2), fast_length(2 * reach[1] + 2)), output, extent, scale)
+        more = [math.ceil(room * e / optics.wavelength_um) for e in extent]
+        reach = [int(max(shift[:, a].max() + box[a][-1], -shift[:, a].min() - box[a][0])) + more[a] for a in (0, 1)]
+        objects = (fast_length(2 * reach[0] + 2), fast_length(2 * reach[1] + 2))
+        return cls(image, objects, output, extent, scale, margin_um)
 
     def amplitudes(self, dataset: Dataset, dtype: torch.dtype) -> torch.Tensor:
         """Measured amplitudes [image, y, x] on ``image_shape``: √(intensity / scale), one image at a time.
 
         The intensity is resampled inside its band, which also removes noise that no light can have caused; what noise
-        then leaves below zero counts as zero.
+        then leaves below zero counts as zero. In the margins it is what lies nearest inside.
         """
         out = torch.empty(dataset.n_images, *self.image_shape, dtype=dtype)
         precision = np.float64 if dtype == torch.float64 else np.float32
+        margin = round(self.margin_um[0] / dataset.optics.pixel_um)
         for i, image in enumerate(dataset.images):
-            small = resample(np.asarray(image, dtype=precision), self.image_shape)
+            small = resample(continued(np.asarray(image, dtype=precision), margin), self.image_shape)
             out[i] = torch.from_numpy(np.sqrt(np.maximum(small / self.scale, 0)))
         return out
+
+    def window(self, dtype: torch.dtype) -> torch.Tensor | None:
+        """[y, x] on ``image_shape``, 1 where the camera has measured and 0 in the margins; None without margins."""
+        if not any(self.margin_um):
+            return None
+        sides = []
+        for n, extent, margin in zip(self.image_shape, self.extent_um, self.margin_um, strict=True):
+            at = np.arange(n) * extent / n
+            sides.append(torch.from_numpy((at > margin - extent / n / 2) & (at < extent - margin)).to(dtype))
+        return sides[0][:, None] * sides[1]
+
+
+def continued(image: NDArray[Any], margin: int) -> NDArray[Any]:
+    """``image`` [y, x] with ``margin`` pixels more on each side: mirrored at the border, and both ends run together."""
+    if not margin:
+        return image
+    for _ in (0, 1):
+        n = len(image)
+        at = np.arange(1, 2 * margin + 1)
+        after, before = image[np.maximum(n - 1 - at, 0)], image[np.minimum(2 * margin + 1 - at, n - 1)]
+        share = ((1 - np.cos(np.pi * (at - 0.5) / (2 * margin))) / 2)[:, None].astype(image.dtype)
+        between = after + share * (before - after)
+        image = np.concatenate([between[margin:], image, between[:margin]]).T
+    return image
+
+
+def repeats(dataset: Dataset) -> bool:
+    """Whether the images go on at their other side, as simulated ones do: then nothing crosses a border unseen."""
+    brightest = np.argsort(dataset.images.means)[::-1][:5]
+    across, inside = np.zeros(2), np.zeros(2)
+    for i in brightest:
+        image = np.asarray(dataset.images[i], dtype=np.float64)
+        for axis, turned in enumerate((image, image.T)):
+            across[axis] += np.square(turned[0] - turned[-1]).mean()
+            inside[axis] += (np.square(turned[1] - turned[0]).mean() + np.square(turned[-1] - turned[-2]).mean()) / 2
+    return bool((across <= REPEATS * inside).all())
+
+
+def suggested_margin(dataset: Dataset, z_um: Sequence[float]) -> int:
+    """Camera pixels beyond each border that light comes from: ten resolved lengths, and what defocus moves it by.
+
+    0 where the images repeat.
+    """
+    if repeats(dataset):
+        return 0
+    optics = dataset.optics
+    sine = optics.synthetic_na(dataset.na)
+    reach_um = RESOLVED * optics.wavelength_um / (2 * optics.na) + max(map(abs, z_um)) * sine
+    return min(math.ceil(reach_um / optics.pixel_um), min(dataset.image_shape) // 2, MOST_MARGIN)
 
 
 def intensity_scale(dataset: Dataset, calibration: Calibration) -> float:

@@ -46,7 +46,7 @@ def gradients(
             raise unknown("gradient", name, WRT)
     images = range(forward.images) if images is None else images
     z = torch.as_tensor(z_um, dtype=forward.real_dtype, device=forward.device).reshape(-1)
-    count = len(spectrum) * amplitudes.numel()
+    count = len(spectrum) * len(amplitudes) * forward.counted
     slopes = _Slopes.of(forward, wrt)
     found: dict[str, torch.Tensor] = {}
     if "object" in wrt:

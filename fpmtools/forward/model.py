@@ -71,6 +71,9 @@ class ForwardModel:
     ----------
     version
         Counts the updates: what a solver keeps of the kernels is of one version.
+    window, counted
+        [y, x], 1 where the camera has measured, 0 in the margins, which no loss looks at; None without margins. And
+        how many pixels of an image count.
 
     Notes
     -----
@@ -110,6 +113,9 @@ class ForwardModel:
         scale = h * w / (height * width)
         axes = torch.from_numpy(self._ky).to(self.device), torch.from_numpy(self._kx).to(self.device)
         self.kernels = Kernels(optics, axes, self.extent_um, scale, dtype)
+        window = plan.window(self.real_dtype)
+        self.window = None if window is None else window.to(self.device)
+        self.counted = h * w if window is None else int(window.sum())
         self.version = -1
         self.update(calibration)
 
@@ -242,7 +248,10 @@ class ForwardModel:
         """Fields of some images, what they cost, and what that asks for; see :meth:`mismatch`."""
         psi = self.to_image(self.crop(spectrum, self.lit(images)) * kernel)
         size = self._size(psi, images)
-        cost, slope = loss(size, amplitudes, None if weights is None or weights.ndim < 3 else weights)
+        of_pixels = self.window
+        if weights is not None and weights.ndim == 3:
+            of_pixels = weights if self.window is None else weights * self.window
+        cost, slope = loss(size, amplitudes, of_pixels)
         if weights is not None and weights.ndim < 3:
             cost, slope = cost * weights, slope.mul_(weights[..., None, None])
         return Compared(psi, size, cost, slope.div_(size.clamp_min_(TINY)))
@@ -389,7 +398,7 @@ class ForwardModel:
         images = range(self.images) if images is None else images
         z = self._planes(z_um)
         gradient = torch.zeros_like(spectrum) if into is None else into
-        count = len(spectrum) * amplitudes.numel()
+        count = len(spectrum) * len(amplitudes) * self.counted
         costs, errors = [], []
 
         def work(planes: slice, batch: slice) -> None:
@@ -404,7 +413,8 @@ class ForwardModel:
             pieces = self.to_piece(compared.psi.mul_(self.per_led(compared.change, chosen)))
             self.add(gradient[planes], pieces.mul_(own.conj() / (count * math.prod(self.image_shape))), leds)
             costs.append(compared.cost.sum())
-            errors.append(torch.linalg.vector_norm(compared.size - measured).square())
+            error = compared.size - measured
+            errors.append(torch.linalg.vector_norm(error if self.window is None else error * self.window).square())
 
         self.in_batches(len(spectrum), images, work)
         return Misfit(torch.stack(costs).sum() / count, gradient, torch.stack(errors).sum() / count)

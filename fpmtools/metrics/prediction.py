@@ -39,9 +39,13 @@ class _Images:
         self.reconstruction, self.dataset, self.used = reconstruction, dataset, dataset.calibration.used
         self.scale = float(reconstruction.metadata.get("intensity_scale", 1.0))
         every = replace(dataset.calibration, used=np.ones_like(self.used))
-        plan = SamplingPlan.choose(dataset, every)
-        plan = replace(plan, image_shape=dataset.image_shape, scale=self.scale)
+        margin = round(reconstruction.grid.margin_um[0] / dataset.optics.pixel_um)
+        plan = SamplingPlan.choose(dataset, every, margin=margin)
+        image_shape = tuple(n + 2 * margin for n in dataset.image_shape)
+        plan = replace(plan, image_shape=image_shape, scale=self.scale)
         self.forward = ForwardModel(dataset.optics, every, plan)
+        h, w = dataset.image_shape
+        self.inside = np.s_[:, margin : margin + h, margin : margin + w]
 
     def measured(self, leds: Sequence[int]) -> NDArray[np.float64]:
         images = np.stack([np.asarray(self.dataset.images[i], dtype=np.float64) for i in leds])
@@ -50,9 +54,9 @@ class _Images:
     def predicted(self, z_um: float, leds: Sequence[int]) -> NDArray[np.float64]:
         import torch
 
-        field = np.ascontiguousarray(self.reconstruction.field(z_um, self.forward.object_shape))
+        field = np.ascontiguousarray(self.reconstruction.whole(z_um, self.forward.object_shape))
         images: NDArray[np.float64] = self.forward.amplitude(torch.from_numpy(field), z_um, leds)[0].numpy()
-        return images
+        return images[self.inside]
 
     def batches(self, leds: Sequence[int]) -> Iterator[tuple[slice, Sequence[int]]]:
         h, w = self.dataset.image_shape

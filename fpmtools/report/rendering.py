@@ -54,8 +54,7 @@ class Rendered:
             "middle": _pairs(self.middle),
         }
         tensors |= {} if self.focus is None else {"focus": _pairs(self.focus)}
-        grid = {"shape": self.grid.shape, "extent_um": self.grid.extent_um, "z_range": self.grid.z_range}
-        header = {"grid": grid, "z_um": self.z_um, "middle_um": self.middle_um, "scale": scale}
+        header = {"grid": self.grid.to_dict(), "z_um": self.z_um, "middle_um": self.middle_um, "scale": scale}
         return storage.write_tensors(Path(folder) / RENDERED_FILE, tensors, "rendered planes", header)
 
     @classmethod
@@ -64,12 +63,17 @@ class Rendered:
         path = Path(folder) / RENDERED_FILE
         tensors, header = storage.read_tensors(path, "rendered planes")
         try:
-            (h, w), (height_um, width_um), (low, high) = (header["grid"][k] for k in ("shape", "extent_um", "z_range"))
             planes = _fields(tensors["planes"]) * np.float32(header["scale"])
             focus = _fields(tensors["focus"]) if "focus" in tensors else None
             z_um = tuple(float(z) for z in header["z_um"])
-            grid = Grid((int(h), int(w)), (float(height_um), float(width_um)), (float(low), float(high)))
-            return cls(grid, z_um, planes, float(header["middle_um"]), _fields(tensors["middle"]), focus)
+            return cls(
+                Grid.from_dict(header["grid"]),
+                z_um,
+                planes,
+                float(header["middle_um"]),
+                _fields(tensors["middle"]),
+                focus,
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: not complete ({error!r})") from error
 

@@ -147,7 +147,7 @@ class AlternatingProjection(Solver[State]):
             self._gather(state, state.joint, slice(state.at, last))
             state.at = last
         finished = state.at == leds and self._end_sweep(state)
-        samples = math.prod(problem.forward.image_shape) * (leds if state.sweep else state.at)
+        samples = problem.forward.counted * (leds if state.sweep else state.at)
         loss = state.errors.sum(1).mean() / (2 * samples)
         error = 2 * loss if state.plain is None else state.plain.sum(1).mean() / samples
         visits = state.visits + state.sweep * leds + state.at

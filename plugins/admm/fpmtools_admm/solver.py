@@ -166,7 +166,9 @@ class Admm(Solver[State]):
         """The object in closed form; True when the block is finished."""
         prior = self.options.prior * state.coverage.max()
         pull = self._denoised(state) if self.options.denoiser != "none" else state.spectra
-        state.spectra = (state.answer + prior * pull) / (state.coverage + prior).clamp_min(1e-30)
+        found = (state.answer + prior * pull) / (state.coverage + prior).clamp_min(1e-30)
+        # What no LED covers stays at zero, whatever the denoiser would like there.
+        state.spectra = torch.where(state.coverage > 0, found, 0)
         state.answer.zero_()
         settled = state.errors > (1 - self.options.stop_below) * state.last_error
         state.last_error, state.errors = state.errors, torch.zeros_like(state.errors)

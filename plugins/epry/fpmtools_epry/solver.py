@@ -220,5 +220,6 @@ def _basis(problem: Problem, modes: int) -> torch.Tensor:
     y, x = np.meshgrid(ky / forward.optics.cutoff, kx / forward.optics.cutoff, indexing="ij")
     inside = 1 / np.maximum(np.hypot(y, x), 1)
     basis = Pupil.modes(modes, y * inside, x * inside)
-    basis[:UNSEEN] = 0
+    # In a stack the planes say where the focus is.
+    basis[: UNSEEN + (len(problem.z_um) > 1)] = 0
     return torch.from_numpy(basis).to(forward.real_dtype).to(forward.device)

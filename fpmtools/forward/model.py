@@ -134,6 +134,11 @@ class ForwardModel:
         return self.calibration.na
 
     @property
+    def box_frequencies(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Frequencies of the pupil box's rows and columns around an LED's grid shift, cycles/µm."""
+        return self._ky / self.extent_um[0], self._kx / self.extent_um[1]
+
+    @property
     def images(self) -> int:
         """Number of images."""
         return self.calibration.images
@@ -241,7 +246,7 @@ class ForwardModel:
     ) -> Compared:
         """Fields of some images, what they cost, and what that asks for; see :meth:`mismatch`."""
         psi = self.to_image(self.crop(spectrum, self.lit(images)) * kernel)
-        size = self._size(psi, images)
+        size = self.sizes(psi, images)
         cost, slope = loss(size, amplitudes, None if weights is None or weights.ndim < 3 else weights)
         if weights is not None and weights.ndim < 3:
             cost, slope = cost * weights, slope.mul_(weights[..., None, None])
@@ -264,7 +269,7 @@ class ForwardModel:
         on_device = torch.from_numpy(weight).to(self.real_dtype).to(self.device)
         return torch.from_numpy(owner).to(self.device), on_device[:, None, None]
 
-    def _size(self, psi: torch.Tensor, images: Leds) -> torch.Tensor:
+    def sizes(self, psi: torch.Tensor, images: Leds) -> torch.Tensor:
         """Amplitudes [z, image, h, w] of the fields of the LEDs that light ``images``."""
         grad = psi.requires_grad
         if self._lit is None and self.background is None:
@@ -330,7 +335,7 @@ class ForwardModel:
         """Amplitudes [z, image, h, w] of object fields [z, H, W] (or one [H, W] at every z). Differentiable."""
         leds = self.lit(images)
         pieces = self.crop(self.spectrum(self._batch(field)), leds) * self.kernel(z_um, leds)
-        return self._size(self.to_image(pieces), images)
+        return self.sizes(self.to_image(pieces), images)
 
     def low_field(self, field: torch.Tensor, z_um: Planes = 0.0, leds: Leds = None) -> torch.Tensor:
         """Complex low-resolution fields [z, led, h, w], with the exact phase of the cropped spectrum; linear."""

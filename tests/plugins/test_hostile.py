@@ -16,7 +16,7 @@ import pytest
 from fpmtools import registry
 from fpmtools.registry import asking
 
-BUILT_IN = {"adam", "ap", "inr"}
+BUILT_IN = {"adam", "admm", "ap", "epry", "fd", "inr", "lbfgs", "mpie"}
 RECORD = "SolverRecord(name='{name}', summary='For a test', solver='fpmtools_ap.solver:AlternatingProjection')"
 HOOK = "from fpmtools import SolverRecord, hookimpl\n\n@hookimpl\ndef fpmtools_solvers():\n"
 LONG = "x" * 5000

@@ -18,7 +18,7 @@ from fpmtools import Grid, open_result, registry
 from fpmtools.errors import OptionError, SolverError
 from fpmtools.registry import asking
 
-BUILT_IN = {"adam", "ap", "inr"}
+BUILT_IN = {"adam", "admm", "ap", "epry", "fd", "inr", "lbfgs", "mpie"}
 
 HOOK = "from fpmtools import SolverRecord, hookimpl\n\n@hookimpl\n"
 

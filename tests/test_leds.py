@@ -50,8 +50,8 @@ def test_direction_sines() -> None:
     [("x,y", [1, 2]), ("-x, -y", [-1, -2]), ("-y,x", [-2, 1]), ("y,-x", [2, -1]), ("+y,+x", [2, 1])],
 )
 def test_axes_turn_the_board(axes: str, expected: list[float]) -> None:
-    na = leds.from_mapping({"na": [[0.1, 0.2], [0.1, 0.2]], "axes": axes})
-    np.testing.assert_allclose(na, [np.array(expected) / 10] * 2)
+    board = leds.from_mapping({"na": [[0.1, 0.2], [0.1, 0.2]], "axes": axes})
+    np.testing.assert_allclose(board.na, [np.array(expected) / 10] * 2)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_axes_turn_the_board(axes: str, expected: list[float]) -> None:
 )
 def test_descriptions(spec: dict[str, Any], positions: np.ndarray, tmp_path: Path) -> None:
     expected = leds.direction_sines(positions, 80)
-    np.testing.assert_array_equal(leds.from_mapping(spec), expected)
+    np.testing.assert_array_equal(leds.from_mapping(spec).na, expected)
     (tmp_path / "board.json").write_text(json.dumps(spec))
-    np.testing.assert_array_equal(leds.from_file(tmp_path / "board.json"), expected)
+    np.testing.assert_array_equal(leds.from_file(tmp_path / "board.json").na, expected)
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,14 @@ def test_bad_descriptions_say_what_is_wrong(spec: Any, reason: str) -> None:
 def test_csv_of_direction_sines(tmp_path: Path) -> None:
     path = tmp_path / "leds.csv"
     path.write_text("# measured on Monday\nled, na_x, na_y\n1, 0.1, -0.2\n\n2, 0.3, 0\n")
-    np.testing.assert_array_equal(leds.from_file(path), [[0.1, -0.2], [0.3, 0]])
+    np.testing.assert_array_equal(leds.from_file(path).na, [[0.1, -0.2], [0.3, 0]])
 
 
 def test_csv_of_positions(tmp_path: Path) -> None:
     path = tmp_path / "leds.csv"
     path.write_text("x_mm,y_mm,height_mm\n4,0,80\n0,-4,80\n3,1,75\n")
     expected = [leds.direction_sines([p], h)[0] for p, h in (((4, 0), 80), ((0, -4), 80), ((3, 1), 75))]
-    np.testing.assert_allclose(leds.from_file(path), expected, rtol=1e-14)
+    np.testing.assert_allclose(leds.from_file(path).na, expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def _load(source: str | Path, asked: Settings, config: Settings, where: str) -> 
     recording = replace(recording, provenance={"source": str(source), **recording.provenance, **about})
     if wanted.leds is not None and board is None:
         board = sources.board(wanted.leds, recording.files)
-    settings.check_facts(recording, config, asked, where, board)
+    settings.check_facts(str(source), recording, where, config, asked, board)
     if board is not None:
         recording = recording.lit_by(board)
     if wanted.patterns is not None:

@@ -45,35 +45,46 @@ def optics_numbers(optics: Mapping[str, Any] | None) -> dict[str, float]:
             numbers[name] = float(value)
         except (TypeError, ValueError, OverflowError):
             raise OptionError(f"optics: {name} must be a number, got {printable(value)!r}") from None
-    if len({*_TRIO} & {*numbers}) == 3:
+    if not _agree(numbers):
         pixel = numbers["camera_pixel_um"] / (numbers["magnification"] or math.nan)
-        if not math.isclose(pixel, numbers[PIXEL], rel_tol=1e-3):
-            raise OpticsError(
-                f"optics: pixel_um {numbers[PIXEL]:g} is not camera_pixel_um / magnification = {pixel:g}; give two of "
-                "the three"
-            )
+        raise OpticsError(
+            f"optics: pixel_um {numbers[PIXEL]:g} is not camera_pixel_um / magnification = {pixel:g}; give two of the "
+            "three"
+        )
     return numbers
 
 
-def combine(*layers: Mapping[str, float]) -> dict[str, float]:
+def _agree(numbers: Mapping[str, float]) -> bool:
+    """Whether camera pixel, magnification and ``pixel_um`` fit together; two of them do."""
+    if not {*_TRIO} <= numbers.keys():
+        return True
+    return math.isclose(numbers["camera_pixel_um"], numbers[PIXEL] * numbers["magnification"], rel_tol=1e-5)
+
+
+def merge(*layers: Mapping[str, float]) -> dict[str, float]:
     """The microscope's numbers from several places, each winning over those before it.
 
-    Of camera pixel, magnification and ``pixel_um`` the two that were said last count, the magnification rather than
-    the camera's pixel; where only ``pixel_um`` is known, it is the camera's at magnification 1.
+    Of camera pixel, magnification and ``pixel_um``, where they disagree, the two that were said last count; of two said
+    at once the magnification rather than the camera's pixel.
     """
     values: dict[str, float] = {}
-    said: list[str] = []
     for layer in layers:
-        values |= layer
-        for name in _TRIO:
-            if name in layer:
-                said = [*(other for other in said if other != name), name]
+        for name in sorted(layer, key=lambda name: (*_TRIO, name).index(name)):
+            values.pop(name, None)  # what is said last comes last
+            values[name] = layer[name]
+        if not _agree(values):
+            del values[next(name for name in values if name in _TRIO)]
+    return values
+
+
+def combine(*layers: Mapping[str, float]) -> dict[str, float]:
+    """What :func:`merge` gives, as :class:`Optics` takes it: ``pixel_um`` alone is the camera's at magnification 1."""
+    values = merge(*layers)
     pixel = values.pop(PIXEL, None)
-    if pixel is None or PIXEL not in said[-2:]:
+    if pixel is None or {*_TRIO[:2]} <= values.keys():
         return values
-    other = next((name for name in reversed(said) if name != PIXEL), "")
-    if other == "camera_pixel_um":
-        return {**values, "magnification": values[other] / pixel if pixel else math.inf}
+    if "camera_pixel_um" in values:
+        return {**values, "magnification": values["camera_pixel_um"] / pixel if pixel else math.inf}
     magnification = values.get("magnification", 1.0)
     return {**values, "magnification": magnification, "camera_pixel_um": pixel * magnification}
 

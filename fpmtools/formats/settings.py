@@ -66,7 +66,7 @@ class Settings:
         said = {name: value for name, value in said.items() if value is not None}
         if {"dark", "dark_level"} & said.keys():
             other = replace(other, dark=None, dark_level=None)
-        return replace(other, optics=numbers.combine(other.optics, self.optics), **said)
+        return replace(other, optics=numbers.merge(other.optics, self.optics), **said)
 
 
 NAMES = tuple(entry.name for entry in fields(Settings))
@@ -122,13 +122,10 @@ def _parse(path: Path) -> dict[str, Any]:
                 raise yaml.YAMLError(f"{twice[0]!r} is given twice")
             return super().construct_mapping(node, deep)
 
-    loader = Loader(text)
     try:
-        document = loader.get_single_data()
+        document = Loader(text).get_single_data()
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise DataError(f"{path}: not valid YAML ({printable(' '.join(str(error).split()))})") from error
-    finally:
-        loader.dispose()
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -136,12 +133,13 @@ def _parse(path: Path) -> dict[str, Any]:
     return document
 
 
-def check_facts(recording: Recording, config: Settings, asked: Settings, where: str, board: Board | None) -> None:
-    """Raise :class:`OptionError` when the file says something else than the config at ``where``.
+def check_facts(
+    file: str, recording: Recording, where: str, config: Settings, asked: Settings, board: Board | None
+) -> None:
+    """Raise :class:`OptionError` when the ``file`` says something else than the config at ``where``.
 
     What was ``asked`` for wins over both, and is not looked at. ``board``: the LEDs that count, given or the config's.
     """
-    file = recording.provenance["source"]
     theirs = numbers.combine(recording.optics)
     if {"camera_pixel_um", "magnification"} <= theirs.keys() and theirs["magnification"]:
         theirs[numbers.PIXEL] = theirs["camera_pixel_um"] / theirs["magnification"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -52,7 +53,7 @@ def read_numpy(path: Path, key: str | None, leds: int | None) -> Recording:
             _check(file, size, path, path.name)
             file.seek(0)
             return recording(np.load(file, allow_pickle=False), path.stem, path, leds)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable NumPy file ({' '.join(str(error).split())[:200]})") from error
 
 

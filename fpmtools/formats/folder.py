@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpmtools.errors import DataError
+from fpmtools.errors import DataError, printable
 
 SUFFIXES = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg")
+_DATA = (".mat", ".h5", ".hdf5", ".npy", ".npz", ".safetensors")
 LED_FILES = ("leds.csv", "leds.json")
 MOST_FILES = 20_000
 _DEEPEST = 4  # sub-folders below the one that is given
@@ -52,7 +53,9 @@ def search(folder: Path) -> Found:
     dark = [file for file in files if _DARK.fullmatch(file.stem)]
     images = [file for file in files if file not in dark] if dark else files
     if not images:
-        raise DataError(f"{folder}: the folder has no TIFF, PNG, BMP or JPEG images, nor have its sub-folders")
+        other = next((path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in _DATA), None)
+        hint = f"; for {printable(other)} give that file" if other else ""
+        raise DataError(f"{folder}: the folder has no TIFF, PNG, BMP or JPEG images, nor have its sub-folders{hint}")
     if level and len(parents := {image.parent for image in images}) > 1:
         warnings.append(f"the images are from {len(parents)} sub-folders, one after the other in natural order")
     return Found(images, dark, warnings)

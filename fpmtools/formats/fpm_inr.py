@@ -34,11 +34,11 @@ def interpret(mat: MatFile) -> Recording:
     """Intensities, and the LEDs and numbers of the microscope that the file has."""
     if IMAGES not in mat.names and BARE_IMAGES in mat.names:
         return _bare(mat)
-    images = led_first(mat, IMAGES)
     board, layout = None, "FPM-INR (I_low, na_calib)"
     if "na_calib" in mat.names:
         board = Board(-directions(mat, "na_calib"))
-    elif "freqXY_calib" in mat.names:
+    images = led_first(mat, IMAGES, None if board is None else board.images)
+    if board is None and "freqXY_calib" in mat.names:
         na, counted = _from_pixels(mat, images)
         board, layout = Board(na), f"APIC (I_low, freqXY_calib {counted})"
     optics = {ours: mat.number(theirs) for ours, theirs in _OPTICS.items() if theirs in mat.names}

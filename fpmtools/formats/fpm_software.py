@@ -18,7 +18,7 @@ _OPTICS = {"wavelength_um": "lambda", "na": "NA", "magnification": "mag", "camer
 
 def interpret(mat: MatFile) -> Recording:
     """Intensities, and the LEDs and numbers of the microscope that the file has."""
-    images = led_first(mat, IMAGES)
     leds = Board(-directions(mat, "NA_list")) if "NA_list" in mat.names else None
+    images = led_first(mat, IMAGES, None if leds is None else leds.images)
     optics = {ours: mat.number(theirs) for ours, theirs in _OPTICS.items() if theirs in mat.names}
     return Recording(mat.path.stem, images, leds, optics, provenance={"layout": "FPM_software (imlow, NA_list)"})

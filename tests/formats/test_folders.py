@@ -68,6 +68,26 @@ def test_colour_of_16_bits_is_not_cut_to_8(tmp_path: Path) -> None:
         load(tmp_path, channel="r", **AROUND)
 
 
+def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    np.save(tmp_path / "stack.npy", COUNTS)
+    with pytest.raises(DataError, match=r"has no TIFF, .*; for stack\.npy give that file"):
+        load(tmp_path, **AROUND)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "JPEG"])
+def test_images_that_declare_far_more_than_they_hold(kind: str, tmp_path: Path) -> None:
+    Image.fromarray(COUNTS[0]).save(tmp_path / "a.png", format=kind)
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    if kind == "BMP":
+        content[18:26] = (20_000).to_bytes(4, "little") * 2
+    else:
+        at = content.index(b"\xff\xc0") + 5
+        content[at : at + 4] = (20_000).to_bytes(2, "big") * 2
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.png: .*exceeds limit"):
+        load(tmp_path / "a.png", **AROUND)
+
+
 # ---------------------------------------------------------------- sub-folders
 
 

@@ -104,6 +104,17 @@ def test_fpm_software_asks_for_what_it_lacks(oblong: Dataset, write_v5: Write) -
         load(write_v5("a.mat", {"imlow": pages_last(oblong), "mag": 10.0, "dpix_c": 3.45}))
 
 
+def test_known_names_in_hdf5_that_is_not_matlabs(oblong: Dataset, tmp_path: Path) -> None:
+    """The LEDs' number tells which axis counts the images."""
+    some = oblong.select(range(18))
+    for images in (some.intensities, pages_last(some)):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["I_low"], file["na_calib"], file["na_cal"] = images, -some.na, oblong.optics.na
+            for name, value in microscope(oblong).items():
+                file[name] = value
+        same(load(tmp_path / "a.h5"), some)
+
+
 # ---------------------------------------------------------------- PtyLab
 
 

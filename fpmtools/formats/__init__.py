@@ -124,15 +124,16 @@ def _load(source: str | Path, asked: Settings, config: Settings, where: str) -> 
     wanted = asked.over(config)
     if wanted.format is not None and wanted.format not in READERS:
         raise unknown("format", wanted.format, READERS)
+    what = "leds" if asked.leds is not None else f"{where}: leds"
     try:
-        board = None if wanted.leds is None else sources.board(wanted.leds)
+        board = None if wanted.leds is None else sources.board(wanted.leds, what=what)
     except leds.NamesNeeded:
         board = None
     recording = sources.read(source, wanted, None if board is None or wanted.patterns is not None else board.images)
     about = {"config": where} if where else {}
     recording = replace(recording, provenance={"source": str(source), **recording.provenance, **about})
     if wanted.leds is not None and board is None:
-        board = sources.board(wanted.leds, recording.files)
+        board = sources.board(wanted.leds, recording.files, what)
     settings.check_facts(str(source), recording, where, config, asked, board)
     if board is not None:
         recording = recording.lit_by(board)

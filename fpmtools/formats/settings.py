@@ -103,8 +103,10 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             text = file.read(_FILE_BYTES + 1).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({getattr(error, 'strerror', None) or error})") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no text in UTF-8 ({error})") from error
     if len(text) > _FILE_BYTES:
         raise DataError(f"{path}: too large for a description of a microscope ({_FILE_BYTES >> 20} MiB at most)")
 

@@ -37,8 +37,8 @@ def read(source: str | Path, settings: Settings, images: int | None) -> Recordin
     return _read(_existing(source), settings, images)
 
 
-def board(given: Any, files: Sequence[str] | None = None) -> Board:
-    """The LED board that the user gives.
+def board(given: Any, files: Sequence[str] | None = None, what: str = "leds") -> Board:
+    """The LED board that the user gives; messages call it ``what``.
 
     A board, a description, its JSON text, direction sines [led, (x, y)], a CSV or JSON file, or the name of a manifest
     entry that was taken with the same board. Raises :class:`fpmtools.leds.NamesNeeded` where it depends on the names
@@ -47,11 +47,11 @@ def board(given: Any, files: Sequence[str] | None = None) -> Board:
     if isinstance(given, Board):
         return given
     if isinstance(given, Mapping):
-        return leds.from_mapping(given, "leds", files)
+        return leds.from_mapping(given, what, files)
     if not isinstance(given, str | Path):
-        return leds.from_mapping({"na": given}, "leds")
+        return leds.from_mapping({"na": given}, what)
     if str(given).lstrip().startswith("{"):
-        return leds.from_json(str(given), "leds", files)
+        return leds.from_json(str(given), what, files)
     if (entry := _entry(given)) is not None and entry.leds:
         return leds.from_mapping(entry.leds, entry.name)
     if (path := _found(given)) is not None and path.is_file():

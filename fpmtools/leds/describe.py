@@ -106,8 +106,8 @@ def _named(names: Sequence[str] | None, values: Mapping[str, Any]) -> NDArray[np
 
 def _only(spec: Mapping[str, Any], needed: Sequence[str], optional: Sequence[str] = ()) -> Mapping[str, Any]:
     """``spec``, which must have all that is ``needed`` and nothing but that and what is ``optional``."""
-    if missing := [name for name in needed if name not in spec]:
-        raise DataError(f"{', '.join(missing)} is missing")
     if extra := [name for name in spec if name not in (*needed, *optional)]:
         raise unknown("entry", str(extra[0]), [*needed, *optional, "axes", "patterns", *COLUMNS])
+    if missing := [name for name in needed if name not in spec]:
+        raise DataError(f"{', '.join(missing)} is missing")
     return spec

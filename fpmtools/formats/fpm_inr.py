@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fpmtools import leds
 from fpmtools.errors import DataError
 from fpmtools.formats.matfile import MatFile
-from fpmtools.formats.recording import Recording, led_first
+from fpmtools.formats.recording import Recording, led_first, nearest_to_axis
 from fpmtools.leds import Board
 
 IMAGES, BARE_IMAGES = "I_low", "I"
@@ -68,10 +68,8 @@ def _from_pixels(mat: MatFile, images: NDArray[np.generic]) -> tuple[NDArray[np.
     radius = mat.number("na_rp_cal")
     if not radius > 0:
         raise DataError(f"{mat.path.name}: na_rp_cal must be a positive number of pixels, got {radius:g}")
-    means = images.mean(axis=(1, 2), dtype=np.float64)
-    bright = ~(means < means.max() / 2)
     ways = {"relative to the axis": pixels, "counted from 1": pixels - (width // 2 + 1)}
-    counted = min(ways, key=lambda way: float(np.median(np.linalg.norm(ways[way][bright], axis=1))))
+    counted = nearest_to_axis(ways, images)
     return -ways[counted] / radius * mat.number("na_cal"), counted
 
 

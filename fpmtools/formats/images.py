@@ -75,6 +75,8 @@ def read(path: Path, channel: str | int | None = None, files: Sequence[Path] | N
 
 def read_frame(path: Path, channel: str | int | None = None) -> NDArray[Any]:
     """One image [y, x] from a file; of several pages their mean."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: not a file")
     return _mean([path], channel)
 
 

@@ -2,9 +2,10 @@
 
 Flat: intensities ``ptychogram`` [led, y, x], LED positions ``encoder`` [led, (y, x)] at the height ``zled``,
 ``wavelength``, the camera's pixel ``dxd``, ``magnification``, ``NA``. Sectioned: the same below ``section{n}``, with
-LED positions ``positions_led`` [led, (y, x)] at the height ``zo``, or the corners ``positions`` [led, (y, x)] of the
-images' windows of ``Nd`` samples in an object spectrum of ``No``; ``dxp`` is the pixel on the object, ``num_apert`` the
-NA. One section is one region of the field.
+LED positions ``positions_led`` [led, (y, x)] at the height ``zo``, or else ``positions`` [led, (y, x)], in samples of
+the spectrum: the corners of the images' windows of ``Nd`` in an object spectrum of ``No``, or the windows' middles
+relative to the axis, whichever brings the bright images nearer to it. ``dxp`` is the pixel on the object, ``num_apert``
+the NA. One section is one region of the field.
 
 PtyLab moves its windows against the encoder, −p / sqrt(|p|² + h²) / λ, and its images are the forward transforms of
 their spectra, which mirrors the object: in our convention an LED's direction sines are +p / sqrt(|p|² + h²), and a
@@ -22,7 +23,7 @@ from fpmtools.errors import DataError, OptionError, unknown
 from fpmtools.formats import matfile
 from fpmtools.formats.folder import natural_key
 from fpmtools.formats.matfile import MatFile
-from fpmtools.formats.recording import Recording
+from fpmtools.formats.recording import Recording, nearest_to_axis
 from fpmtools.leds import Board, direction_sines
 
 IMAGES = "ptychogram"
@@ -77,7 +78,11 @@ def _section(mat: MatFile, section: str) -> Recording:
         leds = _board(mat, at["positions_led"], at["zo"])
     elif {"positions", "Nd", "No", "dxp", "wavelength"} <= at.keys():
         window, spectrum = mat.number(at["Nd"]), mat.number(at["No"])
-        middle = _pairs(mat, at["positions"]) + window // 2 - spectrum // 2
+        places = _pairs(mat, at["positions"])
+        if len(places) != len(images):
+            raise DataError(f"{mat.path.name}: {len(images)} images but {len(places)} pairs in {at['positions']}")
+        ways = {"corners": places + window // 2 - spectrum // 2, "middles": places}
+        middle = ways[nearest_to_axis(ways, images)]
         step = mat.number(at["wavelength"]) / (window * mat.number(at["dxp"]))
         leds = Board(-middle * step)
     layout = {"layout": f"PtyLab ({section}/ptychogram)"}

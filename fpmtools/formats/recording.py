@@ -144,3 +144,10 @@ def image_axis(shape: tuple[int, ...], leds: int | None, matlab: bool) -> int:
     if shape[1] == shape[2] != shape[0]:
         return 0
     return 2 if matlab else 0
+
+
+def nearest_to_axis(ways: Mapping[str, NDArray[np.float64]], images: NDArray[Any]) -> str:
+    """Which of several ways to read the LEDs' places [led, (x, y)] has those of bright images nearest to 0, 0."""
+    means = images.mean(axis=(1, 2), dtype=np.float64)
+    bright = ~(means < means.max() / 2)
+    return min(ways, key=lambda way: float(np.median(np.linalg.norm(ways[way][bright], axis=1))))

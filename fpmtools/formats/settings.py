@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fpmtools.errors import DataError, OptionError, printable, unknown
+from fpmtools.errors import DataError, FpmError, OptionError, printable, unknown
 from fpmtools.formats import numbers
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def read(path: str | Path) -> Settings:
             document[name] = str((path.parent / os.path.expanduser(value)).resolve())
     try:
         return Settings(**document)
-    except OptionError as error:
-        raise OptionError(f"{path}: {error}") from error
+    except FpmError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -101,6 +101,8 @@ def _parse(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: cannot be read (not a file)")
         with path.open("rb") as file:
             text = file.read(_FILE_BYTES + 1).decode("utf-8-sig")
     except OSError as error:

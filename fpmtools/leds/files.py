@@ -35,7 +35,7 @@ def from_file(path: str | Path, names: Sequence[str] | None = None) -> Board:
     order of the images.
     """
     path = Path(path)
-    text = _text(path, "a file with LED positions")
+    text = _text(path, "text with LED positions")
     if path.suffix.lower() == ".json" or text.lstrip().startswith("{"):
         return from_json(text, str(path), names)
     try:
@@ -51,7 +51,7 @@ def patterns_from_file(path: str | Path) -> NDArray[np.float64]:
     """
     path = Path(path)
     rows: list[list[float]] = []
-    for number_, line in enumerate(_text(path, "a file with patterns").splitlines(), 1):
+    for number_, line in enumerate(_text(path, "text with patterns").splitlines(), 1):
         words = line.partition("#")[0].replace(",", " ").replace(";", " ").split()
         if not words:
             continue
@@ -68,11 +68,13 @@ def patterns_from_file(path: str | Path) -> NDArray[np.float64]:
 
 def _text(path: Path, what: str) -> str:
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: cannot be read as {what} (not a file)")
         if path.stat().st_size > _FILE_BYTES:
             raise DataError(f"{path}: too large for {what} ({_FILE_BYTES >> 20} MiB at most)")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text, as {what} ({error})") from error
+        raise DataError(f"{path}: cannot be read as {what} ({error})") from error
 
 
 def _from_csv(text: str, path: Path) -> Board:

@@ -37,16 +37,18 @@ def spiral(count: int, pitch_mm: float, first: str = "+x", then: str = "+y", eve
             f"spiral: first {printable(first)!r} and then {printable(then)!r} must be one of +x, -x and one of +y, -y, "
             "in either order"
         )
-    a, b = np.array(_HEADINGS[first]), np.array(_HEADINGS[then])
-    positions, here = [np.zeros(2)], np.zeros(2)
+    (ax, ay), (bx, by) = _HEADINGS[first], _HEADINGS[then]
+    headings = ((ax, ay), (bx, by), (-ax, -ay), (-bx, -by))
+    positions, (x, y) = [(0, 0)], (0, 0)
     leg = 0
     while len(positions) < count:
+        dx, dy = headings[leg % 4]
         for _ in range(leg // 2 + 1):
-            here = here + (a, b, -a, -b)[leg % 4]
-            positions.append(here)
+            x, y = x + dx, y + dy
+            positions.append((x, y))
         leg += 1
-    middle = (a + b) / 2 if even else np.zeros(2)
-    return (np.array(positions[:count]) - middle) * pitch_mm
+    middle = np.array([ax + bx, ay + by]) / 2 if even else 0.0
+    return np.asarray((np.array(positions[:count]) - middle) * pitch_mm)
 
 
 def rings(counts: Sequence[int], pitch_mm: float) -> NDArray[np.float64]:

@@ -179,6 +179,14 @@ def test_ptylab_sections_with_windows_only(square: Dataset, tmp_path: Path) -> N
         del file["section0/positions_led"]
     step = square.optics.wavelength_um / (square.image_shape[0] * square.optics.pixel_um)
     same(load(tmp_path / "a.hdf5"), square, tolerance=0.501 * step)
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:  # the middles, relative to the axis
+        file["section0/positions"][...] -= 24
+    same(load(tmp_path / "a.hdf5"), square, tolerance=0.501 * step)
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        del file["section0/positions"]
+        file["section0/positions"] = np.zeros((3, 2))
+    with pytest.raises(DataError, match="20 images but 3 pairs in section0/positions"):
+        load(tmp_path / "a.hdf5")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,19 @@ def test_leds_of_a_config_that_are_wrong(images: Path, tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(json.dumps({"leds": {**BOARD, "hieght_mm": 3}, "optics": MICROSCOPE}))
     with pytest.raises(OptionError, match=r"m\.yaml: leds: unknown entry 'hieght_mm': did you mean 'height_mm'"):
         load(images, config=tmp_path / "m.yaml")
+
+
+def test_pipes_are_refused_at_once(images: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("config", "patterns", "dark", "leds"):
+        with pytest.raises(DataError, match=r"pipe: .*(not a file|no such file)"):
+            load(images, **{"optics": MICROSCOPE, "leds": BOARD, name: str(tmp_path / "pipe")})
+
+
+def test_numbers_of_a_config_that_disagree(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text("optics: {pixel_um: 1, magnification: 10, camera_pixel_um: 3}")
+    with pytest.raises(DataError, match=r"m\.yaml: optics: pixel_um 1 is not"):
+        settings.read(tmp_path / "m.yaml")
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00\x80", "folder"])

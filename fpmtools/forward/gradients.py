@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from fpmtools import losses
 from fpmtools.errors import OptionError, unknown
-from fpmtools.forward.kernel import Parameters
-from fpmtools.forward.model import ForwardModel, Leds, Planes
+from fpmtools.forward.kernel import cubic, interpolate, polynomials, powers
+from fpmtools.forward.model import ForwardModel, Leds, Planes, take
 from fpmtools.losses import Loss
 
 WRT = ("object", "pupil", "pupil_map", "gain", "na", "background")
@@ -46,7 +47,7 @@ def gradients(
     images = range(forward.images) if images is None else images
     z = torch.as_tensor(z_um, dtype=forward.real_dtype, device=forward.device).reshape(-1)
     count = len(spectrum) * amplitudes.numel()
-    leaves, numbers = _leaves(forward, wrt)
+    slopes = _Slopes.of(forward, wrt)
     found: dict[str, torch.Tensor] = {}
     if "object" in wrt:
         found["object"] = torch.zeros_like(spectrum)
@@ -64,55 +65,122 @@ def gradients(
         if "background" in wrt:
             found["background"][list(chosen)] += change.sum((0, 2, 3)).double() / 2
         pieces = forward.to_piece(compared.psi * forward.per_led(change, chosen)) / math.prod(forward.image_shape)
-        if leaves:
-            _carry_on(forward, numbers.of(leds), pieces * forward.crop(spectrum[planes], leds).conj(), own_z)
+        if slopes is not None:
+            slopes.take(pieces * forward.crop(spectrum[planes], leds).conj(), own_z, kernel, leds)
         if "object" in wrt:
             forward.add(found["object"][planes], pieces * kernel.conj(), leds)
 
     forward.in_batches(len(spectrum), images, work)
-    for name, leaf in leaves.items():
-        found[name] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-    if "na" in leaves:  # from samples (y, x) that the pupil moves by to direction sines (x, y)
-        extent = torch.tensor(forward.extent_um, dtype=torch.float64, device=forward.device)
-        found["na"] = (found["na"] * extent / forward.optics.wavelength_um).flip(-1)
+    if slopes is not None:
+        found |= slopes.mean(wrt)
     return torch.stack(costs).sum() / count, found
 
 
-def _leaves(forward: ForwardModel, wrt: Sequence[str]) -> tuple[dict[str, torch.Tensor], Parameters]:
-    """Fresh leaves of autograd for the numbers of the kernels that are asked for, and all numbers with these."""
-    numbers = forward.parameters
-    if "pupil" in wrt and not numbers.zernike.numel():
-        raise OptionError("the pupil has no Zernike coefficients to take a gradient of")
-    if "pupil_map" in wrt and numbers.residual is None:
-        raise OptionError("the pupil has no map to take a gradient of")
-    if "na" in wrt and not forward.subpixel:
-        raise OptionError("LEDs that are rounded to the Fourier grid have no gradient")
-    gain = torch.ones(len(forward.na), dtype=torch.float64, device=forward.device)
-    of = {
-        "na": numbers.offset,
-        "gain": gain if numbers.gain is None else numbers.gain,
-        "pupil": numbers.zernike,
-        "pupil_map": numbers.residual,
-    }
-    leaves = {
-        name: values.detach().clone().requires_grad_()
-        for name, values in of.items()
-        if name in wrt and values is not None
-    }
-    return leaves, Parameters(
-        leaves.get("na", numbers.offset),
-        leaves.get("gain", numbers.gain),
-        leaves.get("pupil", numbers.zernike),
-        leaves.get("pupil_map", numbers.residual),
-    )
+@dataclass
+class _Slopes:
+    """What a loss's slopes by the kernels, K = ``bare`` · residual · exp(i axial z), amount to for all z together.
+
+    ``by_map`` [led, box y, box x] complex: ∂loss/∂K · conj(bare · exp(i axial z)), which by the residual is the
+    gradient itself; times its conjugate, the real part is that by log |K| and the imaginary one that by arg K.
+    ``by_axial``: the latter times z, for the part of the phase that z multiplies.
+    """
+
+    forward: ForwardModel
+    bare: torch.Tensor
+    by_map: torch.Tensor
+    by_axial: torch.Tensor | None
+
+    @classmethod
+    def of(cls, forward: ForwardModel, wrt: Sequence[str]) -> _Slopes | None:
+        """Nothing gathered yet; None where no number of the kernels is asked for."""
+        numbers, pupil, kernels = forward.parameters, forward.calibration.pupil, forward.kernels
+        if "pupil" in wrt and not numbers.zernike.numel():
+            raise OptionError("the pupil has no Zernike coefficients to take a gradient of")
+        if "pupil_map" in wrt and numbers.residual is None:
+            raise OptionError("the pupil has no map to take a gradient of")
+        if "na" in wrt and not forward.subpixel:
+            raise OptionError("LEDs that are rounded to the Fourier grid have no gradient")
+        if not set(wrt) & {"pupil", "pupil_map", "gain", "na"}:
+            return None
+        bare = kernels.transmission
+        if numbers.residual is not None:
+            bare = kernels.evaluate(pupil, replace(numbers, residual=None), forward.real_dtype)[0].to(forward.dtype)
+        by_map = torch.zeros(len(forward.na), *forward.box_shape, dtype=forward.dtype, device=forward.device)
+        return cls(forward, bare, by_map, torch.zeros_like(by_map.real) if "na" in wrt else None)
+
+    def take(self, slope: torch.Tensor, z: torch.Tensor, kernel: torch.Tensor, leds: Leds) -> None:
+        """Add ∂loss/∂K, [z, led, box y, box x], of these LEDs; ``kernel`` is theirs."""
+        kernels = self.forward.kernels
+        index = torch.tensor(range(len(self.by_map)) if leds is None else list(leds), device=slope.device)
+        bare = kernel
+        if self.bare is not kernels.transmission:
+            own = [take(values, None if len(values) == 1 else leds) for values in (self.bare, kernels.axial)]
+            bare = kernels.at(z, *own)
+        self.by_map.index_add_(0, index, (slope * bare.conj()).sum(0))
+        if self.by_axial is not None and z.any():
+            turn = (slope * kernel.conj()).imag * z[:, None, None, None]
+            self.by_axial.index_add_(0, index, turn.sum(0))
+
+    def mean(self, wrt: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The gradients by the numbers of the calibration, float64 (the map's complex128)."""
+        forward, numbers, pupil = self.forward, self.forward.parameters, self.forward.calibration.pupil
+        precision, cutoff = forward.real_dtype, forward.optics.cutoff
+        axes = zip((forward.kernels.ky, forward.kernels.kx), numbers.offset.T, forward.extent_um, strict=True)
+        f = [((k - offset[:, None]) / extent).to(precision) for k, offset, extent in axes]
+        found: dict[str, torch.Tensor] = {}
+        through, maps = self.by_map, []
+        if numbers.residual is not None:
+            maps = list(zip(f, pupil.step, numbers.residual.shape, strict=True))
+            rows, columns = (cubic(own / step, n) for own, step, n in maps)
+            through = through * interpolate(numbers.residual, rows, columns).conj()
+            if "pupil_map" in wrt:
+                pulled = rows.to(forward.dtype).mT @ self.by_map @ columns.to(forward.dtype)
+                found["pupil_map"] = pulled.to(torch.complex128).sum(0)
+        if "gain" in wrt:
+            gain = 1.0 if numbers.gain is None else numbers.gain
+            found["gain"] = through.real.double().sum((1, 2)) / (2 * gain)
+        table = polynomials(numbers.zernike)
+        y, x = (powers(own / cutoff, table.shape[1]) for own in f)
+        moments = (y.mT @ through.imag @ x).double()
+        if "pupil" in wrt:
+            found["pupil"] = torch.tensordot(table, moments.sum(0), dims=2)
+        if "na" in wrt:
+            by_f = self._by_distance(f, through.real) + _by_phase(numbers.zernike, table, moments) / cutoff
+            if numbers.residual is not None:
+                by_f = by_f + self._by_place(numbers.residual, maps)
+            found["na"] = -by_f.flip(1) / forward.optics.wavelength_um  # the pupil moves with the LED, f against it
+        return found
+
+    def _by_distance(self, f: Sequence[torch.Tensor], size: torch.Tensor) -> torch.Tensor:
+        """By f, [led, (y, x)], what depends on |f| alone: k_z and the soft edge."""
+        forward, softness, cutoff = self.forward, self.forward.calibration.pupil.softness, self.forward.optics.cutoff
+        assert self.by_axial is not None
+        square = f[0].square()[:, :, None] + f[1].square()[:, None, :]
+        waves = (forward.optics.medium_index / forward.optics.wavelength_um) ** 2
+        radial = self.by_axial * (-2 * math.pi) / (waves - square).clamp_min(1e-12 * waves).sqrt()
+        if softness:
+            width = softness / math.sqrt(math.prod(forward.extent_um))
+            r = (square + 1e-12 * cutoff**2).sqrt()
+            radial -= size * torch.sigmoid((r - cutoff) / width) / (width * r)
+        return torch.stack([(radial.sum(2 - axis) * f[axis]).double().sum(1) for axis in (0, 1)], dim=1)
+
+    def _by_place(self, residual: torch.Tensor, maps: Sequence[tuple[torch.Tensor, float, int]]) -> torch.Tensor:
+        """By f, [led, (y, x)], what the pupil's map changes."""
+        slopes = []
+        for axis in (0, 1):
+            rows, columns = (cubic(own / step, n, slope=a == axis) for a, (own, step, n) in enumerate(maps))
+            change = interpolate(residual, rows, columns) / maps[axis][1]
+            slopes.append((self.by_map.conj() * change).real.double().sum((1, 2)))
+        return torch.stack(slopes, dim=1)
 
 
-def _carry_on(forward: ForwardModel, numbers: Parameters, slopes: torch.Tensor, z: torch.Tensor) -> None:
-    """Add to the leaves what ∂loss/∂kernel, ``slopes`` [z, led, box y, box x], means for them."""
-    with torch.enable_grad():
-        kernels = forward.kernels
-        kernel = kernels.at(z.double(), *kernels.evaluate(forward.calibration.pupil, numbers))
-    for axis in (0, 1):
-        if kernel.shape[axis] == 1:
-            slopes = slopes.sum(axis, keepdim=True)
-    kernel.backward(slopes.to(kernel.dtype))  # type: ignore[no-untyped-call]
+def _by_phase(zernike: torch.Tensor, table: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
+    """By f in units of the cutoff, [led, (y, x)], what the polynomials change.
+
+    ``moments``: of the slopes by the phase, with the powers of y and x, [led, power of y, power of x].
+    """
+    factors = torch.tensordot(zernike, table, dims=1)
+    n = torch.arange(1, len(factors), dtype=torch.float64, device=factors.device)
+    by_y = (factors[1:] * n[:, None] * moments[:, :-1]).sum((1, 2))
+    by_x = (factors[:, 1:] * n * moments[:, :, :-1]).sum((1, 2))
+    return torch.stack([by_y, by_x], dim=1)

@@ -1,13 +1,12 @@
 """What multiplies the cropped spectrum of each LED: pupil, defocus and light, on the box that holds the pupil.
 
 Everything is computed in torch, on the device, from a few numbers of the calibration, so that it can be updated between
-two steps of a solve and has gradients with respect to these numbers.
+two steps of a solve. The gradients with respect to these numbers are in :mod:`fpmtools.forward.gradients`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from fpmtools.pupil import Pupil, zernike_monomials
 
 @dataclass
 class Parameters:
-    """The numbers that a kernel is made of, float64 on the device; those that require a gradient get one.
+    """The numbers that a kernel is made of, float64 on the device.
 
     ``offset`` [led or 1, (y, x)]: what is left of each LED's shift after the crop, in samples. ``gain`` [led] or None:
     intensity. ``zernike`` [mode] in rad; ``residual`` [y, x] complex or None, the pupil's map.
@@ -31,14 +30,6 @@ class Parameters:
     gain: torch.Tensor | None
     zernike: torch.Tensor
     residual: torch.Tensor | None
-
-    def of(self, leds: Sequence[int] | None) -> Parameters:
-        """The numbers of some LEDs."""
-        if leds is None:
-            return self
-        index = list(leds)
-        offset = self.offset if len(self.offset) == 1 else self.offset[index]
-        return Parameters(offset, None if self.gain is None else self.gain[index], self.zernike, self.residual)
 
 
 class Kernels:
@@ -75,9 +66,8 @@ class Kernels:
 
     def update(self, pupil: Pupil, numbers: Parameters) -> None:
         """Take these numbers from now on."""
-        with torch.no_grad():
-            transmission, axial = self.evaluate(pupil, numbers, self.real_dtype)
-            self.transmission, self.axial = transmission.to(self.dtype), axial.to(self.real_dtype)
+        transmission, axial = self.evaluate(pupil, numbers, self.real_dtype)
+        self.transmission, self.axial = transmission.to(self.dtype), axial.to(self.real_dtype)
 
     def at(self, z: torch.Tensor, transmission: torch.Tensor, axial: torch.Tensor) -> torch.Tensor:
         """The kernel [z, led or 1, box y, box x] at depths ``z`` [z]."""
@@ -85,13 +75,8 @@ class Kernels:
         # Twice as fast on a CPU as ``torch.polar``.
         return torch.complex(torch.cos(phase), torch.sin(phase)) * transmission
 
-    def evaluate(
-        self, pupil: Pupil, numbers: Parameters, precision: torch.dtype = torch.float64
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """:attr:`transmission` complex and :attr:`axial` float64, differentiable in ``numbers``.
-
-        ``precision``: of the transmission.
-        """
+    def evaluate(self, pupil: Pupil, numbers: Parameters, precision: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """:attr:`transmission` in ``precision``, real or complex, and :attr:`axial` in float64."""
         optics = self.optics
         fy = (self.ky - numbers.offset[:, :1]) / self.extent_um[0]
         fx = (self.kx - numbers.offset[:, 1:]) / self.extent_um[1]
@@ -107,7 +92,8 @@ class Kernels:
             transmission = torch.complex(torch.cos(phase) * size, torch.sin(phase) * size)
         if numbers.residual is not None:
             at = (fy / pupil.step[0]).to(precision), (fx / pupil.step[1]).to(precision)
-            transmission = transmission * _interpolate(numbers.residual, *at)
+            rows, columns = (cubic(f, n) for f, n in zip(at, numbers.residual.shape, strict=True))
+            transmission = transmission * interpolate(numbers.residual, rows, columns)
         return transmission, axial
 
     def _edge(self, square: torch.Tensor, softness: float) -> torch.Tensor:
@@ -120,35 +106,46 @@ class Kernels:
     @staticmethod
     def _phase(zernike: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Σ c_j Z_j: a polynomial in y and x, so two matrix products instead of a sum over modes."""
-        table = torch.from_numpy(zernike_monomials(len(zernike))).to(zernike.device)
-        factors = torch.tensordot(zernike, table, dims=1)
-        powers_y = torch.stack([y**n for n in range(factors.shape[0])], dim=-1)
-        powers_x = torch.stack([x**n for n in range(factors.shape[1])], dim=-1)
-        phase: torch.Tensor = powers_y @ factors @ powers_x.mT
+        factors = torch.tensordot(zernike, polynomials(zernike), dims=1)
+        phase: torch.Tensor = powers(y, len(factors)) @ factors @ powers(x, len(factors)).mT
         return phase
 
 
-def _interpolate(values: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """A centred grid [y, x] at rows ``y`` [led, y] and columns ``x`` [led, x] in samples, cubic; its rim goes on."""
-    rows, columns = (_weights(at, n) for at, n in zip((y, x), values.shape, strict=True))
+def polynomials(zernike: torch.Tensor) -> torch.Tensor:
+    """The Zernike polynomials of these coefficients, [mode, power of y, power of x] float64."""
+    return torch.from_numpy(zernike_monomials(len(zernike))).to(zernike.device)
+
+
+def powers(at: torch.Tensor, count: int) -> torch.Tensor:
+    """1, at, at² …, along a new last axis."""
+    return torch.stack([at**n for n in range(count)], dim=-1)
+
+
+def interpolate(values: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """A complex grid [y, x] at the places of two :func:`cubic` matrices, [led, row, column]."""
     parts = [rows @ part.to(rows.dtype) @ columns.mT for part in (values.real, values.imag)]
     return torch.complex(*parts)
 
 
-def _weights(at: torch.Tensor, count: int) -> torch.Tensor:
+def cubic(at: torch.Tensor, count: int, *, slope: bool = False) -> torch.Tensor:
     """Cubic convolution as a matrix [led, position, sample]: from ``count`` centred samples to positions ``at``.
 
-    R. Keys, IEEE Trans. ASSP 29, 1153 (1981), with a = −1/2.
+    The outermost samples go on beyond the grid. With ``slope`` its derivative by the positions. R. Keys, IEEE Trans.
+    ASSP 29, 1153 (1981), with a = −1/2.
     """
     at = at + count // 2
-    base = at.detach().floor()
+    base = at.floor()
     t = at - base
-    taps = [
-        -0.5 * t * (1 - t).square(),
-        1 - t.square() * (2.5 - 1.5 * t),
-        1 - (1 - t).square() * (1 + 1.5 * t),
-        -0.5 * (1 - t) * t.square(),
-    ]
+    s = 1 - t
+    if slope:
+        taps = [s * (1.5 * t - 0.5), t * (4.5 * t - 5), -s * (4.5 * s - 5), t * (0.5 - 1.5 * s)]
+    else:
+        taps = [
+            -0.5 * t * s.square(),
+            1 - t.square() * (2.5 - 1.5 * t),
+            1 - s.square() * (1 + 1.5 * t),
+            -0.5 * s * t.square(),
+        ]
     matrix = torch.zeros(*at.shape, count, dtype=at.dtype, device=at.device)
     for i, tap in enumerate(taps):
         index = (base.long() + i - 1).clamp(0, count - 1)

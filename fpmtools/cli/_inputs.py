@@ -276,6 +276,21 @@ def take_reading(choices: dict[str, Any]) -> dict[str, Any]:
     return {**reading, "optics": dict(reading["optics"])}
 
 
+def spelled(reading: Mapping[str, Any]) -> list[str]:
+    """The words that give the reading options these values, such as :func:`take_reading` took."""
+    words = []
+    for name, value in reading.items():
+        option = f"--{name.replace('_', '-')}"
+        if name == "optics":
+            words += [word for key, number in value.items() for word in (option, f"{key}={number:g}")]
+        elif value is True:
+            words.append(option)
+        elif value is not None:
+            text = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+            words += [option, f"{text:g}" if isinstance(text, float) else str(text)]
+    return words
+
+
 def take_calibration(choices: dict[str, Any]) -> str:
     """Take what says which calibration is used out of ``choices``."""
     calibration, trust_leds = choices.pop("calibration"), choices.pop("trust_leds")

@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import tifffile
 
-from fpmtools.cli import main
+from fpmtools.cli import _inputs, main
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, FpmError, OptionError
 from fpmtools.formats import load, native, numbers, settings
@@ -332,6 +333,21 @@ def test_a_run_keeps_what_was_read_how(
     config.write_text(config.read_text().replace("0.5226", "0.6"))
     assert main(["run", "--from", str(tmp_path / "one" / "run.json"), "--out", str(tmp_path / "three")]) == 3
     assert "they have changed" in capsys.readouterr().err
+
+
+def test_words_of_the_reading_options_come_back() -> None:
+    words = ["--config", "m.yaml", "--key", "a b", "--roi", "1,2,30,40", "--axes", "-y,x", "--leds-use", "0-3"]
+    words += ["--max-na", "0.25", "--dark-level", "3", "--amplitudes", "--optics", "na=0.1", "--optics", "pixel_um=0.5"]
+    taken: dict[str, Any] = {}
+
+    @click.command()
+    @_inputs.reading_options
+    def command(**reading: Any) -> None:
+        taken.update(_inputs.take_reading(reading))
+
+    command.main(words, standalone_mode=False)
+    assert _inputs.spelled(taken) == words
+    assert (taken["axes"], taken["amplitudes"]) == ("-y,x", True)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ def interpret(mat: MatFile, key: str | None = None) -> Recording:
             raise OptionError(f"{mat.path.name}: holds one ptychogram; leave out the key {key!r}")
         return _flat(mat)
     found = sections(mat)
+    if not found:
+        mat.need(IMAGES)
     if key is not None and key not in found:
         raise unknown(f"key in {mat.path.name}:", key, found)
     if key is None and len(found) > 1:

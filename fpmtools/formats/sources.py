@@ -24,6 +24,9 @@ READERS = {
     "array": "any .mat, HDF5, .npy or .npz with a 3-D array of intensities",
     "images": "a folder of TIFF, PNG, BMP or JPEG images in natural order, or one file with a page per LED",
 }
+_KINDS = {"native": "native", "images": "images"} | dict.fromkeys(
+    ("fpm_inr", "uconn", "fpm_software", "ptylab"), "variables"
+)
 
 
 def read(source: str | Path, settings: Settings, images: int | None) -> Recording:
@@ -104,14 +107,16 @@ def _read(path: Path, settings: Settings, count: int | None) -> Recording:
     """Let the right reader read ``path``."""
     from fpmtools.formats import arrays, images, native
 
-    kind = _sniff(path)
+    if not (path.is_dir() or path.is_file()):
+        raise DataError(f"{path}: not a regular file or folder")
+    kind = _KINDS.get(settings.format or "") or _sniff(path)
     if settings.channel is not None and kind != "images":
         raise OptionError(f"{path}: has no colour channels; leave out channel {settings.channel!r}")
     if kind in ("images", "native") and settings.key is not None:
         raise OptionError(f"{path}: holds no arrays with names; leave out the key {printable(settings.key)!r}")
-    if kind == "images" or settings.format == "images":
+    if kind == "images":
         return images.read(path, settings.channel)
-    if kind == "native" or settings.format == "native":
+    if kind == "native":
         return Recording.of(native.read(path))
     if kind == "numpy":
         return arrays.read_numpy(path, settings.key, count)
@@ -173,8 +178,6 @@ def _sniff(path: Path) -> str:
 
     if path.is_dir():
         return "images"
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path}: not a regular file or folder")
     try:
         with path.open("rb") as file:
             head = file.read(1024)

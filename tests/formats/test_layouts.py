@@ -274,6 +274,26 @@ def test_square_images_tell_their_axis_themselves(square: Dataset, tmp_path: Pat
     same(load(write_v5("a.mat", {"x": square.intensities}), **around(square)), square)
 
 
+@pytest.mark.parametrize(
+    ("format", "says"),
+    [
+        ("ptylab", "has no variable ptychogram"),
+        ("fpm_software", "has no variable imlow"),
+        ("fpm_inr", "has no variable I_low"),
+        ("uconn", "has no variable imlow_HDR"),
+        ("images", "not a readable image"),
+        ("native", "not a safetensors file|damaged"),
+    ],
+)
+def test_a_format_that_it_is_not(format: str, says: str, square: Dataset, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = square.intensities
+    with pytest.raises(DataError, match=says) as caught:
+        load(tmp_path / "a.h5", format=format, **around(square))
+    assert "\n" not in str(caught.value)
+    same(load(tmp_path / "a.h5", format="array", **around(square)), square)
+
+
 def test_a_key_wins_over_a_known_layout(square: Dataset, write_v5: Write) -> None:
     path = write_v5("a.mat", {**apic(square), "cleaned": 2 * pages_last(square)})
     np.testing.assert_allclose(load(path, key="cleaned", **around(square)).intensities, 2 * square.intensities)

@@ -77,7 +77,7 @@ def simulated(cache: Path, image_shape: tuple[int, int], **arguments: Any) -> Pa
 def data_name(image_shape: tuple[int, int], **arguments: Any) -> str:
     """Name of that file: it changes with the arguments, and with the code that simulates."""
     key = hashlib.sha256(json.dumps([image_shape, arguments], sort_keys=True, default=np.ndarray.tolist).encode())
-    for module in ("simulation", "phantom", "leds"):
+    for module in ("simulation", "phantom", "leds/patterns"):
         key.update((HERE.parent / "fpmtools" / f"{module}.py").read_bytes())
     return f"sim-{image_shape[0]}x{image_shape[1]}-{key.hexdigest()[:12]}.safetensors"
 

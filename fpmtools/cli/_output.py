@@ -187,10 +187,12 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     from fpmtools import calibrate
     from fpmtools.optics import aperture_overlap
 
-    optics, shape = dataset.optics, dataset.image_shape
+    optics, shape, used = dataset.optics, dataset.image_shape, dataset.calibration.used
+    left_out = "" if used.all() else f"; {int((~used).sum())} are left out"
+    found = f"{dataset.n_images} of {shape[0]} × {shape[1]}, {int(dataset.bright_field.sum())} bright field"
     return {
         "name": dataset.name,
-        "images": f"{dataset.n_images} of {shape[0]} × {shape[1]}, {int(dataset.bright_field.sum())} bright field",
+        "images": found + left_out,
         "wavelength_um": optics.wavelength_um,
         "na": optics.na,
         "magnification": optics.magnification,

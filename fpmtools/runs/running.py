@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,8 +121,8 @@ def load(data: DataSpec) -> Dataset:
     """The data; :class:`DataError` when they are not those that the description says they are."""
     from fpmtools import formats
 
-    reading = {name: getattr(data, name) for name in ("format", "channel", "roi", "leds", "dark_level")}
-    return formats.load(data.source, **reading, optics=data.optics)
+    reading = {part.name: getattr(data, part.name) for part in fields(data) if part.name not in ("source", "digest")}
+    return formats.load(data.source, **reading)
 
 
 def make_solver(spec: RunSpec) -> Solver[Any]:

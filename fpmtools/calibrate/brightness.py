@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from fpmtools.dataset import Dataset
 
 REACH = 0.8  # of the objective's NA: how far the board is looked for, along each axis
-RADII = np.geomspace(0.5, 2.0, 29)  # of the objective's NA
-STEPS = 33  # shifts along each axis
-REFINED = 3  # times the grid is drawn again around the likely region
+RADII = np.geomspace(0.5, 2.0, 21)  # of the objective's NA
+STEPS = 25  # shifts along each axis
+REFINED = 2  # times the grid is drawn again around the likely region
 SOFT = 0.25  # samples of the image's spectrum: width δ of the edge
 LEAST_SOFT = 0.02  # of the objective's NA, and at least: LEDs have a size, and stand a little beside their places
 BRIGHT = 0.4  # of a bright-field image: what is brighter lets direct light in
@@ -70,6 +70,14 @@ class BoardFit:
     informative: bool
 
 
+@dataclass(frozen=True)
+class BoardShift:
+    """A shift (x, y) of the board, and Σ (√brightness − model)² with it."""
+
+    shift_na: tuple[float, float]
+    misfit: float
+
+
 def fit_board(dataset: Dataset, *, dark_level: float = 0.0) -> BoardFit:
     """The board of a data set whose images are each lit by one LED; ``dark_level`` in the images' units."""
     optics, calibration = dataset.optics, dataset.calibration
@@ -87,8 +95,8 @@ def fit_positions(na: Floats, means: Floats, objective_na: float, softness_na: f
     if bright.all() or not bright.any():
         return _unknown(bright, level)
     fit = _Fit(na / objective_na, _brightness(means, bright, level), max(softness_na / objective_na, LEAST_SOFT))
-    shift, spread, radius, radius_spread, misfit = fit.best(free_radius=True)
-    alone, _, _, _, misfit_alone = fit.best(free_radius=False)
+    shift, spread, radius, radius_spread, misfit = fit.best(RADII)
+    alone, _, _, _, misfit_alone = fit.best(np.ones(1))
     return BoardFit(
         _pair(shift * objective_na),
         _pair(spread * objective_na),
@@ -102,6 +110,17 @@ def fit_positions(na: Floats, means: Floats, objective_na: float, softness_na: f
         fit.misfit(np.zeros(2), 1.0),
         True,
     )
+
+
+def misfit_with(dataset: Dataset, images: NDArray[np.intp], radius: float, dark_level: float = 0.0) -> BoardShift:
+    """The best shift with this ``radius``, where LED i has image ``images[i]``, and what it leaves unexplained."""
+    optics = dataset.optics
+    means = dataset.images.means[images] - dark_level
+    bright, level = bright_images(means)
+    softness = max(SOFT * optics.wavelength_um / max(dataset.extent_um) / optics.na, LEAST_SOFT)
+    fit = _Fit(dataset.calibration.image_na / optics.na, _brightness(means, bright, level), softness)
+    shift, _, _, _, misfit = fit.best(np.array([radius]), refined=1)
+    return BoardShift(_pair(shift * optics.na), misfit)
 
 
 def bright_images(means: Floats) -> tuple[Bools, float]:
@@ -122,27 +141,28 @@ def rank_correlation(na: Floats, means: Floats) -> float:
 
 
 def orders(na: Floats) -> Iterator[tuple[str, NDArray[np.intp]]]:
-    """Ways in which files get into another order than their LEDs': what happened, and image of each LED, [led].
+    """Ways in which files get into another order than their LEDs': what happened, and which image each LED has, [led].
 
-    ``images[index]`` then are in the LEDs' order again.
+    ``images[index]`` are in the LEDs' order again.
     """
     count = len(na)
     forward = np.arange(count)
-    yield "reversed", forward[::-1]
+    yield "the files are in reverse order", forward[::-1]
     for places in (1, 2, 3):
-        word = "one place" if places == 1 else f"{places} places"
-        yield f"{word} late: the first image belongs to an LED further on", np.roll(forward, places)
-        yield f"{word} early: image 0 belongs to an LED before the first", np.roll(forward, -places)
+        words = "one place" if places == 1 else f"{places} places"
+        yield f"every file is {words} too late (the last ones come first)", np.roll(forward, -places)
+        yield f"every file is {words} too early (the first ones come last)", np.roll(forward, places)
     for first in (0, 1):
         as_text = [int(name) - first for name in sorted(str(i + first) for i in range(count))]
-        yield "sorted as text (1, 10, 2)", np.argsort(as_text)
+        yield "the files are sorted as text (1, 10, 2)", np.argsort(as_text)
+        yield "the LEDs are sorted as text (1, 10, 2)", np.array(as_text)
     for rows in sorted({round(count**0.5), *_rows(na)}):
         if rows > 1 and count % rows == 0 and count > rows:
             columns = count // rows
-            yield "with rows and columns exchanged", forward.reshape(columns, rows).T.ravel()
+            yield "the files go column by column, the LEDs row by row", forward.reshape(columns, rows).T.ravel()
             snake = forward.reshape(rows, columns).copy()
             snake[1::2] = snake[1::2, ::-1]
-            yield "with every second row backwards", snake.ravel()
+            yield "every second row is backwards (a meander)", snake.ravel()
 
 
 def _rows(na: Floats) -> list[int]:
@@ -186,11 +206,11 @@ class _Fit:
             out.append(np.square(measured - 1 / (1 + np.exp(-argument))).sum(axis=0, dtype=np.float64))
         return np.stack(out)
 
-    def best(self, *, free_radius: bool) -> tuple[Floats, Floats, float, float, float]:
+    def best(self, radii: Floats, refined: int = REFINED) -> tuple[Floats, Floats, float, float, float]:
         """Shift, its spread, radius, its spread, and the misfit: means over all that explains nearly as well."""
         low, high = np.array([-REACH, -REACH]), np.array([REACH, REACH])
-        radii, count = RADII if free_radius else np.ones(1), STEPS
-        for _ in range(1 + REFINED):
+        free_radius, count = len(radii) > 1, STEPS
+        for _ in range(1 + refined):
             x, y = (np.linspace(a, b, count) for a, b in zip(low, high, strict=True))
             shifts = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
             misfits = self._misfits(shifts, radii)
@@ -207,8 +227,8 @@ class _Fit:
             if free_radius:
                 of = log[likely.any(axis=1)]
                 gap = log[1] - log[0]
-                radii = np.exp(np.linspace(of.min() - gap, of.max() + gap, 15))
-            count = 21
+                radii = np.exp(np.linspace(of.min() - gap, of.max() + gap, 11))
+            count = 17
         return shift, spread, math.exp(radius), radius_spread, float(misfits.min())
 
     def _likelihood(self, misfits: Floats, shifts: Floats, radii: Floats) -> Floats:

@@ -19,7 +19,7 @@ DIFFERENCE = 6  # order along each axis
 PATCH = 160  # pixels along each axis, in the middle of the image, are enough
 BINS = 8  # of local brightness in an image
 MEDIAN_OF_SQUARE = 0.4549  # of a normal variable of variance 1
-ONE_LAW = math.log(2.0)  # of variances: images that differ more from one line have their own photons per unit
+ONE_LAW = math.log(1.5)  # of variances: images that differ more from one line have their own photons per unit
 STEPS = 20
 
 Floats = NDArray[np.float64]

@@ -16,6 +16,7 @@ LEAST = 5  # dark-field images: with fewer no line through them is trusted
 RESAMPLED = 60
 MOST = 40  # images whose mean shows pixels that are always bright
 SPIKE = 8.0  # standard deviations above (below) all eight neighbours, which no light through the objective can make
+PATCH = 256  # pixels along each axis, in the middle of the image, show whether there is any detail
 PLATEAU = 3.0  # times as many pixels at the largest value as just below it are no chance
 BLOCK = 4  # pixels along each axis: noise is averaged in them, detail is not
 STRUCTURE = 1.3  # variance of blocks, over that of noise alone
@@ -112,8 +113,9 @@ def odd_pixels(dataset: Dataset, bright: Bools) -> tuple[int, int]:
 
 def structure(image: NDArray[np.floating]) -> float:
     """Variance of block means over what noise of the same variance within blocks would give; 1: nothing but noise."""
-    h, w = (n // BLOCK * BLOCK for n in image.shape)
-    blocks = np.asarray(image[:h, :w], dtype=np.float64).reshape(h // BLOCK, BLOCK, w // BLOCK, BLOCK)
+    h, w = (min(n, PATCH) // BLOCK * BLOCK for n in image.shape)
+    y, x = ((n - m) // 2 for n, m in zip(image.shape, (h, w), strict=True))
+    blocks = np.asarray(image[y : y + h, x : x + w], dtype=np.float64).reshape(h // BLOCK, BLOCK, w // BLOCK, BLOCK)
     means = blocks.mean(axis=(1, 3))
     # Slow changes of the illumination are not detail, nor are hot pixels: differences of neighbours, and medians.
     between = np.median(np.square(np.diff(means, axis=1))) / 0.4549 / 2

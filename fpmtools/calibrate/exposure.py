@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fpmtools.dataset import Dataset
 from fpmtools.optics import frequency_axes
 
-MOST = 40  # bright-field images
+MOST = 24  # bright-field images
 COVERED = 0.5  # of a dark-field LED's pupil must have been seen in bright field
 LEAST = 4  # dark-field images
 FARTHEST = 1.9  # of the objective's NA

@@ -76,14 +76,12 @@ class Geometry:
         return distance > MOVED * objective_na and distance > 4 * self.shift_spread_na
 
     def corrected(self, dataset: Dataset) -> Dataset:
-        """The data set with what was found put right."""
-        radius = scale = 1.0
-        if self.discs is not None and self.strong:
-            radius, scale = self.discs.radius, self.discs.scale
-        turn = ORIENTATIONS[self.orientation]
-        na = (dataset.calibration.na + np.array(self.shift_na)) @ turn.T * scale
-        images = dataset.images.select(self.image_of_led)
-        right = replace(dataset, images=images).with_calibration(na=na)
+        """The data set with what was found put right, as far as it is clear; a pixel's size by NA and LEDs instead."""
+        radius = self.factor if self.cause in ("pixel", "na", "radius") else 1.0
+        scale = {"pixel": self.factor, "height": 1 / self.factor}.get(self.cause, 1.0)
+        shift = np.array(self.shift_na if self.moved(dataset.optics.na) else (0.0, 0.0))
+        na = (dataset.calibration.na + shift) @ ORIENTATIONS[self.orientation].T * scale
+        right = replace(dataset, images=dataset.images.select(self.image_of_led)).with_calibration(na=na)
         return right.with_optics(na=dataset.optics.na * radius)
 
 

@@ -19,6 +19,7 @@ from fpmtools.dataset import Dataset
 from fpmtools.optics import frequency_axes
 
 MOST = 24  # bright-field images
+CORNER = 0.55  # cycles per pixel: the corners of the camera's band, where the objective passes nothing
 COVERED = 0.5  # of a dark-field LED's pupil must have been seen in bright field
 LEAST = 4  # dark-field images
 FARTHEST = 1.9  # of the objective's NA
@@ -77,6 +78,7 @@ def sample_power(dataset: Dataset, bright: Bools, na: Floats, dark_level: float)
     window = np.hanning(h + 2)[1:-1, None] * np.hanning(w + 2)[1:-1]
     total, count = np.zeros((h, w)), np.zeros((h, w))
     away = np.hypot(fx * w, fy[:, None] * h) > 1.5 * optics.pixel_um**-1
+    corner = np.hypot(fx, fy[:, None]) * optics.pixel_um > CORNER
     chosen = np.flatnonzero(bright)
     for i in chosen[np.unique(np.linspace(0, len(chosen) - 1, min(MOST, len(chosen))).astype(int))]:
         values = np.asarray(dataset.images[i], dtype=np.float64) - dark_level
@@ -85,7 +87,8 @@ def sample_power(dataset: Dataset, bright: Bools, na: Floats, dark_level: float)
         one = np.hypot(fx + k[0], fy[:, None] + k[1]) <= optics.cutoff
         other = np.hypot(fx - k[0], fy[:, None] - k[1]) <= optics.cutoff
         alone = one & ~other & away
-        total[alone] += np.square(np.abs(spectrum[alone]))
+        power = np.square(np.abs(spectrum))
+        total[alone] += power[alone] - power[corner].mean()  # what is there is noise
         count[alone] += 1
     seen = count > 0
     return np.asarray(total / np.maximum(count, 1) / (np.square(window).sum() * h * w)), seen

@@ -40,7 +40,7 @@ def judge(dataset: Dataset, dark_level: float, noise: Noise | None) -> Light:
     """What the images of a data set, whose geometry is right, are."""
     h, w = dataset.image_shape
     part = dataset.crop((h - min(h, PATCH)) // 2, (w - min(w, PATCH)) // 2, min(h, PATCH), min(w, PATCH))
-    images = np.maximum(part.intensities.astype(np.float64) - dark_level, 0)
+    images = part.intensities.astype(np.float64) - dark_level
     found = {name: _raised(part, images, power) for name, power in POWERS.items()}
     given = found["intensity"]
     if given is None:
@@ -58,7 +58,8 @@ def judge(dataset: Dataset, dark_level: float, noise: Noise | None) -> Light:
 
 def _raised(dataset: Dataset, images: NDArray[np.float64], power: float) -> Exposure | None:
     """Dark field against bright field of ``images`` raised to ``power``."""
-    raised = dataset.with_images(images**power)
+    # Noise below zero stays there, or dark images would have light.
+    raised = dataset.with_images(np.sign(images) * np.abs(images) ** power)
     bright, level = bright_images(raised.images.means)
     return compare(raised, bright, dataset.calibration.image_na, level)
 

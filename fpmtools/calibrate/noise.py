@@ -19,7 +19,7 @@ DIFFERENCE = 6  # order along each axis
 PATCH = 160  # pixels along each axis, in the middle of the image, are enough
 BINS = 8  # of local brightness in an image
 MEDIAN_OF_SQUARE = 0.4549  # of a normal variable of variance 1
-ONE_LAW = math.log(1.5)  # of variances: images that differ more from one line have their own photons per unit
+ONE_LAW = math.log(2.0)  # of variances: images that differ more from one line have their own photons per unit
 STEPS = 20
 
 Floats = NDArray[np.float64]
@@ -63,7 +63,7 @@ def measure(dataset: Dataset) -> Noise:
     means, values = (np.array(part) for part in zip(*measured, strict=True))  # [image, bin]
     photons, read = _law(means, values)
     off = np.log(np.maximum(values.mean(axis=1), 1e-300) / _line(means.mean(axis=1), photons, read))
-    one = bool(np.median(np.abs(off - np.median(off))) < ONE_LAW)
+    one = bool(np.ptp(np.quantile(off, [0.1, 0.9])) < 2 * ONE_LAW)
     count = dataset.n_images
     if one:
         every, reads = np.full(count, photons), np.full(count, read)

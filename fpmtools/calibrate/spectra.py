@@ -102,13 +102,17 @@ class Spectra:
         fx = np.bincount(cell, np.tile(x, h)) / count
         half = (fy > width / 2) | ((fy > -width / 2) & (fx > 0))
         kept = half & (np.hypot(fy, fx) > INNER * width) & (np.maximum(np.abs(fy), np.abs(fx)) < 0.5 - width / 2)
-        power = np.empty((len(chosen), int(kept.sum())))
+        power = np.zeros((max(len(chosen), 1), int(kept.sum())))  # a mean of none would be a warning
         window = np.hanning(h + 2)[1:-1, None] * np.hanning(w + 2)[1:-1]
         for k, index in enumerate(chosen):
             power[k] = (np.bincount(cell, _log_power(dataset.images[index], window)) / count)[kept]
         single = np.float32  # enough for a correlation, and twice as fast
         return cls(
-            chosen, (power - power.mean(axis=0)).astype(single), fx[kept].astype(single), fy[kept].astype(single), width
+            chosen,
+            (power - power.mean(axis=0))[: len(chosen)].astype(single),
+            fx[kept].astype(single),
+            fy[kept].astype(single),
+            width,
         )
 
     def discs(self, k: Floats, radius: float) -> NDArray[np.float32]:

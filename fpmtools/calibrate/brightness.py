@@ -20,7 +20,7 @@ REACH = 0.8  # of the objective's NA: how far the board is looked for, along eac
 RADII = np.geomspace(0.5, 2.0, 21)  # of the objective's NA
 STEPS = 25  # shifts along each axis
 REFINED = 2  # times the grid is drawn again around the likely region
-SOFT = 0.25  # samples of the image's spectrum: width δ of the edge
+SOFT = 0.25  # samples of the image's spectrum: a quarter of the width over which light goes from 1 to 0
 LEAST_SOFT = 0.02  # of the objective's NA, and at least: LEDs have a size, and stand a little beside their places
 BRIGHT = 0.4  # of a bright-field image: what is brighter lets direct light in
 TOLERANCE = 0.02  # variance of √brightness that says nothing: samples and exposures differ
@@ -202,8 +202,8 @@ class _Fit:
         distance = np.hypot(moved[..., 0], moved[..., 1]).astype(np.float32)
         out = []
         for radius in radii:
-            argument = np.clip((radius - distance) / np.float32(self.softness), -30, 30)
-            out.append(np.square(measured - 1 / (1 + np.exp(-argument))).sum(axis=0, dtype=np.float64))
+            model = np.clip((radius - distance) / np.float32(4 * self.softness) + np.float32(0.5), 0, 1)
+            out.append(np.square(measured - model).sum(axis=0, dtype=np.float64))
         return np.stack(out)
 
     def best(self, radii: Floats, refined: int = REFINED) -> tuple[Floats, Floats, float, float, float]:

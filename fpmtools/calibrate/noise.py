@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fpmtools.dataset import Dataset
 
 DIFFERENCE = 6  # order along each axis
-PATCH = 160  # pixels along each axis, in the middle of the image, are enough
+PATCH = 128  # pixels along each axis, in the middle of the image, are enough
 BINS = 8  # of local brightness in an image
 MEDIAN_OF_SQUARE = 0.4549  # of a normal variable of variance 1
 ONE_LAW = math.log(2.0)  # of variances: images that differ more from one line have their own photons per unit

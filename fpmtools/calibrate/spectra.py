@@ -146,12 +146,15 @@ def find_discs(
 ) -> Discs | None:
     """The geometry that the spectra agree with, beginning with the board's shift; None where there are too few images.
 
-    Without ``refine`` radius, scale and shift are those of a coarse grid.
+    Without ``refine`` radius, scale and shift are those of a coarse grid, and other orientations have radius and scale
+    in proportion.
     """
     if len(spectra.images) < LEAST:
         return None
     fit = _Fit(spectra, dataset, np.array(shift_na))
-    starts = {name: fit.search(turn) for name, turn in ORIENTATIONS.items()}
+    starts = {
+        name: fit.search(turn, 0.6 if refine or name == "as given" else 0.01) for name, turn in ORIENTATIONS.items()
+    }
     scores = {name: score for name, (score, _) in starts.items()}
     best = max(scores, key=lambda name: scores[name])
     found, spread = starts[best][1], np.full(4, math.inf)
@@ -207,15 +210,14 @@ class _Fit:
         height = with_power.sum() / max(own.sum(), 1e-300)
         return np.asarray(height * (with_power - height * own / 2))
 
-    def search(self, turn: Floats) -> tuple[float, Floats]:
-        """The best of a grid of radii and scales, with the shift to begin with and without any."""
+    def search(self, turn: Floats, apart: float) -> tuple[float, Floats]:
+        """The best of a grid of log radii and log scales at most this far ``apart``, with the shift and without."""
         logs = np.log(FACTORS)
         shifts = [self.start, np.zeros(2)] if self.start.any() else [self.start]
         best, where = -1.0, np.zeros(4)
         for shift in shifts:
             for radius in logs:
-                # The brightness of the images holds scale and radius together: their quotient is never far off.
-                for scale in logs[np.abs(logs - radius) < 0.6]:
+                for scale in logs[np.abs(logs - radius) < apart]:
                     geometry = np.array([radius, scale, *shift])
                     if (score := self.score(turn, geometry)) > best:
                         best, where = score, geometry

@@ -18,7 +18,7 @@ import fpmtools
 from fpmtools.cli._output import echo
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, OutputError, SolverError, printable, unknown
 
-COMMANDS = ("run", "compare", "report", "render", "evaluate", "solvers", "data", "simulate", "doctor")
+COMMANDS = ("run", "inspect", "compare", "report", "render", "evaluate", "solvers", "data", "simulate", "doctor")
 
 
 class _LazyGroup(click.Group):

@@ -300,6 +300,13 @@ def test_an_interrupted_reproduction_keeps_what_it_has(
     assert [cell.strip()[:1] for cell in row.split("|")[4:8]] == ["≈"] * 4, "nothing was solved to the end"
 
 
+def test_ctrl_c_is_one_line(load: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load("common").to_the_end(lambda: signal.raise_signal(signal.SIGINT))
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_a_run_to_the_end_replaces_what_was_extrapolated(load: Callable[[str], ModuleType]) -> None:
     paper = load("paper")
     runs = {label: {"seconds": 9.0} for label in paper.SOLVERS}

@@ -254,22 +254,22 @@ def test_the_papers_comparisons_on_published_files(
     data_folder: Path,
     tmp_path: Path,
 ) -> None:
-    data = fpmtools.simulate(image_shape=(40, 48))
+    data = fpmtools.simulate(image_shape=(20, 24))
     file = write_v73("bloodsmeartilt_G.mat", published_layout(data))
     record = script(
-        "paper", "--brief", "--repeats", "1", "--data", str(tmp_path), "--sizes", "24,44,80,96", "--solved", "44"
+        "paper", "--brief", "--repeats", "1", "--data", str(tmp_path), "--sizes", "12,22,40,48", "--solved", "22"
     )
     assert record["data"] == {"volume": "the measured `bloodsmeartilt_G.mat`", "flat": "`sim:twin-sheepblood`"}
-    assert sorted({tuple(row["shape"]) for row in record["times"]}) == [(24, 24), (40, 44), (40, 48)]
-    assert record["runs"]["volume"]["shape"] == [40, 44]
+    assert sorted({tuple(row["shape"]) for row in record["times"]}) == [(12, 12), (20, 22), (20, 24)]
+    assert record["runs"]["volume"]["shape"] == [20, 22]
     assert record["runs"]["volume"]["solvers"]["inr"]["quality"] is None
     assert record["focus"] == {}
     assert str(tmp_path) not in record["about"]["command"]
     assert {"paper_focus.png", "paper_volume.png"} < set(record["figures"])
 
     source = load("paper_data").find_all(tmp_path)["volume"]
-    patch = fpmtools.load(source.patch(44, tmp_path / "patches"))
-    np.testing.assert_allclose(patch.intensities, data.intensities[:, :, 2:46], rtol=1e-6)
+    patch = fpmtools.load(source.patch(22, tmp_path / "patches"))
+    np.testing.assert_allclose(patch.intensities, data.intensities[:, :, 1:23], rtol=1e-6)
     np.testing.assert_array_equal(patch.na, data.na)
     assert patch.optics.wavelength_um == 0.522
 

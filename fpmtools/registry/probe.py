@@ -9,6 +9,7 @@ stdin, stdout and stderr lead nowhere.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -48,6 +49,7 @@ def main(*, classes: bool) -> NoReturn:
     keep_torch_alone()
     if classes and sys.platform == "linux":  # where a process with torch in it can be forked
         import fpmtools.solver  # noqa: F401
+    gc.freeze()  # or each child goes through all of it again
     request = json.loads(sys.stdin.buffer.readline() or "{}")
     if request:
         _take(request, to_parent)

@@ -24,13 +24,13 @@ import numpy as np
 
 import fpmtools
 from fpmtools import storage, threads
-from fpmtools.errors import FpmError
+from fpmtools.errors import EXIT_INTERRUPTED, FpmError
 from fpmtools.formats import native
 from fpmtools.optics import synthetic_support
 from fpmtools.processes import parse_event, watch
 from fpmtools.runs import environment
+from fpmtools.runs.document import missed_targets
 from fpmtools.runs.folder import INTERRUPTED, RUN_FILE
-from fpmtools.runs.record import missed_targets
 from fpmtools.runs.spec import DataSpec, Limits, Outputs, RunSpec, read_json
 from fpmtools.sampling import SamplingPlan
 
@@ -57,6 +57,15 @@ def parser(description: str, *, repeats: int = 3) -> argparse.ArgumentParser:
     made.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON records")
     made.add_argument("--cache", type=Path, default=CACHE, help="folder for simulated data")
     return made
+
+
+def to_the_end(main: Callable[[], None]) -> None:
+    """Run a script; Ctrl-C ends it in one line."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def shape(text: str) -> tuple[int, int]:

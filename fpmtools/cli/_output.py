@@ -72,11 +72,6 @@ def print_event(event: Mapping[str, Any]) -> None:
     write(_json(event, sys.stderr) + "\n", err=True)
 
 
-def tell_step(step: str) -> None:
-    """One JSON line: what of a finished run is measured next."""
-    print_event({"event": "measuring", "step": step})
-
-
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
     """Aligned columns on stdout; those whose header is in ``right`` are numbers, flush right and never folded.
 

@@ -24,13 +24,13 @@ import numpy as np
 
 import fpmtools
 from fpmtools import storage, threads
-from fpmtools.errors import FpmError
+from fpmtools.errors import EXIT_INTERRUPTED, FpmError
 from fpmtools.formats import native
 from fpmtools.optics import synthetic_support
 from fpmtools.processes import parse_event, watch
 from fpmtools.runs import environment
+from fpmtools.runs.document import missed_targets
 from fpmtools.runs.folder import INTERRUPTED, RUN_FILE
-from fpmtools.runs.record import missed_targets
 from fpmtools.runs.spec import DataSpec, Limits, Outputs, RunSpec, read_json
 from fpmtools.sampling import SamplingPlan
 
@@ -59,6 +59,15 @@ def parser(description: str, *, repeats: int = 3) -> argparse.ArgumentParser:
     return made
 
 
+def to_the_end(main: Callable[[], None]) -> None:
+    """Run a script; Ctrl-C ends it in one line."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
 def shape(text: str) -> tuple[int, int]:
     """An argument such as 256,256."""
     height, width = (int(part) for part in text.split(","))
@@ -77,7 +86,7 @@ def simulated(cache: Path, image_shape: tuple[int, int], **arguments: Any) -> Pa
 def data_name(image_shape: tuple[int, int], **arguments: Any) -> str:
     """Name of that file: it changes with the arguments, and with the code that simulates."""
     key = hashlib.sha256(json.dumps([image_shape, arguments], sort_keys=True, default=np.ndarray.tolist).encode())
-    for module in ("simulation", "phantom", "leds"):
+    for module in ("simulation", "phantom", "leds/patterns"):
         key.update((HERE.parent / "fpmtools" / f"{module}.py").read_bytes())
     return f"sim-{image_shape[0]}x{image_shape[1]}-{key.hexdigest()[:12]}.safetensors"
 

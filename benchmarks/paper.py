@@ -382,4 +382,4 @@ def _runs_section(record: common.Record) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    common.to_the_end(main)

@@ -213,4 +213,4 @@ def _numbers(row: common.Record) -> tuple[str | None, ...]:
 
 
 if __name__ == "__main__":
-    main()
+    common.to_the_end(main)

@@ -51,4 +51,4 @@ def circumstances(about: common.Record) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    common.to_the_end(main)

@@ -135,4 +135,4 @@ def _ends(record: common.Record, solver: str) -> tuple[common.Record, common.Rec
 
 
 if __name__ == "__main__":
-    main()
+    common.to_the_end(main)

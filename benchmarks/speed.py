@@ -198,4 +198,4 @@ def section(record: common.Record) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    common.to_the_end(main)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -14,6 +15,7 @@ from fpmtools.problem import Problem
 from fpmtools.reconstruction import PlaneStack
 
 BLOCK_SAMPLES = 1 << 22  # complex samples of the object planes that are in work at once
+KERNEL_SAMPLES = 1 << 22  # complex samples of the kernels that are kept from one step to the next
 
 
 class PlaneBlocks:
@@ -23,12 +25,16 @@ class PlaneBlocks:
     with them. What is finished lives in host memory, or on disk where that would be too much.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, at_once: int | None = None) -> None:
+        """``at_once``: planes that may be in work together, at most; None: as many as their spectra leave room for."""
         self.problem = problem
         planes, shape = len(problem.z_um), problem.forward.object_shape
-        self.count = math.ceil(planes / max(1, BLOCK_SAMPLES // math.prod(shape)))
+        room = BLOCK_SAMPLES // math.prod(shape) if at_once is None else at_once
+        self.count = math.ceil(planes / max(1, room))
         self.first = 0
         self._per_block = math.ceil(planes / self.count)
+        self._kernel: torch.Tensor | None = None
+        self._kernel_of = (-1, -1)  # which version of the forward model, and which block
         dtype = torch.empty(0, dtype=problem.forward.dtype).numpy().dtype
         self._finished = storage.scratch((planes, *shape), dtype)
 
@@ -52,6 +58,19 @@ class PlaneBlocks:
         """Depths of the planes in work, µm."""
         return self.problem.z_um[self.block]
 
+    def kernel(self, leds: Sequence[int]) -> torch.Tensor:
+        """Kernels [z, led or 1, box y, box x] of some LEDs at the planes in work; kept where there is room for all."""
+        forward = self.problem.forward
+        if self._kernel_of != (forward.version, self.first):
+            room = len(self.z_um) * len(forward.na) * math.prod(forward.box_shape) <= KERNEL_SAMPLES
+            self._kernel = forward.kernel(self.z_um) if room else None
+            self._kernel_of = (forward.version, self.first)
+        if self._kernel is None:
+            return forward.kernel(self.z_um, leds)
+        if self._kernel.shape[1] == 1:
+            return self._kernel
+        return self._kernel[:, leds[0] : leds[0] + 1] if len(leds) == 1 else self._kernel[:, list(leds)]
+
     def first_guess(self) -> torch.Tensor:
         """Centred spectra [z, H, W] that every plane in work starts from."""
         return self.problem.first_guess().repeat(len(self.z_um), 1, 1)
@@ -68,6 +87,12 @@ class PlaneBlocks:
         problem = self.problem
         extent_um = problem.forward.extent_um
         return PlaneStack.from_spectra(self._planes(spectra), problem.z_um, problem.output_shape, extent_um)
+
+    def spectra(self, spectra: torch.Tensor | None = None) -> torch.Tensor:
+        """Centred spectra [z, H, W] of all planes, as :meth:`stack` takes them."""
+        if spectra is not None and len(spectra) == len(self.problem.z_um):
+            return spectra
+        return torch.from_numpy(np.stack(list(self._planes(spectra)))).to(self.problem.device)
 
     def _planes(self, spectra: torch.Tensor | None) -> Iterator[NDArray[Any]]:
         yield from self._finished[: self.first]

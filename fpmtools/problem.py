@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, cast
 
 import numpy as np
@@ -79,6 +79,10 @@ class Problem:
     def device(self) -> torch.device:
         """Where the tensors live."""
         return self.forward.device
+
+    def minimising(self, loss: str | Loss) -> Problem:
+        """The same problem with another loss, by name or as a function: for a solver that has its own."""
+        return replace(self, loss=losses.find(loss)[1])
 
     def loss_and_gradient(
         self,

@@ -166,6 +166,14 @@ def crowded_out_s(pid: int) -> float:
     return 0.0
 
 
+def keep_torch_alone() -> None:
+    """For processes of fpmtools' own, before torch is imported, unless the environment says otherwise.
+
+    PyTorch would read every package's entry points, of which one may be damaged, and import its back ends.
+    """
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+
+
 @contextmanager
 def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     # In a session of its own the terminal's Ctrl-C does not reach it directly; it would arrive twice otherwise.

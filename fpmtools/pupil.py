@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,26 @@ class Pupil:
         if np.allclose(residual, 1, atol=1e-9):
             return cls(coefficients)
         return cls(coefficients, residual, step)
+
+    @staticmethod
+    def modes(count: int, fy: ArrayLike, fx: ArrayLike) -> NDArray[np.float64]:
+        """The first ``count`` Zernike polynomials [mode, ...] at frequencies in units of the cutoff, broadcast."""
+        y, x = np.broadcast_arrays(np.asarray(fy, float), np.asarray(fx, float))
+        out = np.empty((count, *y.shape))
+        for mode, factors in zip(out, zernike_monomials(count) if count else (), strict=True):
+            mode[...] = np.polynomial.polynomial.polyval2d(y, x, factors)
+        return out
+
+    def times(self, values: NDArray[np.complex128], step: tuple[float, float]) -> Pupil:
+        """This pupil times a smooth map [y, x] on a centred grid of (y, x) ``step``, cycles/µm."""
+        from scipy.ndimage import map_coordinates
+
+        if self.residual is not None:
+            grids = zip(values.shape, self.residual.shape, step, self.step, strict=True)
+            at = [(np.arange(n) - n // 2) * new / old + m // 2 for n, m, new, old in grids]
+            here = map_coordinates(self.residual, np.meshgrid(*at, indexing="ij"), order=1, mode="nearest")
+            values = values * here
+        return replace(self, residual=values, step=step)
 
     def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Everything in it: named real arrays, and JSON-ready values."""

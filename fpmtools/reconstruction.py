@@ -89,8 +89,8 @@ class Reconstruction(ABC):
         native = self._native(z_um)
         shape = self.grid.shape if shape is None else shape
         if any(self.grid.margin_um):
-            shares = (m / (e + 2 * m) for m, e in zip(self.grid.margin_um, self.grid.extent_um, strict=True))
-            return resample_inside(native, shape, tuple(shares))
+            y, x = (m / (e + 2 * m) for m, e in zip(self.grid.margin_um, self.grid.extent_um, strict=True))
+            return resample_inside(native, shape, (y, x))
         field = resample(native, shape)
         # The caller may write into what it gets: never what is stored, nor a view of it.
         return np.array(field, np.complex64, copy=True if field is native else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,18 +103,14 @@ class SamplingPlan:
         if not 0 <= margin <= MOST_MARGIN:
             raise OptionError(f"margin must be 0 to {MOST_MARGIN} camera pixels, got {margin}")
         margin_um = (margin * optics.pixel_um, margin * optics.pixel_um)
+        extent = (extent[0] + 2 * margin_um[0], extent[1] + 2 * margin_um[1])
+        pixels = (h + 2 * margin, w + 2 * margin)
         if not critical:
-            full = cls.full(optics, (h, w), output, scale)
-            if not margin:
-                return full
-            image = (h + 2 * margin, w + 2 * margin)
-            grown = tuple(round(o * n / m) for o, n, m in zip(output, image, (h, w), strict=True))
-            extent = tuple(n * optics.pixel_um for n in image)
-            return replace(full, image_shape=image, object_shape=grown, extent_um=extent, margin_um=margin_um)
-        extent = tuple(e + 2 * m for e, m in zip(extent, margin_um, strict=True))
+            objects = (round(output[0] * pixels[0] / h), round(output[1] * pixels[1] / w))
+            return cls(pixels, objects, output, extent, scale, margin_um)
         band = [OVERSAMPLING * (2 * math.floor(2 * optics.cutoff * e) + 1) for e in extent]
-        pixels = ((fast_length(n + 2 * margin) if margin else n) for n in (h, w))
-        image = tuple(min(n, fast_length(b)) for n, b in zip(pixels, band, strict=True))
+        pixels = (fast_length(pixels[0]), fast_length(pixels[1])) if margin else pixels
+        image = (min(pixels[0], fast_length(band[0])), min(pixels[1], fast_length(band[1])))
         box = pupil_box(optics, extent, image, subpixel=True, margin=calibration.pupil.reach)
         shift = np.rint(led_shifts(optics, na, extent)).astype(int)
         more = [math.ceil(room * e / optics.wavelength_um) for e in extent]

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from fpmtools import engine, registry
 from fpmtools.dataset import Dataset
 from fpmtools.errors import OptionError
+from fpmtools.forward import ForwardModel
 from fpmtools.optics import Shape
 from fpmtools.options import describe_options, make_options
 from fpmtools.problem import Problem, prepare
@@ -306,9 +307,19 @@ def check_field(problem: Problem, result: Reconstruction) -> None:
     assert result.field(problem.z_um[0], shape=(17, 20)).shape == (17, 20)
 
 
+def model(problem: Problem, result: Reconstruction) -> ForwardModel:
+    """The forward model of the instrument as the result knows it: a solver may have found out more than it was told."""
+    own, known = problem.forward, result.calibration
+    if known is None or known is problem.calibration:
+        return own
+    return ForwardModel(
+        own.optics, known.selected(), own.plan, subpixel=own.subpixel, device=own.device, dtype=own.dtype
+    )
+
+
 def misfit(problem: Problem, result: Reconstruction) -> float:
     """Mean over the planes of Σ (predicted − measured)² / Σ measured², both amplitudes, over all LEDs."""
-    forward, measured = problem.forward, problem.amplitudes
+    forward, measured = model(problem, result), problem.amplitudes
     errors = []
     for z in problem.z_um:
         field = torch.from_numpy(result.field(z, shape=forward.object_shape)).to(forward.device)
@@ -318,7 +329,7 @@ def misfit(problem: Problem, result: Reconstruction) -> float:
 
 def mean_square(problem: Problem, result: Reconstruction) -> float:
     """Mean over planes, images and pixels of (predicted − measured)², both amplitudes."""
-    forward = problem.forward
+    forward = model(problem, result)
     errors = []
     for z in problem.z_um:
         field = torch.from_numpy(result.field(z, shape=forward.object_shape)).to(forward.device)

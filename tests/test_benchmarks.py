@@ -254,22 +254,22 @@ def test_the_papers_comparisons_on_published_files(
     data_folder: Path,
     tmp_path: Path,
 ) -> None:
-    data = fpmtools.simulate(image_shape=(40, 48))
+    data = fpmtools.simulate(image_shape=(20, 24))
     file = write_v73("bloodsmeartilt_G.mat", published_layout(data))
     record = script(
-        "paper", "--brief", "--repeats", "1", "--data", str(tmp_path), "--sizes", "24,44,80,96", "--solved", "44"
+        "paper", "--brief", "--repeats", "1", "--data", str(tmp_path), "--sizes", "12,22,40,48", "--solved", "22"
     )
     assert record["data"] == {"volume": "the measured `bloodsmeartilt_G.mat`", "flat": "`sim:twin-sheepblood`"}
-    assert sorted({tuple(row["shape"]) for row in record["times"]}) == [(24, 24), (40, 44), (40, 48)]
-    assert record["runs"]["volume"]["shape"] == [40, 44]
+    assert sorted({tuple(row["shape"]) for row in record["times"]}) == [(12, 12), (20, 22), (20, 24)]
+    assert record["runs"]["volume"]["shape"] == [20, 22]
     assert record["runs"]["volume"]["solvers"]["inr"]["quality"] is None
     assert record["focus"] == {}
     assert str(tmp_path) not in record["about"]["command"]
     assert {"paper_focus.png", "paper_volume.png"} < set(record["figures"])
 
     source = load("paper_data").find_all(tmp_path)["volume"]
-    patch = fpmtools.load(source.patch(44, tmp_path / "patches"))
-    np.testing.assert_allclose(patch.intensities, data.intensities[:, :, 2:46], rtol=1e-6)
+    patch = fpmtools.load(source.patch(22, tmp_path / "patches"))
+    np.testing.assert_allclose(patch.intensities, data.intensities[:, :, 1:23], rtol=1e-6)
     np.testing.assert_array_equal(patch.na, data.na)
     assert patch.optics.wavelength_um == 0.522
 
@@ -298,6 +298,13 @@ def test_an_interrupted_reproduction_keeps_what_it_has(
     assert "interrupted" in text
     row = next(line for line in text.splitlines() if line.startswith("| 24×24"))
     assert [cell.strip()[:1] for cell in row.split("|")[4:8]] == ["≈"] * 4, "nothing was solved to the end"
+
+
+def test_ctrl_c_is_one_line(load: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load("common").to_the_end(lambda: signal.raise_signal(signal.SIGINT))
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_run_to_the_end_replaces_what_was_extrapolated(load: Callable[[str], ModuleType]) -> None:

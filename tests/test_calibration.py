@@ -113,7 +113,7 @@ def offsets(data) -> np.ndarray:
     return shift - np.rint(shift)
 
 
-@pytest.mark.parametrize("shape", [(128, 128), (48, 60)])
+@pytest.mark.parametrize("shape", [(64, 64), (48, 60)])
 def test_a_calibrated_pupil_off_the_grid_costs_less_than_half_a_decibel(shape) -> None:
     coefficients = np.zeros(15)
     coefficients[4:11] = [0.4, -0.3, 0.2, 0.25, -0.1, 0.15, 0.3]

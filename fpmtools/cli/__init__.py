@@ -17,8 +17,9 @@ import click
 import fpmtools
 from fpmtools.cli._output import echo
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, OutputError, SolverError, printable, unknown
+from fpmtools.processes import keep_torch_alone
 
-COMMANDS = ("run", "compare", "report", "render", "evaluate", "solvers", "data", "simulate", "doctor")
+COMMANDS = ("run", "inspect", "compare", "report", "render", "evaluate", "solvers", "data", "simulate", "doctor")
 
 
 class _LazyGroup(click.Group):
@@ -64,8 +65,7 @@ def cli(ctx: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (``sys.argv`` by default) and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # PyTorch would read every package's entry points, of which one may be damaged, and import its back ends.
-    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+    keep_torch_alone()
     try:
         result = cli.main(words, prog_name="fpmtools", standalone_mode=False, obj=words)
         return result if isinstance(result, int) else 0

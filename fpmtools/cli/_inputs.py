@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import os
@@ -115,12 +114,11 @@ def seeds(text: str) -> tuple[int, ...]:
 
 def optics_value(text: str) -> tuple[str, float]:
     """``key=value`` of a number of the microscope."""
-    from fpmtools.optics import Optics
+    from fpmtools.formats.numbers import OPTICS
 
     key, value = key_value(text)
-    names = [field.name for field in dataclasses.fields(Optics)]
-    if key not in names:
-        raise unknown("number of the optics", key, names)
+    if key not in OPTICS:
+        raise unknown("number of the optics", key, OPTICS)
     try:
         return key, float(value)
     except ValueError:
@@ -141,11 +139,21 @@ quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress.")
 force_option = click.option("--force", is_flag=True, help="Replace what is there.")
 
 reading_options = _all_of(
+    click.option("--config", metavar="FILE", help="YAML with the numbers of a set-up, named like these options."),
     click.option("--format", metavar="NAME", help="Reader to use (default: found out from the content)."),
+    click.option("--key", metavar="NAME", help="Array that holds the images, in a file with several."),
     click.option("--channel", metavar="NAME|INDEX", help="Colour channel of colour images."),
     click.option("--roi", type=integers("Y,X,H,W"), metavar="Y,X,H,W", help="Region of interest in camera pixels."),
     click.option("--leds", metavar="FILE|RULE", help="LED positions: a CSV or JSON file, or a rule."),
+    click.option("--axes", metavar="X,Y", help="Board axes that run along the image's x and y, such as -y,x."),
+    click.option("--patterns", metavar="FILE", help="Which LEDs light an image: a line per image, a weight per LED."),
+    click.option("--leds-use", metavar="LIST", help="Images to use: numbers from 0, as in 0-48,60; or bright or dark."),
+    click.option("--max-na", type=float, metavar="NA", help="Use only images that are lit from within this NA."),
     click.option("--dark-level", type=float, metavar="COUNTS", help="Camera offset to subtract from every pixel."),
+    click.option("--dark", metavar="FILE", help="Image without light to subtract (default: dark.tif among them)."),
+    click.option(
+        "--amplitudes", is_flag=True, default=None, help="The data are amplitudes, not intensities: square them."
+    ),
     click.option(
         "--optics",
         type=optics_value,
@@ -252,15 +260,35 @@ result_options = _all_of(
 )
 
 
-READING = ("format", "channel", "roi", "leds", "dark_level", "optics")
+READING = (
+    "config", "format", "key", "channel", "roi", "leds", "axes", "patterns", "leds_use", "max_na", "dark_level", "dark",
+    "amplitudes", "optics",
+)  # fmt: skip
+_PATHS = ("config", "leds", "patterns", "dark")  # may be paths, and are then as seen from anywhere
 
 
 def take_reading(choices: dict[str, Any]) -> dict[str, Any]:
     """Take the values of the reading options out of ``choices``."""
     reading = {name: choices.pop(name) for name in READING}
-    leds = reading["leds"]
-    found = os.path.abspath(leds) if leds is not None and os.path.exists(leds) else leds
-    return {**reading, "leds": found, "optics": dict(reading["optics"])}
+    for name in _PATHS:
+        if reading[name] is not None and os.path.exists(reading[name]):
+            reading[name] = os.path.abspath(reading[name])
+    return {**reading, "optics": dict(reading["optics"])}
+
+
+def spelled(reading: Mapping[str, Any]) -> list[str]:
+    """The words that give the reading options these values, such as :func:`take_reading` took."""
+    words = []
+    for name, value in reading.items():
+        option = f"--{name.replace('_', '-')}"
+        if name == "optics":
+            words += [word for key, number in value.items() for word in (option, f"{key}={number:g}")]
+        elif value is True:
+            words.append(option)
+        elif value is not None:
+            text = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+            words += [option, f"{text:g}" if isinstance(text, float) else str(text)]
+    return words
 
 
 def take_calibration(choices: dict[str, Any]) -> str:

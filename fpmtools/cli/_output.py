@@ -72,11 +72,6 @@ def print_event(event: Mapping[str, Any]) -> None:
     write(_json(event, sys.stderr) + "\n", err=True)
 
 
-def tell_step(step: str) -> None:
-    """One JSON line: what of a finished run is measured next."""
-    print_event({"event": "measuring", "step": step})
-
-
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
     """Aligned columns on stdout; those whose header is in ``right`` are numbers, flush right and never folded.
 
@@ -187,10 +182,12 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     from fpmtools import calibrate
     from fpmtools.optics import aperture_overlap
 
-    optics, shape = dataset.optics, dataset.image_shape
+    optics, shape, used = dataset.optics, dataset.image_shape, dataset.calibration.used
+    left_out = "" if used.all() else f"; {int((~used).sum())} are left out"
+    found = f"{dataset.n_images} of {shape[0]} × {shape[1]}, {int(dataset.bright_field.sum())} bright field"
     return {
         "name": dataset.name,
-        "images": f"{dataset.n_images} of {shape[0]} × {shape[1]}, {int(dataset.bright_field.sum())} bright field",
+        "images": found + left_out,
         "wavelength_um": optics.wavelength_um,
         "na": optics.na,
         "magnification": optics.magnification,

@@ -37,18 +37,19 @@ def doctor(as_json: bool) -> int:
     from fpmtools import registry
 
     problems: list[str] = []
-    looking = threading.Thread(target=registry.faults, daemon=True)  # takes long where plugins hang, and torch too
-    looking.start()
-    about = {
-        "fpmtools": fpmtools.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "packages": _packages(problems),
-        **_compute(problems),
-        **_plugins(problems, looking),
-        **_storage(problems),
-        "problems": problems,
-    }
+    with registry.asker() as ready:
+        looking = threading.Thread(target=registry.faults, daemon=True)  # takes long where plugins hang, and torch too
+        looking.start()
+        about = {
+            "fpmtools": fpmtools.__version__,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "packages": _packages(problems),
+            **_compute(problems),
+            **_plugins(problems, looking, ready),
+            **_storage(problems),
+            "problems": problems,
+        }
     if as_json:
         print_json(about)
     else:
@@ -81,13 +82,13 @@ def _compute(problems: list[str]) -> dict[str, Any]:
         return {"devices": [], "threads": None, "cores": os.cpu_count()}
 
 
-def _plugins(problems: list[str], looking: threading.Thread) -> dict[str, Any]:
+def _plugins(problems: list[str], looking: threading.Thread, ready: Any) -> dict[str, Any]:
     """Each solver's class is imported too: that is where most plugins break."""
     from fpmtools import registry
 
     looking.join()
     listed = registry.solvers()
-    described = registry.describe_solvers((supplied.record.name, {}) for supplied in listed)
+    described = registry.describe_solvers(((supplied.record.name, {}) for supplied in listed), ready)
     working = {}
     for supplied, found in zip(listed, described, strict=True):
         if isinstance(found, FpmError):

@@ -1,44 +1,46 @@
 """Reading measurements: any supported file, folder or known name becomes a validated :class:`Dataset`.
 
-One reader per file: ``native`` (the project's own), ``fpm_inr`` and ``uconn`` (MATLAB), ``images`` (TIFF and PNG).
+One reader per file: ``native`` (the project's own), ``fpm_inr``, ``uconn``, ``fpm_software`` and ``ptylab`` (MATLAB and
+HDF5 whose layout is known), ``arrays`` (any other array), ``images`` (TIFF, PNG, BMP, JPEG).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fpmtools.errors import DataError, OptionError, nearest, printable, unknown
-from fpmtools.images import Images
+from fpmtools.errors import unknown
+from fpmtools.formats.sources import READERS
 
 if TYPE_CHECKING:
     from fpmtools.dataset import Dataset
-    from fpmtools.formats.manifest import ManifestEntry
-    from fpmtools.formats.recording import Recording
+    from fpmtools.formats.settings import Settings
+    from fpmtools.leds import Board
 
-READERS = {
-    "native": "the project's own .safetensors file",
-    "fpm_inr": "MATLAB v5 or v7.3 with I_low, na_calib, na_cal, mag, dpix_c, or with I alone (FPM-INR, APIC)",
-    "uconn": "MATLAB with imlow_HDR, the amplitude, and the LED board's offsets (UConn)",
-    "images": "a folder of TIFF or PNG images in natural order, or one file with a page per LED",
-}
+__all__ = ["READERS", "load"]
 
 
 def load(
     source: str | Path,
     *,
+    config: str | Path | None = None,
     format: str | None = None,  # what everyone calls it, even if it hides a builtin
-    roi: Sequence[int] | None = None,
+    key: str | None = None,
     channel: str | int | None = None,
+    roi: Sequence[int] | None = None,
     optics: Mapping[str, float] | None = None,
-    leds: str | Path | Mapping[str, Any] | ArrayLike | None = None,
+    leds: str | Path | Mapping[str, Any] | ArrayLike | Board | None = None,
+    axes: str | None = None,
+    patterns: str | Path | ArrayLike | None = None,
+    leds_use: str | Sequence[int] | None = None,
+    max_na: float | None = None,
     dark_level: float | None = None,
+    dark: str | Path | ArrayLike | None = None,
+    amplitudes: bool | None = None,
     defocus_um: float | None = None,
 ) -> Dataset:
     """Read measurements.
@@ -49,22 +51,42 @@ def load(
         A file or folder, the name of a data set in the manifest (``fpmtools data list``) that is on this machine, or a
         simulated sample (``"sim:tilted"``, ``"sim:bars+noise@96x128"``, see :mod:`fpmtools.catalogue`). A name that is
         also a path here means the manifest's; write ``./name`` for the path.
+    config
+        A YAML file with the numbers of a set-up, under the names of the arguments below. What is given here wins over
+        it; what it says otherwise than the data is an error.
     format
         One of :data:`READERS`; found out from the content when it is not given.
-    roi
-        (y, x, height, width) in camera pixels.
+    key
+        Which array of a file with several holds the images; which section of a PtyLab file.
     channel
         Colour plane of colour images: r, g, b or 0, 1, 2.
+    roi
+        (y, x, height, width) in camera pixels.
     optics
         Numbers of the microscope that are not in the file, or that replace those in it: ``wavelength_um``, ``na``,
-        ``magnification``, ``camera_pixel_um``, ``medium_index``.
+        ``magnification``, ``camera_pixel_um``, ``medium_index``; ``pixel_um``, a pixel on the object, in place of the
+        camera's pixel or of both.
     leds
         LED positions that are not in the file, or replace those in it: a CSV or JSON file, a description or its JSON
         text (see :func:`fpmtools.leds.from_mapping`), direction sines [led, (x, y)], or the name of a manifest entry
         taken with the same board.
+    axes
+        Which way the board's axes run in the image, ``"-y,x"`` for instance, see :func:`fpmtools.leds.orient`.
+    patterns
+        Which LEDs light an image, and how strongly, [image, led]; or a file of such numbers.
+    leds_use
+        Images that are used, the others are left out: numbers from 0 on and ranges, ``"0-48,60"``; ``"bright"`` or
+        ``"dark"`` for bright or dark field.
+    max_na
+        Images lit from beyond this NA are left out.
     dark_level
-        Camera offset in the images' units, subtracted from every pixel (negative results become 0); default: what
-        the manifest says, else 0.
+        Camera offset in the images' units, subtracted from every pixel (negative results become 0, and are told of);
+        default: what the manifest says, else 0.
+    dark
+        In its place an image without light, or a file with one or more of it; default: a ``dark.tif`` (or ``.png``, …)
+        among the images.
+    amplitudes
+        The data are amplitudes, the square roots of intensities: square them.
     defocus_um
         Where the sample is known to be, if the file does not tell.
 
@@ -81,199 +103,42 @@ def load(
     OpticsError
         When a number of the microscope is missing or impossible.
     OptionError
-        When an argument is unknown or does not fit.
+        When an argument is unknown or does not fit, or the config says otherwise than the data.
     """
-    from fpmtools import catalogue
-    from fpmtools.formats.recording import optics_numbers
+    from fpmtools.formats import settings
 
-    overrides = optics_numbers(optics)
-    if format is not None and format not in READERS:
-        raise unknown("format", format, READERS)
-    if isinstance(source, str) and source.startswith(catalogue.PREFIX):
-        recording = _simulated(source)
-    elif entry := _entry(source):
-        recording = _read_entry(entry, format, channel)
-    else:
-        recording = _read(_existing(source), format, channel)
-    if leds is not None:
-        recording = replace(recording, na=_led_directions(leds), calibration=None)
-    if defocus_um is not None:
-        recording = replace(recording, defocus_um=_number("defocus_um", defocus_um))
-    recording = replace(recording, provenance={"source": str(source), **recording.provenance})
-    dataset = recording.dataset(overrides)
-    if roi is not None:
-        dataset = dataset.crop(*_box(roi))
-    return _finish(dataset, recording.dark_level if dark_level is None else dark_level)
+    asked = settings.Settings(
+        format=format, key=key, channel=channel, roi=roi, optics=optics or {}, leds=leds, axes=axes,
+        patterns=patterns, leds_use=leds_use, max_na=max_na, dark_level=dark_level, dark=dark, amplitudes=amplitudes,
+        defocus_um=defocus_um,
+    )  # fmt: skip
+    known = settings.Settings() if config is None else settings.read(config)
+    return _load(source, asked, known, "" if config is None else str(config))
 
 
-def _finish(dataset: Dataset, dark_level: float) -> Dataset:
-    """Validated float32 intensities without the dark level, and a note when pixels were saturated."""
-    from fpmtools.formats import saturation
-
-    dark_level = _number("dark_level", dark_level)
-    if dark_level < 0:
-        raise OptionError(f"dark_level must be 0 or a positive number, got {dark_level:g}")
-    if np.iscomplexobj(dataset.images[0]):
-        raise DataError(f"{dataset.name}: the images are complex; intensities are real: are these fields or spectra?")
-    notes: dict[str, Any] = {}
-    if found := saturation.find(dataset.images.stored()):
-        notes["warnings"] = [str(found)]
-    intensities = np.asarray(dataset.images.read(), dtype=np.float32)
-    if dark_level:
-        dataset.with_images(intensities).validate()  # what is negative now would become 0
-        intensities = np.maximum(intensities - np.float32(dark_level), 0)
-        notes["dark_level"] = dark_level
-    return replace(dataset, images=Images.of(intensities), provenance={**dataset.provenance, **notes}).validate()
-
-
-def _number(name: str, value: object) -> float:
-    """A user's number, finite."""
-    try:
-        number = float(value)  # type: ignore[arg-type]
-        if np.isfinite(number):
-            return number
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise OptionError(f"{name} must be a finite number, got {printable(value)!r}")
-
-
-def _box(roi: Sequence[int]) -> tuple[int, int, int, int]:
-    try:
-        y, x, height, width = (int(number) for number in roi)
-    except (TypeError, ValueError, OverflowError):
-        raise OptionError(f"roi must be y, x, height, width in pixels, got {printable(roi)}") from None
-    return y, x, height, width
-
-
-def _simulated(name: str) -> Recording:
-    from fpmtools import catalogue
-    from fpmtools.formats.recording import Recording
-
-    return Recording.of(catalogue.make(name))
-
-
-def _entry(source: object) -> ManifestEntry | None:
-    """The manifest's entry of this name, if there is one."""
-    from fpmtools.formats import manifest
-
-    return next((entry for entry in manifest.entries() if entry.name == source), None)
-
-
-def _existing(source: str | Path) -> Path:
-    if (path := _found(source)) is not None:
-        return path
-    from fpmtools import catalogue
-    from fpmtools.formats import manifest
-
-    name, samples = str(source), catalogue.entries()
-    near = nearest(name, [*(entry.name for entry in manifest.entries()), *samples], likeness=0.75)
-    if f"{catalogue.PREFIX}{name}" in samples:
-        near = f"{catalogue.PREFIX}{name}"
-    if near is not None and os.sep not in name:
-        raise OptionError(f"{printable(name)}: no such file or folder, nor data set: did you mean {near!r}?")
-    raise DataError(f"{printable(name)}: no such file or folder")
-
-
-def _found(source: str | Path) -> Path | None:
-    """The path, if there is something."""
-    path = Path(os.path.expanduser(source))
-    return path if os.path.exists(path) else None
-
-
-def _read_entry(entry: ManifestEntry, format: str | None, channel: str | int | None) -> Recording:
-    """The files of a manifest entry, with what the manifest adds to them."""
+def _load(source: str | Path, asked: Settings, config: Settings, where: str) -> Dataset:
+    """Read, compare with the config, and put together what is known."""
     from fpmtools import leds
-    from fpmtools.formats import images, manifest
+    from fpmtools.formats import numbers, preparing, settings, sources
 
-    files = manifest.local_files(entry)
-    if files is None:
-        raise DataError(
-            f"{entry.name}: its files are not in {manifest.data_dir() / entry.folder}; get them with: "
-            f"fpmtools data fetch {entry.name}"
-        )
-    if (format or entry.reader) == "images":
-        recording = images.read(files[0].parent, channel, files)
-    else:
-        recording = _read(files[0], format or entry.reader, channel)
-    return replace(
-        recording,
-        name=entry.name,
-        na=leds.from_mapping(entry.leds, entry.name) if entry.leds else recording.na,
-        optics={**recording.optics, **entry.optics},
-        defocus_um=recording.defocus_um if entry.defocus_um is None else entry.defocus_um,
-        dark_level=entry.dark_level,
-        provenance={**recording.provenance, "manifest_entry": entry.name},
-    )
-
-
-def _read(path: Path, format: str | None, channel: str | int | None) -> Recording:
-    """Let the right reader read ``path``."""
-    from fpmtools.formats import images, native
-    from fpmtools.formats.recording import Recording
-
-    kind = format or _sniff(path)
-    if kind == "images":
-        return images.read(path, channel)
-    if channel is not None:
-        raise OptionError(f"{path}: has no colour channels; leave out channel {channel!r}")
-    if kind == "native":
-        return Recording.of(native.read(path))
-    return _read_matlab(path, format)
-
-
-def _read_matlab(path: Path, format: str | None) -> Recording:
-    from fpmtools.formats import fpm_inr, matfile, uconn
-
-    mat = matfile.read(path, dict.fromkeys((*fpm_inr.KEYS, *uconn.KEYS)))
-    if format == "uconn" or (format is None and uconn.IMAGES in mat.names):
-        return uconn.interpret(mat)
-    if format is None and not {fpm_inr.IMAGES, fpm_inr.BARE_IMAGES} & set(mat.names):
-        found = ", ".join(mat.names) or "no variables"
-        raise DataError(f"{path}: no FPM data: needs I_low, I or imlow_HDR, found {found}")
-    return fpm_inr.interpret(mat)
-
-
-def _sniff(path: Path) -> str:
-    """What kind of file this is, from its content: native, images or matlab."""
-    from fpmtools.formats import images, matfile
-
-    if path.is_dir():
-        return "images"
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path}: not a regular file or folder")
+    wanted = asked.over(config)
+    if wanted.format is not None and wanted.format not in READERS:
+        raise unknown("format", wanted.format, READERS)
+    what = "leds" if asked.leds is not None else f"{where}: leds"
     try:
-        with path.open("rb") as file:
-            head = file.read(1024)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not head:
-        raise DataError(f"{path}: is empty")
-    if images.is_image(head):
-        return "images"
-    if matfile.is_matlab(head):
-        return "matlab"
-    if len(head) > 8 and head[8:9] == b"{":  # a safetensors header, after its length
-        return "native"
-    raise DataError(f"{path}: not a format that fpmtools reads: {'; '.join(READERS.values())}")
-
-
-def _led_directions(leds: str | Path | Mapping[str, Any] | ArrayLike) -> NDArray[np.float64]:
-    """Direction sines [led, (x, y)] from what the user gave."""
-    from fpmtools import leds as patterns
-    from fpmtools.formats import manifest
-
-    if isinstance(leds, Mapping):
-        return patterns.from_mapping(leds)
-    if not isinstance(leds, str | Path):
-        return patterns.from_mapping({"na": leds})
-    if str(leds).lstrip().startswith("{"):
-        return patterns.from_json(str(leds), "leds")
-    entry = _entry(leds)
-    if entry is not None and entry.leds:
-        return patterns.from_mapping(entry.leds, entry.name)
-    if (path := _found(leds)) is not None and path.is_file():
-        return patterns.from_file(path)
-    near = nearest(str(leds), [entry.name for entry in manifest.entries() if entry.leds], likeness=0.75)
-    if near is not None:
-        raise OptionError(f"leds {printable(str(leds))}: no such file, nor data set: did you mean {near!r}?")
-    raise DataError(f"leds {printable(str(leds))}: no such file, nor a data set whose LED positions are known")
+        board = None if wanted.leds is None else sources.board(wanted.leds, what=what)
+    except leds.NamesNeeded:
+        board = None
+    recording = sources.read(source, wanted, None if board is None or wanted.patterns is not None else board.images)
+    about = {"config": where} if where else {}
+    recording = replace(recording, provenance={"source": str(source), **recording.provenance, **about})
+    if wanted.leds is not None and board is None:
+        board = sources.board(wanted.leds, recording.files, what)
+    settings.check_facts(str(source), recording, where, config, asked, board)
+    if board is not None:
+        recording = recording.lit_by(board)
+    if wanted.patterns is not None:
+        recording = recording.lit_by(preparing.with_patterns(recording, wanted.patterns))
+    if wanted.defocus_um is not None:
+        recording = replace(recording, defocus_um=wanted.defocus_um)
+    return preparing.dataset(recording, wanted, numbers.combine(recording.optics, wanted.optics))

@@ -1,9 +1,12 @@
-"""Plain images, one per LED: a folder of TIFF or PNG files in natural order, or one file with many pages."""
+"""Plain images, one per LED: a folder of TIFF, PNG, BMP or JPEG files, or one file with many pages.
+
+Values are taken as they are, proportional to light; of JPEG files, which seldom are, this is said. An alpha plane is
+left out; a palette becomes its colours.
+"""
 
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,9 +19,9 @@ from numpy.typing import NDArray
 
 from fpmtools import leds
 from fpmtools.errors import DataError, OptionError
+from fpmtools.formats import folder
 from fpmtools.formats.recording import Recording
 
-SUFFIXES = (".tif", ".tiff", ".png")
 LIMIT_BYTES = 16 << 30  # of all images together
 MOST_PAGES = 20_000  # of one file
 _HARMLESS_BYTES = 1 << 28  # of images, however few bytes their files have
@@ -28,56 +31,75 @@ _DEFLATE_RATIO = 1100  # deflate cannot compress better than 1032 : 1
 _SLACK = 1 << 20  # bytes
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_BMP = b"BM"
+_PNG_COLOURS = (2, 6)  # the header's byte for RGB, RGBA
 _CHANNELS = {"r": 0, "red": 0, "0": 0, "g": 1, "green": 1, "1": 1, "b": 2, "blue": 2, "2": 2}
 _BYTES = {"1": 1, "L": 1, "P": 1, "LA": 2, "I;16": 2, "I;16B": 2, "RGB": 3}  # of a pixel in Pillow; others have 4
-_LED_FILES = ("leds.csv", "leds.json")
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file that starts with ``head`` is a TIFF or a PNG."""
-    return head[:4] in _TIFF or head[:8] == _PNG
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The TIFF and PNG files of a folder in natural order (2 before 10); hidden files are left out."""
-    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
-    return sorted(files, key=lambda p: natural_key(p.name))
-
-
-def natural_key(name: str) -> list[tuple[int, int | str]]:
-    """Sorts digits in a name as numbers, and letters without regard to case."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name.lower()) if part]
+    """Whether a file that starts with ``head`` is a TIFF, PNG, BMP or JPEG."""
+    return head[:4] in _TIFF or head[:8] == _PNG or head[:3] == _JPEG or (head[:2] == _BMP and len(head) >= 26)
 
 
 def read(path: Path, channel: str | int | None = None, files: Sequence[Path] | None = None) -> Recording:
     """Images of a folder (all of them, or only ``files``, in that order) or of a file with many pages, as stored.
 
     ``channel`` (r, g, b or 0, 1, 2) picks a plane of colour images. A ``leds.csv`` or ``leds.json`` in the folder gives
-    the LED positions. Raises :class:`DataError` when a file is damaged or sizes differ, :class:`OptionError` when the
-    channel does not fit.
+    the LED positions, a file called ``dark`` a dark frame. Raises :class:`DataError` when a file is damaged or sizes
+    differ, :class:`OptionError` when the channel does not fit.
     """
-    try:
-        files = files or (image_files(path) if path.is_dir() else [path])
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not files:
-        raise DataError(f"{path}: the folder has no TIFF or PNG images")
+    found = folder.Found(list(files or [path]), [], [])
+    if files is None and path.is_dir():
+        try:
+            found = folder.search(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    images, names = _stack(found.images, channel)
+    beside = [path / name for name in folder.LED_FILES if (path / name).is_file()] if path.is_dir() else []
+    if any(file.suffix.lower() in (".jpg", ".jpeg") for file in found.images):
+        found.warnings.append("JPEG files are seldom linear in light, and lose what is faint: TIFF or PNG is better")
+    provenance: dict[str, Any] = {"layout": "images"}
+    return Recording(
+        path.stem if path.is_file() else path.resolve().name,
+        images,
+        leds.from_file(beside[0], names) if beside else None,
+        {},
+        dark=_mean(found.dark, channel) if found.dark else None,
+        dark_name=", ".join(file.name for file in found.dark),
+        provenance=provenance | ({"warnings": found.warnings} if found.warnings else {}),
+        files=tuple(names) if path.is_dir() else (),
+    )
+
+
+def read_frame(path: Path, channel: str | int | None = None) -> NDArray[Any]:
+    """One image [y, x] from a file; of several pages their mean."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: not a file")
+    return _mean([path], channel)
+
+
+def _mean(files: Sequence[Path], channel: str | int | None) -> NDArray[Any]:
+    images, _ = _stack(files, channel)
+    return images[0] if len(images) == 1 else np.asarray(images.mean(axis=0, dtype=np.float64))
+
+
+def _stack(files: Sequence[Path], channel: str | int | None) -> tuple[NDArray[Any], list[str]]:
+    """All pages of all files [image, y, x], and the name of each one's file without its suffix."""
     stack: list[NDArray[Any]] = []
+    names: list[str] = []
     allowance = _Allowance()
     for file in files:
         for image in _pages(file, allowance):
             stack.append(_plane(image, channel, file))
+            names.append(file.stem)
             if stack[-1].shape != stack[0].shape or stack[-1].dtype != stack[0].dtype:
                 raise DataError(
                     f"{file}: image {len(stack)} is {stack[-1].dtype} {stack[-1].shape}, the first is "
                     f"{stack[0].dtype} {stack[0].shape}"
                 )
-    images = np.stack(stack)
-    beside = [path / name for name in _LED_FILES if (path / name).is_file()] if path.is_dir() else []
-    na = leds.from_file(beside[0]) if beside else None
-    return Recording(
-        path.stem if path.is_file() else path.resolve().name, images, na, {}, provenance={"layout": "images"}
-    )
+    return np.stack(stack), names
 
 
 class _Allowance:
@@ -104,9 +126,11 @@ def _pages(file: Path, allowance: _Allowance) -> Iterator[NDArray[Any]]:
     """The pages of one file, [y, x] or [y, x, colour]."""
     try:
         with file.open("rb") as opened:
-            tiff = opened.read(4) in _TIFF
+            head = opened.read(26)
+        if head[:8] == _PNG and head[24] == 16 and head[25] in _PNG_COLOURS:
+            raise DataError(f"{file}: a colour PNG of 16 bits, of which only 8 could be read; save it as TIFF")
         allowance.open(file)
-        yield from _tiff_pages(file, allowance) if tiff else _pillow_pages(file, allowance)
+        yield from _tiff_pages(file, allowance) if head[:4] in _TIFF else _pillow_pages(file, allowance)
     except FileNotFoundError:
         raise DataError(f"{file}: no such file") from None
     except (DataError, OptionError, MemoryError):
@@ -174,7 +198,7 @@ def _pillow_pages(file: Path, allowance: _Allowance) -> Iterator[NDArray[Any]]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the allowance is stricter
-        opened = Image.open(file, formats=["PNG", "TIFF"])
+        opened = Image.open(file, formats=["PNG", "TIFF", "BMP", "JPEG"])
     with opened as image:
         if (count := getattr(image, "n_frames", 1)) > MOST_PAGES:
             raise DataError(f"{file}: refused: holds {count} images, the limit is {MOST_PAGES}")

@@ -1,4 +1,4 @@
-"""MATLAB files, v5 and v7.3, read without trusting them: by a child process with limits, :mod:`._mat_child`."""
+"""MATLAB files, v5 and v7.3, and any HDF5, read without trusting them: by a child process, :mod:`._mat_child`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,16 @@ _V5 = (b"\x00\x01IM", b"\x01\x00MI")  # version 1.0, then the byte order
 
 @dataclass(frozen=True)
 class MatFile:
-    """Some variables of a MATLAB file, and the names of all of them."""
+    """Some variables of a MATLAB or HDF5 file, the names of all, and the shapes of all real arrays.
+
+    ``matlab``: axes are MATLAB's, [row, column, page]; else they are as stored, with an array's path as its name.
+    """
 
     path: Path
     arrays: Mapping[str, NDArray[Any]]
     names: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    matlab: bool = True
 
     def need(self, *keys: str) -> None:
         """Raise :class:`DataError` when any of these variables is absent."""
@@ -61,9 +66,9 @@ def is_matlab(head: bytes) -> bool:
 def read(
     path: str | Path, wanted: Collection[str], *, limit_bytes: int = LIMIT_BYTES, timeout_s: float | None = None
 ) -> MatFile:
-    """Read the variables ``wanted`` that the file has, at the top or inside a struct ``saved_data``.
+    """Read the variables ``wanted`` that the file has; MATLAB's at the top or inside a struct ``saved_data``.
 
-    Axes are MATLAB's, [row, column, page]; numbers are arrays of one element.
+    Numbers are arrays of one element.
 
     Raises
     ------
@@ -81,7 +86,7 @@ def read(
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not is_matlab(head):
-        raise DataError(f"{path}: not a MATLAB v5 or v7.3 file")
+        raise DataError(f"{path}: not a MATLAB v5 or v7.3 file, nor HDF5")
     limit_s = START_S + size / BYTES_PER_S if timeout_s is None else timeout_s
     try:
         with tempfile.TemporaryDirectory(prefix="fpmtools-") as folder:
@@ -91,7 +96,8 @@ def read(
         raise failure.of(path) from None
     except OSError as error:
         raise _Failure("no room", str(error)).of(path) from None
-    return MatFile(path, arrays, tuple(result["names"]))
+    shapes = {name: tuple(shape) for name, shape in result["shapes"].items()}
+    return MatFile(path, arrays, tuple(result["names"]), shapes, result["matlab"])
 
 
 class _Failure(Exception):
@@ -104,7 +110,7 @@ class _Failure(Exception):
         if kind == "no room":
             return OutputError(f"{path}: no room to unpack it in {tempfile.gettempdir()}: set TMPDIR ({why})")
         if kind == "damaged":
-            return DataError(f"{path}: damaged, truncated or too large MATLAB file ({why})")
+            return DataError(f"{path}: damaged, truncated or too large MATLAB or HDF5 file ({why})")
         return DataError(f"{path}: {why}")
 
 

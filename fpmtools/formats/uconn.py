@@ -28,7 +28,7 @@ _SLIDE_MM, _SLIDE_INDEX = 1.0, 1.52
 def interpret(mat: MatFile) -> Recording:
     """Intensities (the squared amplitude), LEDs seen through the slide, defocus, and the pupil if there is one."""
     mat.need(*KEYS)
-    amplitude = led_first(mat.array(IMAGES), mat.path.name, IMAGES)
+    amplitude = led_first(mat, IMAGES)
     positions = leds.spiral(len(amplitude), _PITCH_MM) + np.array([mat.number("xint"), mat.number("yint")])
     turn = math.radians(mat.number("theta"))
     x, y = positions.T
@@ -36,7 +36,7 @@ def interpret(mat: MatFile) -> Recording:
     return Recording(
         mat.path.stem,
         np.square(np.ascontiguousarray(amplitude, dtype=np.float32)),
-        through_slide(positions),
+        leds.Board(through_slide(positions)),
         {**_OPTICS, "wavelength_um": mat.number("wlength") * 1e6},
         pupil=_pupil(mat, amplitude.shape[1:]),
         defocus_um=mat.number("z") * 1e6,

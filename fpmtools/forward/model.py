@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fpmtools import losses
 from fpmtools.calibration import Calibration
 from fpmtools.errors import DataError, OptionError
+from fpmtools.forward import batches
 from fpmtools.forward.kernel import Kernels
 from fpmtools.losses import Loss
 from fpmtools.optics import Optics, Shape
@@ -140,6 +141,11 @@ class ForwardModel:
         return self.calibration.na
 
     @property
+    def box_frequencies(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Frequencies of the pupil box's rows and columns around an LED's grid shift, cycles/µm."""
+        return self._ky / self.extent_um[0], self._kx / self.extent_um[1]
+
+    @property
     def images(self) -> int:
         """Number of images."""
         return self.calibration.images
@@ -247,7 +253,7 @@ class ForwardModel:
     ) -> Compared:
         """Fields of some images, what they cost, and what that asks for; see :meth:`mismatch`."""
         psi = self.to_image(self.crop(spectrum, self.lit(images)) * kernel)
-        size = self._size(psi, images)
+        size = self.sizes(psi, images)
         of_pixels = self.window
         if weights is not None and weights.ndim == 3:
             of_pixels = weights if self.window is None else weights * self.window
@@ -273,7 +279,7 @@ class ForwardModel:
         on_device = torch.from_numpy(weight).to(self.real_dtype).to(self.device)
         return torch.from_numpy(owner).to(self.device), on_device[:, None, None]
 
-    def _size(self, psi: torch.Tensor, images: Leds) -> torch.Tensor:
+    def sizes(self, psi: torch.Tensor, images: Leds) -> torch.Tensor:
         """Amplitudes [z, image, h, w] of the fields of the LEDs that light ``images``."""
         grad = psi.requires_grad
         if self._lit is None and self.background is None:
@@ -296,32 +302,8 @@ class ForwardModel:
         return change.index_select(1, owner) * weight
 
     def in_batches(self, planes: int, images: Sequence[int], work: Callable[[slice, slice], None]) -> None:
-        """Call ``work(plane slice, image slice)`` on blocks that together cover ``planes`` planes × ``images``.
-
-        A block holds ``batch_samples`` samples: on a CPU what stays in the processor's cache, on a GPU what fills it.
-        When one runs out of memory, it and all that follow are halved, so ``work`` must leave nothing half done.
-        """
-        samples = math.prod(self.image_shape)
-        room = max(1, self.batch_samples // samples)
-        z_step = min(planes, room)
-        step = max(1, room // z_step)
-        todo = [
-            (slice(z, min(z + z_step, planes)), slice(i, min(i + step, len(images))))
-            for z in range(0, planes, z_step)
-            for i in range(0, len(images), step)
-        ]
-        while todo:
-            try:
-                work(*todo[0])
-            except torch.OutOfMemoryError:
-                size = _size(todo[0])
-                if size == 1:
-                    raise
-                room = (size + 1) // 2
-                self.batch_samples = room * samples
-                todo = [part for block in todo for part in _parts(block, room)]
-            else:
-                todo.pop(0)
+        """See :func:`fpmtools.forward.batches.in_batches`."""
+        batches.in_batches(self, planes, images, work)
 
     # ---------------------------------------------------------------- the whole model
 
@@ -339,7 +321,7 @@ class ForwardModel:
         """Amplitudes [z, image, h, w] of object fields [z, H, W] (or one [H, W] at every z). Differentiable."""
         leds = self.lit(images)
         pieces = self.crop(self.spectrum(self._batch(field)), leds) * self.kernel(z_um, leds)
-        return self._size(self.to_image(pieces), images)
+        return self.sizes(self.to_image(pieces), images)
 
     def low_field(self, field: torch.Tensor, z_um: Planes = 0.0, leds: Leds = None) -> torch.Tensor:
         """Complex low-resolution fields [z, led, h, w], with the exact phase of the cropped spectrum; linear."""
@@ -452,22 +434,6 @@ class ForwardModel:
 def magnitude(field: torch.Tensor) -> torch.Tensor:
     """|field| of a tensor without gradient; on a CPU by NumPy, ten times as fast as :func:`torch.abs`."""
     return torch.from_numpy(np.abs(field.numpy())) if field.device.type == "cpu" else field.abs()
-
-
-def _size(block: tuple[slice, slice]) -> int:
-    return math.prod(part.stop - part.start for part in block)
-
-
-def _parts(block: tuple[slice, slice], room: int) -> list[tuple[slice, slice]]:
-    """A block in halves, images first, until each part has at most ``room`` images."""
-    if _size(block) <= room:
-        return [block]
-    planes, images = block
-    long = images if images.stop - images.start > 1 else planes
-    middle = (long.start + long.stop + 1) // 2
-    halves = slice(long.start, middle), slice(middle, long.stop)
-    parts = [(planes, half) if long is images else (half, images) for half in halves]
-    return [small for part in parts for small in _parts(part, room)]
 
 
 def take(tensor: torch.Tensor, leds: Leds) -> torch.Tensor:

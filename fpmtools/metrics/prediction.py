@@ -41,10 +41,9 @@ class _Images:
         every = replace(dataset.calibration, used=np.ones_like(self.used))
         margin = round(reconstruction.grid.margin_um[0] / dataset.optics.pixel_um)
         plan = SamplingPlan.choose(dataset, every, margin=margin)
-        image_shape = tuple(n + 2 * margin for n in dataset.image_shape)
-        plan = replace(plan, image_shape=image_shape, scale=self.scale)
-        self.forward = ForwardModel(dataset.optics, every, plan)
         h, w = dataset.image_shape
+        plan = replace(plan, image_shape=(h + 2 * margin, w + 2 * margin), scale=self.scale)
+        self.forward = ForwardModel(dataset.optics, every, plan)
         self.inside = np.s_[:, margin : margin + h, margin : margin + w]
 
     def measured(self, leds: Sequence[int]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ for time and memory, and takes plain data from it. What goes wrong is kept as a 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ __all__ = [
     "Description",
     "Fault",
     "Supplied",
+    "asker",
     "built_in_metrics",
     "built_in_solver",
     "describe_solver",
@@ -129,11 +131,13 @@ def describe_solver(name: str, options: Mapping[str, Any] = MappingProxyType({})
     return found
 
 
-def describe_solvers(asked: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Description | FpmError]:
+def describe_solvers(
+    asked: Iterable[tuple[str, Mapping[str, Any]]], ready: asking.Asker | None = None
+) -> list[Description | FpmError]:
     """Several solvers, each with options; for one that is broken or takes no such options the error.
 
-    The classes of built-in solvers are imported here, all others apart from this process. Raises :class:`OptionError`
-    for an unknown name, before anything is imported.
+    The classes of built-in solvers are imported here, all others apart from this process, in one that :func:`asker`
+    has made ``ready`` or in a new one. Raises :class:`OptionError` for an unknown name, before anything is imported.
     """
     found: dict[int, Description | FpmError] = {}
     own: dict[int, tuple[Supplied[SolverRecord], Mapping[str, Any]]] = {}
@@ -145,7 +149,7 @@ def describe_solvers(asked: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Des
             others[number] = supplied, options
         else:
             found[number] = _not_usable(name)
-    answers = asking.descriptions((_entry_of(s), s.record.name, options) for s, options in others.values())
+    answers = asking.descriptions(((_entry_of(s), s.record.name, options) for s, options in others.values()), ready)
     for (number, (supplied, _)), answer in zip(others.items(), answers, strict=True):
         found[number] = _described(supplied, answer)
     for number, (supplied, options) in own.items():
@@ -154,6 +158,16 @@ def describe_solvers(asked: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Des
         except FpmError as error:
             found[number] = error
     return [found[number] for number in sorted(found)]
+
+
+@contextlib.contextmanager
+def asker() -> Iterator[asking.Asker | None]:
+    """A process that gets ready to describe other packages' solvers while their names are asked for; None without."""
+    if all(entry.built_in for entry in entries()[0]):
+        yield None
+    else:
+        with asking.started(classes=True) as ready:
+            yield ready
 
 
 def reconstruction_class(kind: str) -> type[Reconstruction]:

@@ -9,6 +9,7 @@ stdin, stdout and stderr lead nowhere.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -18,17 +19,19 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
+from fpmtools import threads
 from fpmtools.errors import FpmError, SolverError
-from fpmtools.processes import crowded_out_s, killed_by, resident_bytes
+from fpmtools.processes import crowded_out_s, keep_torch_alone, killed_by, resident_bytes
 from fpmtools.records import SolverRecord, to_data
 from fpmtools.registry import classes, traces
 from fpmtools.registry.entries import Entry, one_line
 from fpmtools.registry.hooks import KINDS, announce
 
-AT_ONCE = 12  # those that sleep cost nothing
-LOOK_EVERY_S = 0.02
+AT_ONCE, AT_MOST = 12, 24  # that were started within YOUNG_S, and all in all: most of the others sleep or hang
+YOUNG_S = 1.0
+LOOK_EVERY_S = 0.05
 BUSY = 2  # times as long, where others crowd it out
 READ_BYTES = 1 << 16
 ANSWER_BYTES = 1 << 20  # at most, that one plugin may say
@@ -36,18 +39,28 @@ ANSWER_BYTES = 1 << 20  # at most, that one plugin may say
 Say = Callable[..., None]
 
 
-def main(request: Mapping[str, Any]) -> None:
+def main(*, classes: bool) -> NoReturn:
     """Take all tasks of a request, and tell what each gave in the order in which they end."""
     to_parent = os.fdopen(os.dup(1), "w", encoding="ascii")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    if request["classes"] and sys.platform == "linux":  # where a process with torch in it can be forked
+    threads.announce(1)  # more would not survive the fork; nor is anything computed
+    keep_torch_alone()
+    if classes and sys.platform == "linux":  # where a process with torch in it can be forked
         import fpmtools.solver  # noqa: F401
+    gc.freeze()  # or each child goes through all of it again
+    request = json.loads(sys.stdin.buffer.readline() or "{}")
+    if request:
+        _take(request, to_parent)
+    os._exit(0)  # there is nothing to clean up, which takes Python a second when torch is there
+
+
+def _take(request: Mapping[str, Any], to_parent: TextIO) -> None:
     waiting, running = list(enumerate(request["tasks"])), list[_Child]()
     try:
         while waiting or running:
-            while waiting and len(running) < AT_ONCE:
+            while waiting and len(running) < AT_MOST and sum(child.taken_s < YOUNG_S for child in running) < AT_ONCE:
                 running.append(_Child.start(*waiting.pop(0), [to_parent.fileno(), *(child.pipe for child in running)]))
             talking = [child.pipe for child in running if child.open]
             ready, _, _ = select.select([0, *talking], [], [], LOOK_EVERY_S)
@@ -90,6 +103,11 @@ class _Child:
             os.setpgid(pid, pid)
         return cls(number, pid, read)
 
+    @property
+    def taken_s(self) -> float:
+        """Since it was started."""
+        return time.monotonic() - self.begun
+
     def look(self, ready: bool, seconds: float, memory_bytes: float) -> dict[str, Any] | None:
         """What the plugin has answered, or what is wrong with it; None as long as neither is known."""
         ended, status = os.waitpid(self.pid, os.WNOHANG)
@@ -101,7 +119,7 @@ class _Child:
             return answer
         if ended:
             return self._fault(_how(os.waitstatus_to_exitcode(status)))
-        taken = time.monotonic() - self.begun
+        taken = self.taken_s
         if taken - crowded_out_s(self.plugin or self.pid) > seconds or taken > BUSY * seconds:
             return self._fault(f"took longer than {seconds:g} s") | {"slow": True}
         if resident_bytes(self.plugin or self.pid) > memory_bytes:

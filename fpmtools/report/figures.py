@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fpmtools import metrics, storage
 from fpmtools.optics import resample
+from fpmtools.report import charts
+from fpmtools.report.charts import Axis, Chart, Series
 from fpmtools.report.contrast import CLIPPED_PERCENT, Scale, gray_scale, phase_scale, without_piston
 from fpmtools.report.layout import DPI, LINE, Sheet, colour_bar, show_image
 
@@ -92,28 +93,15 @@ def evaluation(
 
 def loss_curve(history: Sequence[tuple[int, float, float]], *, title: str = "") -> Figure:
     """Loss against step from (step, seconds, loss) rows; logarithmic where it falls by more than a factor of 3."""
-    sheet = Sheet(6.4, 4.0)
-    axes = sheet.axes(1.0, 0.5, 5.2, 2.85)
-    sheet.text(1.0, 0.3, _cut_text(title, 5.3), weight="bold", va="center")
     rows = [row for row in history if math.isfinite(row[2])]
-    axes.set_xlabel("step", fontsize=9)
-    axes.set_ylabel("loss", fontsize=9)
-    axes.tick_params(labelsize=8, which="both")
-    axes.spines[["top", "right"]].set_visible(False)
-    if not rows:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.text(0.5, 0.5, "no loss was reported", ha="center", va="center", fontsize=9, transform=axes.transAxes)
-        return sheet.figure
-    steps, seconds, losses = zip(*rows, strict=True)
-    axes.plot(steps, losses, lw=1.2, marker="o" if len(rows) < 40 else None, ms=3)
-    if min(losses) > 0 and max(losses) > 3 * min(losses):
-        axes.set_yscale("log")
-    axes.grid(alpha=0.3, lw=0.5, which="both")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    label = f"{losses[-1]:.3g} after {seconds[-1]:.3g} s"
-    axes.text(0.99, 0.97, label, ha="right", va="top", fontsize=9, transform=axes.transAxes)
-    return sheet.figure
+    losses = [loss for _, _, loss in rows]
+    log = bool(rows) and min(losses) > 0 and max(losses) > 3 * min(losses)
+    name = f"{losses[-1]:.3g} after {rows[-1][1]:.3g} s" if rows else "no loss was reported"
+    series = Series(name, [(step, loss) for step, _, loss in rows], 0, markers=len(rows) < 40)
+    chart = Chart("loss", title, [series], Axis("step"), Axis("loss", log))
+    figure = charts.figure(chart, (6.4, 4.0), legend=False)
+    figure.suptitle(_cut_text(f"{title}: {name}" if title else name, 6.0), fontsize=9, parse_math=False)
+    return figure
 
 
 def side_by_side(

@@ -8,8 +8,7 @@ from typing import Any
 
 from fpmtools.dataset import Dataset
 from fpmtools.reconstruction import Reconstruction
-from fpmtools.report import figures, rendering, tiff, video
-from fpmtools.report.contrast import z_label
+from fpmtools.report import rendering
 
 STACK_FILE = "stack.gif"
 FILES = ("amplitude.tiff", "phase.tiff", "amplitude.png", "phase.png", STACK_FILE, "loss.png")
@@ -17,6 +16,9 @@ FILES = ("amplitude.tiff", "phase.tiff", "amplitude.png", "phase.png", STACK_FIL
 
 def draw(folder: Path, reconstruction: Reconstruction, dataset: Dataset, document: Mapping[str, Any]) -> list[str]:
     """The pictures of the run that ``document`` (``run.json``) describes, in its folder."""
+    from fpmtools.report import figures, tiff, video  # matplotlib, which what a comparison keeps does without
+    from fpmtools.report.contrast import z_label
+
     grid, z_um = reconstruction.grid, document["z_um"]
     stacks = tiff.write_amplitude_phase(
         folder, (reconstruction.field(z) for z in z_um), grid.shape, z_um, grid.pixel_um

@@ -1,7 +1,7 @@
-"""What a finished run is worth: its numbers, its ring correlation and its pictures, step by step, in its folder.
+"""What a finished run is worth: its numbers, its ring correlation and its pictures, one by one, in its folder.
 
-This runs in the run's own process, for results and metrics may be anybody's code. Each step is written down as it ends,
-so that a crash costs the step that it happened in and no other.
+This runs in the run's own process, for results and metrics may be anybody's code. Each finding is written down at once,
+so that a crash costs the one that it happened at and no other.
 """
 
 from __future__ import annotations
@@ -26,42 +26,42 @@ from fpmtools.interrupts import TERMINATING, handled
 from fpmtools.metrics import RingCorrelation
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.results import open_result
-from fpmtools.runs import steps
+from fpmtools.runs import findings
 from fpmtools.runs.folder import RUN_FILE, RunFolder
 from fpmtools.runs.journal import Found, Journal
 from fpmtools.runs.spec import read_json
 
-TRIES = 3  # a step in which the process has died this often is not taken again
+TRIES = 3  # where the process has died this often it is not tried again
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
-def measure(folder: RunFolder, dataset: Dataset, wanted: Sequence[str], on_step: Callable[[str], object]) -> None:
-    """Take the steps ``wanted`` (see :mod:`fpmtools.runs.steps`) that have not been taken yet.
+def measure(folder: RunFolder, dataset: Dataset, wanted: Sequence[str], on_finding: Callable[[str], object]) -> None:
+    """Look for the findings ``wanted`` (see :mod:`fpmtools.runs.findings`) that are not there yet.
 
     What each gives goes to the folder's journal; one that raises leaves its reason there, and only an essential one
-    that does ends the whole. ``on_step`` is told the name of each before it is taken. Raises :class:`OutputError` when
-    something cannot be written: that is no step's fault.
+    that does ends the whole. ``on_finding`` is told the name of each beforehand. Raises :class:`OutputError` when
+    something cannot be written: that is no finding's fault.
     """
     journal, run = folder.journal, _Measured(folder, dataset)
-    died = {step for step, count in journal.read().in_vain.items() if count >= TRIES}
-    for step in steps.todo(folder.path, journal, wanted):
-        if step in died:
+    died = {finding for finding, count in journal.read().in_vain.items() if count >= TRIES}
+    for finding in findings.todo(folder.path, journal, wanted):
+        if finding in died:
             found = Found(reason=f"the process ended here, {TRIES} times")
         else:
-            journal.begin(step)
-            on_step(step)
-            with _put_off(step, journal):
-                found = _found(run, step)
-        journal.end(step, found)
-        if found.reason and step in steps.ESSENTIAL:
+            journal.begin(finding)
+            on_finding(finding)
+            with _put_off(finding, journal):
+                found = _found(run, finding)
+        journal.end(finding, found)
+        if found.reason and finding in findings.ESSENTIAL:
             return
 
 
 @contextlib.contextmanager
-def _put_off(step: str, journal: Journal) -> Iterator[None]:
-    """A signal, or a full disk, that ends a step is no fault of the step's.
+def _put_off(finding: str, journal: Journal) -> Iterator[None]:
+    """A signal, or a full disk, that ends the search for a finding is no fault of the finding's.
 
-    SIGTERM and SIGHUP end it at once. Ctrl-C ends it whatever the step makes of that: C code that calls Python back
+    SIGTERM and SIGHUP end it at once. Ctrl-C ends it whatever comes of that: C code that calls Python back
     may swallow it, or turn it into an error of its own.
     """
     interrupted = False
@@ -71,7 +71,7 @@ def _put_off(step: str, journal: Journal) -> Iterator[None]:
         if number == signal.SIGINT:
             interrupted = usual is signal.default_int_handler
         else:
-            journal.put_off(step)
+            journal.put_off(finding)
         signal.signal(number, usual)
         signal.raise_signal(number)
 
@@ -82,25 +82,25 @@ def _put_off(step: str, journal: Journal) -> Iterator[None]:
             raise KeyboardInterrupt
     except (KeyboardInterrupt, OutputError):
         with contextlib.suppress(OutputError):
-            journal.put_off(step)
+            journal.put_off(finding)
         raise
 
 
-def _found(run: _Measured, step: str) -> Found:
+def _found(run: _Measured, finding: str) -> Found:
     try:
-        return Found(run.take(step))
+        return Found(run.take(finding))
     except OutputError:
         raise
     except OSError as error:
         if error.errno in FULL:
             raise OutputError(f"cannot write in {run.folder.path}: {error.strerror}") from error
-        return Found(reason=steps.one_line(error))
+        return Found(reason=findings.one_line(error))
     except (Exception, SystemExit) as error:
-        return Found(reason=steps.one_line(error))
+        return Found(reason=findings.one_line(error))
 
 
 class _Measured:
-    """A run's folder, its data set, and what several steps need."""
+    """A run's folder, its data set, and what several findings need."""
 
     def __init__(self, folder: RunFolder, dataset: Dataset) -> None:
         self.folder, self.dataset = folder, dataset
@@ -109,21 +109,21 @@ class _Measured:
     def case(self) -> Case:
         return Case(open_result(self.folder.path), self.dataset, self._solved)
 
-    def take(self, step: str) -> Any:
-        name = steps.metric_name(step)
+    def take(self, finding: str) -> Any:
+        name = findings.metric_name(finding)
         if name is not None:
             return registry.metric_function(name)(self.case)
-        if step in steps.DRAWN:
-            module, _, function = steps.DRAWN[step].partition(":")
+        if finding in findings.DRAWN:
+            module, _, function = findings.DRAWN[finding].partition(":")
             draw = getattr(importlib.import_module(module), function)
             return draw(self.folder.path, self.case.reconstruction, self.dataset, self.folder.document)
         take: dict[str, Callable[[], Any]] = {
-            steps.RESULT: self._open,
-            steps.FIELD: self._field,
-            steps.RINGS_TRUTH: self._rings_with_truth,
-            steps.RINGS_HALVES: self._rings_of_halves,
+            findings.RESULT: self._open,
+            findings.FIELD: self._field,
+            findings.RINGS_TRUTH: self._rings_with_truth,
+            findings.RINGS_HALVES: self._rings_of_halves,
         }
-        return take[step]()
+        return take[finding]()
 
     def _open(self) -> dict[str, Any]:
         return {"kind": self.case.reconstruction.kind}
@@ -145,7 +145,7 @@ class _Measured:
     def _solved(self, part: Dataset) -> Reconstruction:
         """The result from part of the LEDs, which the comparison has solved before."""
         digest = part.digest
-        for place in (self.folder.path / name for name in (steps.HELD_OUT, *steps.HALVES)):
+        for place in (self.folder.path / name for name in (findings.HELD_OUT, *findings.HALVES)):
             if (place / RUN_FILE).is_file() and _digest(place) == digest:
                 return open_result(place)
         raise DataError(f"{part.name}: no solve of these {part.n_images} LEDs was made")

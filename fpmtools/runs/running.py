@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpmtools import threads
 from fpmtools.errors import DataError, FpmError, SolverError, Terminated
-from fpmtools.runs import record, steps
+from fpmtools.runs import findings
+from fpmtools.runs.document import describe, with_evidence
 from fpmtools.runs.folder import INTERRUPTED, RESULT_FILE, RUNNING, RunFolder, sha256
 from fpmtools.runs.spec import DataSpec, RunSpec
 
@@ -40,7 +42,7 @@ def run(
         Replace the run that is in ``folder``.
     on_event
         Called with dicts that have an ``event``: "progress" (see :func:`fpmtools.engine.solve`), "looking" and
-        "quality" (seconds, psnr, ssim) around each look at the quality, "measuring" (step), "warning" (text).
+        "quality" (seconds, psnr, ssim) around each look at the quality, "measuring" (finding), "warning" (text).
     command
         The command line, word by word, for the record.
 
@@ -107,7 +109,7 @@ def carry_on(place: RunFolder, *, dataset: Dataset | None = None, on_event: OnEv
 def finish(place: RunFolder) -> dict[str, Any]:
     """Say that everything is written, and remove what an older run had left that this one has not replaced."""
     found = place.journal.read().ended
-    document = record.with_evidence(place.document, {step: found[step] for step in _planned(place) if step in found})
+    document = with_evidence(place.document, {name: found[name] for name in _planned(place) if name in found})
     older = document.pop("replaces", [])
     for name in set(older) - set(document["files"]):
         (place.path / name).unlink(missing_ok=True)
@@ -120,8 +122,8 @@ def load(data: DataSpec) -> Dataset:
     """The data; :class:`DataError` when they are not those that the description says they are."""
     from fpmtools import formats
 
-    reading = {name: getattr(data, name) for name in ("format", "channel", "roi", "leds", "dark_level")}
-    return formats.load(data.source, **reading, optics=data.optics)
+    reading = {part.name: getattr(data, part.name) for part in fields(data) if part.name not in ("source", "digest")}
+    return formats.load(data.source, **reading)
 
 
 def make_solver(spec: RunSpec) -> Solver[Any]:
@@ -204,7 +206,7 @@ def _until_safe(place: RunFolder, problem: Problem, solver: Solver[Any], memory:
         keep=kept,
         on_warning=lambda text: tell({"event": "warning", "text": text}),
     )
-    about = record.describe(spec, outcome, problem, solver) | (tracker.record() if tracker else {})
+    about = describe(spec, outcome, problem, solver) | (tracker.record() if tracker else {})
     about["peak_memory_mb"] = memory.mb()
     place.journal.path.unlink(missing_ok=True)  # what was found out about an earlier result
     file = outcome.reconstruction.save(place.path / RESULT_FILE)
@@ -222,15 +224,15 @@ def _has_more_time(place: RunFolder) -> bool:
 
 
 def _planned(place: RunFolder) -> list[str]:
-    return steps.planned(place.spec.outputs, truth=place.document["data"]["truth"] is not None)
+    return findings.planned(place.spec.outputs, truth=place.document["data"]["truth"] is not None)
 
 
 def _to_measure(place: RunFolder) -> list[str]:
-    return steps.todo(place.path, place.journal, _planned(place))
+    return findings.todo(place.path, place.journal, _planned(place))
 
 
 def _measure(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
     if _to_measure(place):
         from fpmtools.runs.measuring import measure
 
-        measure(place, dataset, _planned(place), lambda step: tell({"event": steps.MEASURING, "step": step}))
+        measure(place, dataset, _planned(place), lambda name: tell({"event": findings.MEASURING, "finding": name}))

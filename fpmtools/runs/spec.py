@@ -71,17 +71,26 @@ class DataSpec:
     """
 
     source: str
+    config: str | None = None
     format: str | None = None
+    key: str | None = None
     channel: str | int | None = None
     roi: tuple[int, ...] | None = None
     leds: str | None = None
+    axes: str | None = None
+    patterns: str | None = None
+    leds_use: str | None = None
+    max_na: float | None = None
     dark_level: float | None = None
+    dark: str | None = None
+    amplitudes: bool | None = None
     optics: Mapping[str, float] = field(default_factory=dict)
     digest: str | None = None
 
     def __post_init__(self) -> None:
         _need(isinstance(self.source, str) and self.source, "the data's source", self.source, "a name or a path")
-        _check_texts(self, "format", "leds", "digest")
+        texts = ("config", "format", "key", "leds", "axes", "patterns", "leds_use", "dark", "digest")
+        _check_texts(self, *texts)
         _need(
             self.channel is None or isinstance(self.channel, str | int), "channel", self.channel, "a name or a number"
         )
@@ -90,7 +99,10 @@ class DataSpec:
             _need(
                 len(self.roi) == 4 and all(map(_is_whole, self.roi)), "roi", self.roi, "four whole numbers y, x, h, w"
             )
-        _need(self.dark_level is None or _is_number(self.dark_level), "dark_level", self.dark_level, "a number")
+        for name in ("dark_level", "max_na"):
+            value = getattr(self, name)
+            _need(value is None or _is_number(value), name, value, "a number")
+        _need(isinstance(self.amplitudes, bool | None), "amplitudes", self.amplitudes, "true or false")
         _need(_is_words_to(self.optics, _is_number), "optics", self.optics, "names with numbers")
 
 
@@ -118,7 +130,7 @@ class Outputs:
     """What is found out besides the result; nothing here changes it.
 
     ``track``: quality on the way, where there is a truth. ``measures``: metrics by name, and the curves of
-    :mod:`fpmtools.runs.steps`; None for the usual ones. ``pictures``: some of :data:`PICTURES`. ``warm_up``: a few
+    :mod:`fpmtools.runs.findings`; None for the usual ones. ``pictures``: some of :data:`PICTURES`. ``warm_up``: a few
     steps are taken and thrown away before the clock starts, so that it does not count what happens only once.
     """
 

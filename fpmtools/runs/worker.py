@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError, SolverError
+from fpmtools.processes import keep_torch_alone
 from fpmtools.runs.folder import INTERRUPTED, RUN_FILE, RunFolder
 from fpmtools.runs.spec import RunSpec, read_json
 
@@ -31,6 +32,7 @@ def main(words: list[str]) -> int:
     if len(words) > 1:
         die_with(int(words[1]))
     tell = teller()
+    keep_torch_alone()
     try:
         document = work(Path(words[0]), tell)
     except FpmError as error:

@@ -139,8 +139,8 @@ def another_kind(path: Path, good: Dataset) -> list[str]:
 
 
 def wrong_key(path: Path, good: Dataset) -> list[str]:
-    scipy.io.savemat(path, {"images": np.ones((8, 9, 4))})
-    return ["I_low", "images"]
+    scipy.io.savemat(path, {"pictures": np.ones((8, 9))})
+    return ["no array of three dimensions", "pictures (8, 9)"]
 
 
 def not_finite(path: Path, good: Dataset) -> list[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,11 +109,6 @@ def fpmtools_solvers():
 AP = "ap:sweeps=2"
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     """9 LEDs of 17 × 22 pixels, with a truth."""
@@ -188,16 +181,15 @@ def test_bad_metrics_cost_their_own_cell_and_nothing_else(
 
 
 def test_results_that_cannot_be_drawn_lose_their_own_pictures(
-    dataset: Dataset, tmp_path: Path, install: Callable[..., None]
+    dataset: Dataset, tmp_path: Path, install: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """``field()`` aborts or raises, or the result cannot even be opened: the others' pictures and numbers are there."""
     install()
     data, out = native.save(dataset, tmp_path / "data.safetensors"), tmp_path / "out"
     arguments = ["--z=-1,1", "--threads", "1", "--quiet", "--out", str(out), "--json"]
-    command = [sys.executable, "-m", "fpmtools", "compare", "--data", str(data), *arguments]
-    done = subprocess.run([*command, "--solvers", f"crash,raise,lock,{AP}"], capture_output=True, check=False)
-    assert done.returncode == 6, done.stderr
-    printed = json.loads(done.stdout)
+    capsys.readouterr()
+    assert main(["compare", "--data", str(data), *arguments, "--solvers", f"crash,raise,lock,{AP}"]) == 6
+    printed = json.loads(capsys.readouterr().out)
     crash, raised, lock, good = printed["rows"]
     assert [row["status"] for row in printed["rows"]] == ["done", "done", "failed", "done"]
     assert "its field cannot be rendered: killed by SIGABRT" in crash["missing"]

@@ -18,7 +18,7 @@ from PIL import Image
 
 from fpmtools import leds
 from fpmtools.errors import DataError, OptionError
-from fpmtools.formats import images, load
+from fpmtools.formats import folder, load
 
 SET_UP: dict[str, Any] = {
     "optics": {"wavelength_um": 0.5, "na": 0.1, "magnification": 4, "camera_pixel_um": 4},
@@ -61,12 +61,12 @@ def test_a_folder_is_read_in_natural_order(
     data = load(folder, **SET_UP)
     np.testing.assert_array_equal(data.intensities, stack(dtype))
     assert data.name == "my sample"
-    np.testing.assert_array_equal(data.na, leds.from_mapping(SET_UP["leds"]))
+    np.testing.assert_array_equal(data.na, leds.from_mapping(SET_UP["leds"]).na)
 
 
 def test_natural_order() -> None:
     names = ["b1", "a10.tif", "a9.tif", "A2.tif", "a2b.tif", "007", "3"]
-    assert sorted(names, key=images.natural_key) == ["3", "007", "A2.tif", "a2b.tif", "a9.tif", "a10.tif", "b1"]
+    assert sorted(names, key=folder.natural_key) == ["3", "007", "A2.tif", "a2b.tif", "a9.tif", "a10.tif", "b1"]
 
 
 def test_one_file_with_many_pages(tmp_path: Path) -> None:
@@ -127,7 +127,8 @@ def test_dark_level_and_saturation(tmp_path: Path) -> None:
     assert data.provenance["dark_level"] == 10.5
     assert data.provenance["warnings"] == [
         f"{4 / counts.size:.2%} of all pixels, in 1 of 11 images, are saturated (at 255): "
-        "their true intensity is unknown"
+        "their true intensity is unknown",
+        f"{(counts < 10.5).mean():.2%} of all pixels are darker than the dark level 10.5, and count as 0",
     ]
     assert "warnings" not in load(tmp_path / "a.tif", roi=(0, 4, 9, 8), **SET_UP).provenance
 
@@ -157,7 +158,7 @@ def test_images_must_be_alike(second: np.ndarray, tmp_path: Path) -> None:
 
 
 def test_folder_without_images(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no TIFF or PNG images"):
+    with pytest.raises(DataError, match="no TIFF, PNG, BMP or JPEG images"):
         load(tmp_path, **SET_UP)
 
 

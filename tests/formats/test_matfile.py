@@ -231,9 +231,25 @@ def test_v73_size_limit(write_v73: Write) -> None:
         matfile.read(path, ["I"], limit_bytes=119_999)
 
 
-def test_hdf5_that_is_not_matlabs(tmp_path: Path) -> None:
+def test_hdf5_that_is_not_matlabs_keeps_its_axes(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.mat", "w") as file:
-        file["I"] = np.ones((4, 3, 2))
-    mat = matfile.read(tmp_path / "a.mat", ["I"])
-    with pytest.raises(DataError, match="I is not a numeric array"):
-        mat.array("I")
+        file["I"] = np.arange(24.0).reshape(4, 3, 2)
+        file["scan/images"] = np.ones((5, 6, 7), np.uint8)
+        file["note"] = "text"
+    mat = matfile.read(tmp_path / "a.mat", ["I", "note"])
+    np.testing.assert_array_equal(mat.array("I"), np.arange(24.0).reshape(4, 3, 2))
+    assert not mat.matlab
+    assert mat.shapes == {"I": (4, 3, 2), "scan/images": (5, 6, 7)}
+    assert matfile.read(tmp_path / "a.mat", ["scan/images"]).array("scan/images").shape == (5, 6, 7)
+    with pytest.raises(DataError, match="note is not a numeric array"):
+        mat.array("note")
+
+
+@pytest.mark.parametrize("version", ["write_v5", "write_v73"])
+def test_shapes_of_real_arrays_are_told(version: str, request: pytest.FixtureRequest) -> None:
+    write: Write = request.getfixturevalue(version)
+    path = write("a.mat", {"saved_data": {"I": IMAGES, "z": np.ones((2, 2)) + 1j}, "b": IMAGES[0], "note": "text"})
+    mat = matfile.read(path, [])
+    assert mat.matlab
+    assert mat.shapes == {"I": (2, 3, 4), "b": (3, 4)}
+    assert not mat.arrays

@@ -46,6 +46,36 @@ class TestInr(SolverConformance):
     options: ClassVar[dict[str, Any]] = {"steps": 40, "features": 16}
 
 
+class TestEpry(SolverConformance):
+    solver = "epry"
+    options: ClassVar[dict[str, Any]] = {"sweeps": 16}
+
+
+class TestEpryAsPublished(SolverConformance):
+    solver = "epry"
+    options: ClassVar[dict[str, Any]] = {"sweeps": 6, "modes": 0}
+
+
+class TestMpie(SolverConformance):
+    solver = "mpie"
+    options: ClassVar[dict[str, Any]] = {"sweeps": 6}
+
+
+class TestFd(SolverConformance):
+    solver = "fd"
+    options: ClassVar[dict[str, Any]] = {"sweeps": 12}
+
+
+class TestAdmm(SolverConformance):
+    solver = "admm"
+    options: ClassVar[dict[str, Any]] = {"sweeps": 20, "denoiser": "tv"}
+
+
+class TestLbfgs(SolverConformance):
+    solver = "lbfgs"
+    options: ClassVar[dict[str, Any]] = {"sweeps": 20, "tv": 1e-5}
+
+
 class TestTemplate(SolverConformance):
     solver = template_solver()
     options: ClassVar[dict[str, Any]] = {"iterations": 10}

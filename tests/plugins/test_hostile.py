@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from fpmtools import registry
+from fpmtools.cli import main
 from fpmtools.registry import asking
 
-BUILT_IN = {"adam", "ap", "inr"}
+BUILT_IN = {"adam", "admm", "ap", "epry", "fd", "inr", "lbfgs", "mpie"}
 RECORD = "SolverRecord(name='{name}', summary='For a test', solver='fpmtools_ap.solver:AlternatingProjection')"
 HOOK = "from fpmtools import SolverRecord, hookimpl\n\n@hookimpl\ndef fpmtools_solvers():\n"
 LONG = "x" * 5000
@@ -225,22 +226,24 @@ def called(kind: str) -> str:
     return kind if kind[0].isalpha() else f"m{kind}"
 
 
-Fpmtools = Callable[..., tuple["subprocess.CompletedProcess[str]", float]]
+Fpmtools = Callable[..., "subprocess.CompletedProcess[str]"]
+PATIENCE_S = 120  # each plugin has 3 s, or 6 where others want the processors too; 6 of them hang
 
 
 @pytest.fixture
 def fpmtools(tmp_path: Path) -> Fpmtools:
-    """``fpmtools(site, *arguments)``: the command in a new process with ``site`` on the path, and the seconds taken."""
+    """``fpmtools(site, *arguments)``: the command in a new process with ``site`` on the path."""
 
-    def run(site: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         paths = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, "-m", "fpmtools", *arguments]
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         begun = time.monotonic()
         done = subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
-        return done, time.monotonic() - begun
+        print(f"{arguments[0]}: {time.monotonic() - begun:.1f} s")
+        return done
 
     return run
 
@@ -288,31 +291,36 @@ def test_nothing_that_hostile_plugins_started_is_left(tmp_path: Path, plugin: Ca
 
 @pytest.mark.slow
 def test_all_hostile_plugins_together(tmp_path: Path, fpmtools: Fpmtools) -> None:
-    """``solvers`` and ``doctor`` end within 15 s and name each; ``run`` gives the bytes that it gives without them.
+    """``solvers`` and ``doctor`` name each with what it did; ``run`` gives the bytes that it gives without them.
 
-    Where others use the processors as well it takes so much longer.
+    None of them is imported for that.
     """
-    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    site = tmp_path / "hostile"
     for kind in KINDS:
-        write(tmp_path / "hostile", kind)
-    listed, listed_s = fpmtools(tmp_path / "hostile", "solvers")
+        write(site, kind)
+    listed = fpmtools(site, "solvers", "--json")
     assert listed.returncode == 0, listed.stderr
-    checked, checked_s = fpmtools(tmp_path / "hostile", "doctor", "--json")
+    checked = fpmtools(site, "doctor", "--json")
     assert checked.returncode == 1, checked.stderr
+    usable = {solver["name"] for solver in json.loads(listed.stdout)["solvers"]}
+    assert usable >= BUILT_IN
+    faults = [f"{f['entry_point']} of {f['distribution']}: {f['message']}" for f in json.loads(listed.stdout)["faults"]]
     about = json.loads(checked.stdout)
     assert set(about["solvers"]) >= BUILT_IN
-    for kind, what in KINDS.items():
-        assert called(kind) in listed.stdout
-        assert what.says in listed.stdout or "longer" in listed.stdout
-        assert called(kind) in json.dumps(about)
-    assert all(character.isprintable() or character == "\n" for character in listed.stdout)
-    assert max(listed_s, checked_s) < 15 * crowd
+    for told in (faults, about["problems"]):
+        for kind, what in KINDS.items():
+            said = " / ".join(fault for fault in told if called(kind) in fault)
+            if what.says:
+                assert what.says in said or "longer" in said, kind  # where there was no processor for it
+            if what.listed:
+                assert called(kind) in usable or "longer" in said, kind
+        assert all(fault.isprintable() for fault in told)
 
-    results = []
-    for site in (tmp_path / "nothing", tmp_path / "hostile"):
-        out = tmp_path / f"out-{site.name}"
-        words = ("--solver", "ap", "-o", "sweeps=2", "--z", "1", "--roi", "8,4,24,30", "--quiet", "--out", str(out))
-        done, _ = fpmtools(site, "run", *words)
-        assert done.returncode == 0, done.stderr
-        results.append((out / "reconstruction.safetensors").read_bytes())
-    assert results[0] == results[1]
+    (site / "imported").unlink()
+    words = ["--solver", "ap", "-o", "sweeps=2", "--z", "1", "--roi", "8,4,24,30", "--threads", "1", "--quiet"]
+    assert main(["run", *words, "--out", str(tmp_path / "without")]) == 0
+    done = fpmtools(site, "run", *words, "--out", str(tmp_path / "with"))
+    assert done.returncode == 0, done.stderr
+    without, beside = (tmp_path / name / "reconstruction.safetensors" for name in ("without", "with"))
+    assert without.read_bytes() == beside.read_bytes()
+    assert not (site / "imported").exists()

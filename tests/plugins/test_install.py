@@ -67,8 +67,7 @@ def test_the_wheel_holds_the_built_in_solvers_and_not_the_template(environment: 
     assert {
         "fpmtools/py.typed",
         "fpmtools/data_manifest.yaml",
-        "fpmtools_inr/solver.py",
-        "fpmtools_ap/solver.py",
+        *(f"fpmtools_{name}/solver.py" for name in ("ap", "adam", "inr", "epry", "mpie", "fd", "admm", "lbfgs")),
     } <= installed
     assert not [path for path in installed if "wirtinger" in path or path.startswith(("plugins", "tests"))]
 

@@ -12,14 +12,6 @@ from fpmtools.leds import direction_sines, raster
 from fpmtools.simulation import simulate
 
 
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> object:
-    """The tests may share their cores."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-
-
 @pytest.fixture(scope="package")
 def dataset() -> Dataset:
     """9 LEDs, 17 × 22 pixels, on a tilted plane."""

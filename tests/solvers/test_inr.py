@@ -12,6 +12,7 @@ from fpmtools_inr.solver import FpmInr
 from torch.nn import functional as F
 
 from fpmtools import engine
+from fpmtools.leds import direction_sines, raster
 from fpmtools.metrics import score
 from fpmtools.options import make_options
 from fpmtools.problem import prepare
@@ -140,14 +141,16 @@ def test_one_cycle_visits_every_led_and_the_whole_range(tilted):
     assert rates[-1] < 1e-4
 
 
-def test_the_default_is_at_least_as_good_as_the_paper_preset(tilted):
-    z = np.linspace(-10, 10, 5)
+@pytest.mark.slow
+def test_the_default_is_at_least_as_good_as_the_paper_preset():
+    data = simulate("tilted", image_shape=(24, 30), leds=direction_sines(raster(5, 5, 9.0), 74.0), tilt_um=5.0)
+    z = np.linspace(-5, 5, 3)
     # In float32: most processors only imitate bfloat16, slowly.
     options = {"mixed_precision": "off"}
-    published = score(engine.reconstruct(tilted, "inr", preset="paper", options=options, z_um=z), tilted)
-    default = score(engine.reconstruct(tilted, "inr", z_um=z), tilted)
-    assert default["psnr"] >= published["psnr"]
-    assert default["ssim"] >= published["ssim"]
+    published = score(engine.reconstruct(data, "inr", preset="paper", options=options, z_um=z), data)
+    default = score(engine.reconstruct(data, "inr", z_um=z), data)
+    assert default["psnr"] >= max(published["psnr"], 23)
+    assert default["ssim"] >= max(published["ssim"], 0.8)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is found out about a finished run, as named steps: numbers, curves, pictures; parts that are solved again."""
+"""What is found out about a finished run, as named findings: numbers, curves, pictures; parts that are solved again."""
 
 from __future__ import annotations
 
@@ -50,38 +50,38 @@ class Part:
         return "without held-out LEDs" if self.name == HELD_OUT else f"{self.name.replace('-', ' ')} of the LEDs"
 
 
-def metric_step(name: str) -> str:
-    """The step that computes a metric."""
+def metric_finding(name: str) -> str:
+    """The finding that is a metric."""
     return METRIC + name
 
 
-def metric_name(step: str) -> str | None:
-    """The metric that a step computes; None where it does something else."""
-    return step.removeprefix(METRIC) if step.startswith(METRIC) else None
+def metric_name(finding: str) -> str | None:
+    """The metric that a finding is; None where it is something else."""
+    return finding.removeprefix(METRIC) if finding.startswith(METRIC) else None
 
 
 def planned(outputs: Outputs, *, truth: bool) -> list[str]:
-    """The steps that ``outputs`` ask for, in order, of data with a ``truth`` or without."""
+    """The findings that ``outputs`` ask for, in order, of data with a ``truth`` or without."""
     wanted = outputs.measures
     if wanted is None:
         wanted = (*(WITH_TRUTH if truth else ()), *WITHOUT_TRUTH)
-    numbers = [name if name in CURVES else metric_step(name) for name in wanted]
+    numbers = [name if name in CURVES else metric_finding(name) for name in wanted]
     first = [PICTURES] if "report" in outputs.pictures else []
     last = [FILES] if "files" in outputs.pictures else []
     return [*ESSENTIAL, *first, *numbers, *last] if first or numbers or last else []
 
 
 def todo(folder: Path, journal: Journal, wanted: Sequence[str]) -> list[str]:
-    """Which of the steps ``wanted`` have still to be taken; pictures that are gone are drawn again."""
+    """Which of the findings ``wanted`` are still to be looked for; pictures that are gone are drawn again."""
     ended = journal.read().ended
-    if any(ended[step].reason for step in ESSENTIAL if step in ended):
+    if any(ended[finding].reason for finding in ESSENTIAL if finding in ended):
         return []
     gone = {
-        step
-        for step in DRAWN
-        if step in ended and not all((folder / str(name)).is_file() for name in ended[step].value or ())
+        finding
+        for finding in DRAWN
+        if finding in ended and not all((folder / str(name)).is_file() for name in ended[finding].value or ())
     }
-    return [step for step in wanted if step not in ended or step in gone]
+    return [finding for finding in wanted if finding not in ended or finding in gone]
 
 
 def one_line(error: BaseException) -> str:

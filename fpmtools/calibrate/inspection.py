@@ -1,0 +1,90 @@
+"""Everything that the images say about themselves and the instrument without a solve."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fpmtools.calibrate import dark, findings, geometry, light, noise
+from fpmtools.calibrate.brightness import fit_board
+from fpmtools.calibrate.dark import Camera
+from fpmtools.calibrate.findings import Finding
+from fpmtools.calibrate.geometry import Geometry
+from fpmtools.calibrate.light import Light
+from fpmtools.calibrate.noise import Noise
+from fpmtools.dataset import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """The findings of a data set, worst first, and what they rest on.
+
+    ``corrections``: what should be given in place of what was: numbers of the optics, ``dark_level``.
+    """
+
+    dataset: Dataset
+    findings: tuple[Finding, ...]
+    geometry: Geometry
+    camera: Camera
+    noise: Noise
+    light: Light
+    corrections: dict[str, float]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """Those that make pictures wrong."""
+        return [finding for finding in self.findings if finding.severity == "warning"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything found, JSON-ready."""
+        discs, board = self.geometry.discs, self.geometry.board
+        return {
+            "name": self.dataset.name,
+            "findings": [asdict(finding) for finding in self.findings],
+            "orientations": {} if discs is None else discs.scores,
+            "bright_field": np.flatnonzero(board.bright).tolist(),
+            "empty": np.flatnonzero(self.camera.empty).tolist(),
+            "saturated": {str(i): float(self.camera.saturated[i]) for i in np.flatnonzero(self.camera.saturated)},
+            "corrections": self.corrections,
+        }
+
+
+def inspect(dataset: Dataset) -> Inspection:
+    """Look at everything that needs no solve; see :class:`Inspection`."""
+    camera = dark.examine(dataset, fit_board(dataset).bright)
+    offset = camera.offset if findings.has_offset(camera) else 0.0
+    found = geometry.examine(dataset, offset)
+    noises = noise.measure(dataset)
+    values = Light("", 0.0, None)
+    if not found.order and not found.unexplained and dataset.calibration.patterns is None:
+        values = light.judge(found.corrected(dataset), offset, noises)
+    corrections = _corrections(dataset, found, offset)
+    said = [
+        *findings.of_geometry(dataset, found),
+        findings.of_values(values),
+        findings.of_offset(camera),
+        *findings.of_exposure(values),
+        *findings.of_camera(camera),
+        findings.of_noise(noises, found),
+        *findings.of_sampling(dataset),
+    ]
+    said.sort(key=lambda finding: -findings.SEVERITIES.index(finding.severity))
+    return Inspection(dataset, tuple(said), found, camera, noises, values, corrections)
+
+
+def brief(dataset: Dataset) -> list[str]:
+    """One line for each thing that is clearly wrong, as every run says it; empty when nothing is."""
+    found = geometry.examine(dataset, thorough=False)
+    wrong = [finding for finding in findings.of_geometry(dataset, found) if finding.severity == "warning"]
+    return [f"{finding.name}: {finding.meaning}; {finding.advice}" for finding in wrong]
+
+
+def _corrections(dataset: Dataset, found: Geometry, offset: float) -> dict[str, float]:
+    out = {}
+    if found.cause == "na":
+        out["na"] = round(dataset.optics.na * found.factor, 4)
+    if offset:
+        out["dark_level"] = float(f"{offset + float(dataset.provenance.get('dark_level', 0.0)):.3g}")
+    return out

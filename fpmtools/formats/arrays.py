@@ -1,0 +1,119 @@
+"""Files of arrays whose layout nobody knows (``.mat``, HDF5, ``.npy``, ``.npz``): any 3-D array of intensities.
+
+Which axis counts the images: see :func:`fpmtools.formats.recording.image_axis`. Rows are y, columns are x. Nothing is
+scaled or turned.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpmtools.errors import DataError, OptionError, printable, unknown
+from fpmtools.formats import matfile
+from fpmtools.formats.recording import Recording, image_axis
+
+LIMIT_BYTES = 8 << 30
+_HARMLESS_BYTES = 1 << 28  # of an array, however few bytes its file has
+_RATIO = 100  # beyond that, an array may be this much larger than its file
+_MOST_MEMBERS = 10_000
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def is_numpy(head: bytes) -> bool:
+    """Whether a file that starts with ``head`` is NumPy's ``.npy``, or a ``.npz``."""
+    return head.startswith((np.lib.format.MAGIC_PREFIX, b"PK\x03\x04"))
+
+
+def read_mat(mat: matfile.MatFile, key: str | None, leds: int | None) -> Recording:
+    """The images in a MATLAB or HDF5 file."""
+    key = choose(mat.shapes, key, mat.path)
+    return recording(matfile.read(mat.path, [key]).array(key), key, mat.path, leds, mat.matlab)
+
+
+def read_numpy(path: Path, key: str | None, leds: int | None) -> Recording:
+    """The images in a ``.npy`` or ``.npz`` file, without unpickling anything."""
+    try:
+        if zipfile.is_zipfile(path):
+            return _read_npz(path, key, leds)
+        if key is not None:
+            raise OptionError(f"{path}: holds one array without a name; leave out the key {printable(key)!r}")
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            _check(file, size, path, path.name)
+            file.seek(0)
+            return recording(np.load(file, allow_pickle=False), path.stem, path, leds)
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a readable NumPy file ({' '.join(str(error).split())[:200]})") from error
+
+
+def _read_npz(path: Path, key: str | None, leds: int | None) -> Recording:
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()[:_MOST_MEMBERS]}
+        shapes = {}
+        for name, info in members.items():
+            if info.filename.endswith(".npy"):
+                with archive.open(info) as file:
+                    shapes[name] = _check(file, info.file_size, path, name)
+        key = choose(shapes, key, path)
+        declared, held = members[key].file_size, members[key].compress_size
+        if declared > max(_HARMLESS_BYTES, _RATIO * held):
+            raise DataError(f"{path}: refused: {key} declares {declared / 1e9:.3g} GB, and holds {held / 1e6:.3g} MB")
+        with archive.open(members[key]) as file:
+            return recording(np.lib.format.read_array(file, allow_pickle=False), key, path, leds)
+
+
+def _check(file: IO[bytes], size: int, path: Path, name: str) -> tuple[int, ...]:
+    """The shape that an array's header declares; it must be real, and fit into its ``size`` in bytes."""
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise DataError(f"{path}: {printable(name)} is an array of named fields, not of numbers")
+    shape, _, dtype = _HEADERS[version](file)
+    if dtype.hasobject or dtype.kind not in "biufc":
+        return ()
+    declared = math.prod(shape) * dtype.itemsize
+    if declared > min(size, LIMIT_BYTES):
+        limit = f"its file has {size / 1e9:.3g} GB" if declared > size else f"the limit is {LIMIT_BYTES / 1e9:.3g} GB"
+        raise DataError(f"{path}: refused: {printable(name)} declares {declared / 1e9:.3g} GB, and {limit}")
+    return tuple(int(n) for n in shape)
+
+
+def choose(shapes: Mapping[str, tuple[int, ...]], key: str | None, path: Path) -> str:
+    """The array that is meant: ``key``, or the only one of three dimensions.
+
+    Raises :class:`OptionError` when there is no ``key``, or when several could be meant; :class:`DataError` when none.
+    """
+    stacks = [name for name, shape in shapes.items() if len(shape) == 3]
+    if key is not None:
+        if key not in shapes:
+            raise unknown(f"key in {path.name}:", key, stacks or shapes)
+        return key
+    if len(stacks) > 1:
+        listed = ", ".join(f"{name} {shapes[name]}" for name in stacks[:8])
+        raise OptionError(f"{path}: several arrays may be the images; choose one with key: {printable(listed)}")
+    if not stacks:
+        listed = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:8]) or "none"
+        raise DataError(f"{path}: no array of three dimensions for the images; arrays found: {printable(listed)}")
+    return stacks[0]
+
+
+def recording(array: NDArray[Any], key: str, path: Path, leds: int | None, matlab: bool = False) -> Recording:
+    """Images [image, y, x] from a 3-D array; ``leds`` is how many there should be, where that is known."""
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or array.dtype.kind not in "iufc":
+        what = f"{array.dtype} of shape {array.shape}"
+        raise DataError(f"{path}: {printable(key)} must be images of three dimensions, in numbers, got {what}")
+    axis = image_axis(array.shape, leds, matlab)
+    layout = f"array {key} {array.shape}, images along axis {axis}"
+    return Recording(path.stem, np.moveaxis(array, axis, 0), None, {}, provenance={"layout": layout})

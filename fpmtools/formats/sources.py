@@ -1,0 +1,196 @@
+"""From what a user calls a data set, or its LEDs, to the right reader: paths, known names, kinds of file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fpmtools import leds
+from fpmtools.errors import DataError, OptionError, nearest, printable
+from fpmtools.formats.manifest import ManifestEntry
+from fpmtools.formats.recording import Recording
+from fpmtools.formats.settings import Settings
+from fpmtools.leds import Board
+
+READERS = {
+    "native": "the project's own .safetensors file",
+    "fpm_inr": "MATLAB with I_low and na_calib or freqXY_calib, or with I alone (FPM-INR, APIC)",
+    "uconn": "MATLAB with imlow_HDR, the amplitude, and the LED board's offsets (UConn)",
+    "fpm_software": "MATLAB with imlow, NA_list, NA (FPM_software)",
+    "ptylab": "HDF5 with ptychogram and encoder, or with sections (PtyLab)",
+    "array": "any .mat, HDF5, .npy or .npz with a 3-D array of intensities",
+    "images": "a folder of TIFF, PNG, BMP or JPEG images in natural order, or one file with a page per LED",
+}
+_KINDS = {"native": "native", "images": "images"} | dict.fromkeys(
+    ("fpm_inr", "uconn", "fpm_software", "ptylab"), "variables"
+)
+
+
+def read(source: str | Path, settings: Settings, images: int | None) -> Recording:
+    """What is called ``source``; ``images`` is how many there should be, where that is known."""
+    from fpmtools import catalogue
+
+    if isinstance(source, str) and source.startswith(catalogue.PREFIX):
+        return Recording.of(catalogue.make(source))
+    if entry := _entry(source):
+        return _read_entry(entry, settings, images)
+    return _read(_existing(source), settings, images)
+
+
+def board(given: Any, files: Sequence[str] | None = None, what: str = "leds") -> Board:
+    """The LED board that the user gives; messages call it ``what``.
+
+    A board, a description, its JSON text, direction sines [led, (x, y)], a CSV or JSON file, or the name of a manifest
+    entry that was taken with the same board. Raises :class:`fpmtools.leds.NamesNeeded` where it depends on the names
+    of the image ``files`` and they are not known yet.
+    """
+    if isinstance(given, Board):
+        return given
+    if isinstance(given, Mapping):
+        return leds.from_mapping(given, what, files)
+    if not isinstance(given, str | Path):
+        return leds.from_mapping({"na": given}, what)
+    if str(given).lstrip().startswith("{"):
+        return leds.from_json(str(given), what, files)
+    if (entry := _entry(given)) is not None and entry.leds:
+        return leds.from_mapping(entry.leds, entry.name)
+    if (path := _found(given)) is not None and path.is_file():
+        return leds.from_file(path, files)
+    raise _no_leds(str(given))
+
+
+def _no_leds(given: str) -> DataError | OptionError:
+    from fpmtools.formats import manifest
+
+    near = nearest(given, [entry.name for entry in manifest.entries() if entry.leds], likeness=0.75)
+    if near is not None:
+        return OptionError(f"leds {printable(given)}: no such file, nor data set: did you mean {near!r}?")
+    return DataError(f"leds {printable(given)}: no such file, nor a data set whose LED positions are known")
+
+
+def _entry(source: object) -> ManifestEntry | None:
+    """The manifest's entry of this name, if there is one."""
+    from fpmtools.formats import manifest
+
+    return next((entry for entry in manifest.entries() if entry.name == source), None)
+
+
+def _read_entry(entry: ManifestEntry, settings: Settings, count: int | None) -> Recording:
+    """The files of a manifest entry, with what the manifest adds to them."""
+    from fpmtools.formats import images, manifest
+
+    files = manifest.local_files(entry)
+    if files is None:
+        raise DataError(
+            f"{entry.name}: its files are not in {manifest.data_dir() / entry.folder}; get them with: "
+            f"fpmtools data fetch {entry.name}"
+        )
+    if (settings.format or entry.reader) == "images":
+        recording = images.read(files[0].parent, settings.channel, files)
+    else:
+        recording = _read(files[0], replace(settings, format=settings.format or entry.reader), count)
+    return replace(
+        recording,
+        name=entry.name,
+        leds=leds.from_mapping(entry.leds, entry.name) if entry.leds else recording.leds,
+        optics={**recording.optics, **entry.optics},
+        defocus_um=recording.defocus_um if entry.defocus_um is None else entry.defocus_um,
+        dark_level=entry.dark_level or None,
+        provenance={**recording.provenance, "manifest_entry": entry.name},
+    )
+
+
+def _read(path: Path, settings: Settings, count: int | None) -> Recording:
+    """Let the right reader read ``path``."""
+    from fpmtools.formats import arrays, images, native
+
+    if not (path.is_dir() or path.is_file()):
+        raise DataError(f"{path}: not a regular file or folder")
+    kind = _KINDS.get(settings.format or "") or _sniff(path)
+    if settings.channel is not None and kind != "images":
+        raise OptionError(f"{path}: has no colour channels; leave out channel {settings.channel!r}")
+    if kind in ("images", "native") and settings.key is not None:
+        raise OptionError(f"{path}: holds no arrays with names; leave out the key {printable(settings.key)!r}")
+    if kind == "images":
+        return images.read(path, settings.channel)
+    if kind == "native":
+        return Recording.of(native.read(path))
+    if kind == "numpy":
+        return arrays.read_numpy(path, settings.key, count)
+    return _read_variables(path, settings, count)
+
+
+def _read_variables(path: Path, settings: Settings, count: int | None) -> Recording:
+    """A MATLAB or HDF5 file, by the layout that its variables' names tell, or that the user names."""
+    from fpmtools.formats import arrays, fpm_inr, fpm_software, matfile, ptylab, uconn
+
+    keys = dict.fromkeys((*fpm_inr.KEYS, *uconn.KEYS, *fpm_software.KEYS, *ptylab.KEYS))
+    mat = matfile.read(path, keys if settings.format != "array" else ())
+    layouts = {
+        "uconn": uconn.IMAGES in mat.names,
+        "fpm_software": fpm_software.IMAGES in mat.names,
+        "ptylab": ptylab.IMAGES in mat.names or bool(ptylab.sections(mat)),
+        "fpm_inr": bool({fpm_inr.IMAGES, fpm_inr.BARE_IMAGES} & {*mat.names}),
+    }
+    found = next((layout for layout, there in layouts.items() if there), "array")
+    if settings.key is not None and found != "ptylab":
+        found = "array"
+    match settings.format or found:
+        case "uconn":
+            return uconn.interpret(mat)
+        case "fpm_software":
+            return fpm_software.interpret(mat)
+        case "ptylab":
+            return ptylab.interpret(mat, settings.key)
+        case "fpm_inr":
+            return fpm_inr.interpret(mat)
+        case _:
+            return arrays.read_mat(mat, settings.key, count)
+
+
+def _existing(source: str | Path) -> Path:
+    if (path := _found(source)) is not None:
+        return path
+    from fpmtools import catalogue
+    from fpmtools.formats import manifest
+
+    name, samples = str(source), catalogue.entries()
+    near = nearest(name, [*(entry.name for entry in manifest.entries()), *samples], likeness=0.75)
+    if f"{catalogue.PREFIX}{name}" in samples:
+        near = f"{catalogue.PREFIX}{name}"
+    if near is not None and os.sep not in name:
+        raise OptionError(f"{printable(name)}: no such file or folder, nor data set: did you mean {near!r}?")
+    raise DataError(f"{printable(name)}: no such file or folder")
+
+
+def _found(source: str | Path) -> Path | None:
+    """The path, if there is something."""
+    path = Path(os.path.expanduser(source))
+    return path if os.path.exists(path) else None
+
+
+def _sniff(path: Path) -> str:
+    """What kind of file this is, from its content: native, images, numpy or variables."""
+    from fpmtools.formats import arrays, images, matfile
+
+    if path.is_dir():
+        return "images"
+    try:
+        with path.open("rb") as file:
+            head = file.read(1024)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not head:
+        raise DataError(f"{path}: is empty")
+    if images.is_image(head):
+        return "images"
+    if matfile.is_matlab(head):
+        return "variables"
+    if arrays.is_numpy(head):
+        return "numpy"
+    if len(head) > 8 and head[8:9] == b"{":  # a safetensors header, after its length
+        return "native"
+    raise DataError(f"{path}: not a format that fpmtools reads: {'; '.join(READERS.values())}")

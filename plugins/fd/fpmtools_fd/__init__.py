@@ -1,0 +1,17 @@
+"""Feature-domain retrieval: edges of the images are compared, and not their brightness."""
+
+from fpmtools import SolverRecord, hookimpl
+
+
+@hookimpl
+def fpmtools_solvers() -> list[SolverRecord]:
+    """Announce ``fd``."""
+    return [
+        SolverRecord(
+            name="fd",
+            summary="FD-FPM: compares edges and not brightness, by adaptive gradients",
+            solver="fpmtools_fd.solver:FeatureDomain",
+            capabilities=frozenset({"2d", "z-stack", "resume", "patterns"}),
+            references=("S. Zhang et al., Optica 11, 634 (2024), doi:10.1364/OPTICA.517277",),
+        )
+    ]

@@ -1,0 +1,265 @@
+"""Limited-memory BFGS on the object's spectrum: Liu, Nocedal, Math. Program. 45, 503 (1989).
+
+Minimises, for every plane on its own, the mean cost of all images plus ``tv`` times the mean over the object's pixels
+of √(|∇o|² + ε²) − ε. The first guess of the inverse Hessian is that of amplitudes with known phases, 1 / Σ w |P|²;
+steps start at length 1 and shrink until the value falls as it should (Armijo). All LEDs count in every step, so nothing
+is random, and any loss and pattern will do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
+
+ROOM = 1 << 24  # complex samples that spectra and pairs of the planes in work may take
+BATCHES = 4  # of the forward model's batches that one step takes
+SUFFICIENT = 1e-4  # share of the decrease that the slope promises, which a step must bring
+SHORTEST = 1e-4  # length of a step at which a plane is given up
+SHRINK = 0.3
+SMOOTH = 0.01  # ε: a difference between neighbouring pixels that counts as none, in mean bright-field amplitudes
+UNCOVERED = 0.02  # of the largest coverage: less moves as slowly as this
+KEPT = ("spectra", "value", "gradient", "direction", "slope", "length", "trial", "costs", "ask", "moving", "pending")
+
+
+@dataclass(frozen=True)
+class Options:
+    sweeps: int = option(150, "visits to every LED, at most", minimum=1)
+    memory: int = option(8, "pairs of steps and changes of the gradient that are kept", minimum=1, maximum=100)
+    tv: float = option(3e-5, "weight of the total variation; 0 where there is no noise", minimum=0)
+    dark_weight: float = option(
+        0.0, "p in the weights (mean intensity)^-p of the LEDs; 0 treats all alike", minimum=0, maximum=2
+    )
+    stop_below: float = option(
+        1e-3, "stop when an iteration lowers the value by less than this share; 0: never", minimum=0, maximum=1
+    )
+
+
+@dataclass
+class State:
+    problem: Problem
+    blocks: PlaneBlocks
+    weights: torch.Tensor  # [image]
+    inverse: torch.Tensor  # first guess of the inverse Hessian, [1, H, W]
+    version: int  # of the forward model that all values are of
+    # Of the planes in work:
+    spectra: torch.Tensor  # [z, H, W]
+    value: torch.Tensor  # [z]; infinite before the first sweep
+    gradient: torch.Tensor  # [z, H, W]
+    direction: torch.Tensor  # [z, H, W]
+    slope: torch.Tensor  # along the direction, [z]
+    length: torch.Tensor  # of the step that is tried, [z]
+    trial: torch.Tensor  # [z, H, W]
+    costs: torch.Tensor  # of the trial, the images of this sweep so far, [z]
+    ask: torch.Tensor  # its gradient so far, [z, H, W]
+    moving: torch.Tensor  # planes that still gain, [z] bool
+    pending: torch.Tensor  # planes that are tried, their indices
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)  # oldest first, each [z, H, W]
+    squares: float | torch.Tensor = 0.0  # Σ e² of this sweep so far, mean over the planes tried
+    error: float | torch.Tensor = 0.0  # of the last whole sweep, per pixel
+    sweep: int = 0
+    at: int = 0  # images visited in this sweep
+    visits: int = 0  # of images, for the blocks that are finished
+
+
+class Lbfgs(Solver[State]):
+    """``fpmtools run --solver lbfgs``."""
+
+    Options = Options
+    handles = frozenset({"losses", "patterns"})
+
+    def start(self, problem: Problem) -> State:
+        """Every plane starts from the amplitude of the LED nearest to the axis."""
+        per_plane, none = math.prod(problem.forward.object_shape) * (2 * self.options.memory + 5), torch.empty(0)
+        blocks, weights = PlaneBlocks(problem, ROOM // per_plane), problem.led_weights(self.options.dark_weight)
+        state = State(problem, blocks, weights, none, -1, **dict.fromkeys(KEPT, none))  # type: ignore[arg-type]
+        self._begin(state)
+        return state
+
+    def _begin(self, state: State) -> None:
+        """Start on the planes of the next block."""
+        state.spectra, state.sweep = state.blocks.first_guess(), 0
+        state.error = state.squares = 0.0
+        self._renew(state)
+
+    def _renew(self, state: State) -> None:
+        """Forget all that depends on the instrument: the next sweep looks where the spectra are."""
+        forward = state.problem.forward
+        state.version, state.inverse = forward.version, self._inverse(state)
+        planes = torch.ones(len(state.spectra), dtype=forward.real_dtype, device=forward.device)
+        state.value, state.slope, state.length, state.costs = planes * torch.inf, planes * 0, planes, planes * 0
+        state.trial, state.gradient = state.spectra.clone(), torch.zeros_like(state.spectra)
+        state.direction, state.ask = torch.zeros_like(state.spectra), torch.zeros_like(state.spectra)
+        state.moving, state.pairs, state.at, state.squares = planes > 0, [], 0, 0.0
+        state.pending = torch.arange(len(planes), device=forward.device)
+
+    def _inverse(self, state: State) -> torch.Tensor:
+        """One over Σ w |P|² over all LEDs, in units of the mean loss, [1, H, W]."""
+        problem, forward = state.problem, state.problem.forward
+        coverage = torch.zeros(1, *forward.object_shape, dtype=forward.real_dtype, device=forward.device)
+        power = forward.kernel(0.0)[0].abs().square()
+        for image, weight in enumerate(state.weights):
+            leds = forward.lit([image]) or ()
+            own = power[list(leds)] if len(power) > 1 else power.expand(len(leds), -1, -1)
+            forward.add(coverage, forward.per_led(weight * own[None], [image]), leds)
+        count = problem.amplitudes.numel() * math.prod(forward.image_shape)
+        # What no LED covers stays at zero, whatever the total variation would like there.
+        return torch.where(coverage > 0, count / coverage.clamp_min(UNCOVERED * float(coverage.max())), 0)
+
+    def step(self, state: State) -> Progress:
+        """Some images, at those planes of the block in work whose next step is not found yet."""
+        problem, images = state.problem, len(state.problem.order)
+        if state.version != problem.forward.version:
+            self._renew(state)
+        room = BATCHES * problem.forward.batch_samples // math.prod(problem.forward.image_shape)
+        last = min(state.at + max(1, room // len(state.pending)), images)
+        self._gather(state, range(state.at, last))
+        state.at = last
+        finished = last == images and self._end_sweep(state)
+        visits = state.visits + state.sweep * images + state.at
+        known = bool(state.value.isfinite().all())
+        samples = problem.amplitudes[0].numel()
+        loss = state.value.mean() if known else state.costs.mean() / (samples * last)
+        error = state.error if state.sweep else state.squares / (samples * last)
+        if finished:
+            state.visits = visits
+            if not state.blocks.finish(state.spectra):
+                self._begin(state)
+        total = state.visits + (state.blocks.count - state.blocks.number) * self.options.sweeps * images
+        what, at_most = problem.loss_name, self.options.stop_below > 0
+        return Progress(visits, total, loss, state.blocks.done, at_most, error, what)
+
+    def _gather(self, state: State, images: range) -> None:
+        """Add these images' costs, and what they ask for, at the trial."""
+        problem, forward, blocks = state.problem, state.problem.forward, state.blocks
+        kernel, trial = blocks.kernel(forward.lit(images) or ())[state.pending], state.trial[state.pending]
+        measured, weights = problem.amplitudes[images.start : images.stop], state.weights[images.start : images.stop]
+        costs, ask = torch.zeros_like(trial[:, 0, 0].real), torch.zeros_like(trial)
+
+        def work(planes: slice, batch: slice) -> None:
+            chosen = images[batch]
+            leds = forward.lit(chosen) or ()
+            own = kernel[planes]
+            if own.shape[1] > 1:
+                first = len(forward.lit(images[: batch.start]) or ())
+                own = own[:, first : first + len(leds)]
+            found = forward.compare(trial[planes], measured[batch], chosen, own, problem.loss, weights[batch])
+            pieces = forward.to_piece(found.psi.mul_(forward.per_led(found.change, chosen)))
+            forward.add(ask[planes], pieces.mul_(own.conj()), leds)
+            costs[planes] += found.cost.sum(1)
+            state.squares += (found.size - measured[batch]).square().sum() / len(trial)
+
+        forward.in_batches(len(trial), images, work)
+        state.costs[state.pending] += costs
+        state.ask[state.pending] += ask
+
+    def _end_sweep(self, state: State) -> bool:
+        """Take the steps that lower the value enough, shorten the others; True when the block is finished."""
+        count, tried = state.problem.amplitudes.numel(), state.pending
+        value = state.costs[tried] / count
+        gradient = state.ask[tried] / (count * math.prod(state.problem.forward.image_shape))
+        if self.options.tv:
+            rough, down = self._variation(state, state.trial[tried])
+            value, gradient = value + rough, gradient + down
+        limit = state.value[tried] + SUFFICIENT * state.length[tried] * state.slope[tried]
+        good = (value <= limit) | state.value[tried].isinf()
+        self._take(state, tried[good], value[good], gradient[good])
+        bad = tried[~good]
+        state.length[bad] *= SHRINK
+        stuck = bad[state.length[bad] < SHORTEST]
+        state.moving[stuck] = False
+        state.pending = bad[state.moving[bad]]
+        state.error, state.squares = state.squares / count, 0.0
+        state.sweep, state.at = state.sweep + 1, 0
+        state.costs.zero_()
+        state.ask.zero_()
+        if not len(state.pending) and state.moving.any():
+            self._aim(state)
+        step = state.length[:, None, None] * state.direction
+        state.trial[state.pending] = (state.spectra + step)[state.pending]
+        return state.sweep == self.options.sweeps or not state.moving.any()
+
+    def _take(self, state: State, planes: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Go to the trial at these planes; remember the pair of step and change of gradient."""
+        if state.pairs:
+            step, change = state.pairs[-1]
+            step[planes] = state.trial[planes] - state.spectra[planes]
+            change[planes] = gradient - state.gradient[planes]
+        gain = 1 - value / state.value[planes]
+        state.moving[planes] = ~(gain < self.options.stop_below)
+        state.spectra[planes], state.value[planes], state.gradient[planes] = state.trial[planes], value, gradient
+
+    def _aim(self, state: State) -> None:
+        """The next direction, by the two loops over the pairs, and a step of length 1 along it."""
+        down, turned = state.gradient.clone(), []
+        for step, change in reversed(state.pairs):
+            curvature = _dot(step, change)
+            share = torch.where(curvature > 0, _dot(step, down) / curvature, 0)
+            down -= share[:, None, None] * change
+            turned.append((step, change, curvature, share))
+        down *= state.inverse
+        if state.pairs:
+            step, change = state.pairs[-1]
+            scale = _dot(step, change) / _dot(change, change * state.inverse)
+            down *= torch.where(scale > 0, scale, 1)[:, None, None]
+        for step, change, curvature, share in reversed(turned):
+            back = torch.where(curvature > 0, _dot(change, down) / curvature, 0)
+            down += (share - back)[:, None, None] * step
+        uphill = _dot(state.gradient, down) <= 0
+        state.direction = -torch.where(uphill[:, None, None], state.gradient * state.inverse, down)
+        state.slope = _dot(state.gradient, state.direction)
+        state.length = torch.ones_like(state.length)
+        state.pending = state.moving.nonzero()[:, 0]
+        state.pairs.append((torch.zeros_like(state.spectra), torch.zeros_like(state.spectra)))
+        del state.pairs[: -self.options.memory]
+
+    def _variation(self, state: State, spectra: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weighted total variation of fields with these spectra [z, H, W], [z], and its gradient [z, H, W]."""
+        forward, pixels = state.problem.forward, math.prod(state.problem.forward.object_shape)
+        field = forward.field(spectra)
+        right, lower = (field.roll(-1, axis) - field for axis in (-1, -2))
+        size = (_power(right) + _power(lower) + SMOOTH**2).sqrt()
+        right, lower = right / size, lower / size
+        slope = right.roll(1, -1) - right + lower.roll(1, -2) - lower
+        return self.options.tv * (size - SMOOTH).mean((1, 2)), forward.spectrum(slope) * (self.options.tv / pixels**2)
+
+    def spectra(self, state: State) -> torch.Tensor:
+        """Centred spectra [z, H, W] of the problem's planes, as they stand."""
+        return state.blocks.spectra(None if state.blocks.done else state.spectra)
+
+    def result(self, state: State) -> PlaneStack:
+        """All planes; those of blocks not yet begun are still the first guess."""
+        return state.blocks.stack(None if state.blocks.done else state.spectra)
+
+    def dump(self, state: State) -> dict[str, torch.Tensor]:
+        """What is finished; of the planes in work all that the next step needs."""
+        tensors = {name: getattr(state, name) for name in KEPT}
+        for i, (step, change) in enumerate(state.pairs):
+            tensors |= {f"step.{i}": step, f"change.{i}": change}
+        tensors |= {name: torch.as_tensor(getattr(state, name)) for name in ("squares", "error")}
+        place = torch.tensor([state.sweep, state.at, state.visits])
+        return {**tensors, "place": place, **state.blocks.dump()}
+
+    def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
+        """Inverse of :meth:`dump`."""
+        state = self.start(problem)
+        state.blocks.restore(tensors)
+        for name in (*KEPT, "squares", "error"):
+            setattr(state, name, tensors[name])
+        pairs = range(sum(name.startswith("step.") for name in tensors))
+        state.pairs = [(tensors[f"step.{i}"], tensors[f"change.{i}"]) for i in pairs]
+        state.sweep, state.at, state.visits = (int(number) for number in tensors["place"])
+        return state
+
+
+def _power(values: torch.Tensor) -> torch.Tensor:
+    return values.real.square() + values.imag.square()
+
+
+def _dot(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Real inner products of planes, [z]."""
+    return (first.real * second.real + first.imag * second.imag).sum((1, 2))

@@ -1,0 +1,229 @@
+"""One update of each solver against the same formula in NumPy, double precision and plain loops."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from fpmtools_admm.solver import Admm
+from fpmtools_epry.solver import Epry
+from fpmtools_fd.solver import FeatureDomain
+from fpmtools_lbfgs.solver import Lbfgs
+from fpmtools_mpie.solver import MomentumPie
+
+from fpmtools.options import make_options
+from fpmtools.problem import prepare
+from fpmtools.pupil import Pupil
+from fpmtools.simulation import simulate
+
+LEDS = np.array([[x, y] for y in (-1, 0, 1) for x in (-1, 0, 1)]) * 0.13
+
+
+@pytest.fixture(scope="module", params=[{"subpixel": False}, {"subpixel": True}], ids=["on the grid", "off the grid"])
+def problem(request):
+    """9 LEDs of 12 × 14 pixels, with gains, a background and a complex pupil."""
+    data = simulate("thin", image_shape=(12, 14), leds=LEDS, photons=500)
+    gain = 1 + 0.1 * np.sin(np.arange(9.0))
+    background = np.full(9, 0.01 * float(data.images.means.max()))
+    data = data.with_calibration(gain=gain, background=background, pupil=Pupil(np.array([0, 0, 0, 0.3, 0.2, 0.1])))
+    return prepare(data, z_um=2.0, device="cpu", dtype="complex128", **request.param)
+
+
+class Oracle:
+    """The forward model of a problem in NumPy; kernels and corners are given."""
+
+    def __init__(self, problem):
+        forward = problem.forward
+        self.leds, self.corners, self.object_shape = len(problem.order), forward.corners, forward.object_shape
+        self.kernels = np.broadcast_to(forward.kernel(problem.z_um)[0].numpy(), (self.leds, *forward.box_shape))
+        self.measured, self.shape = problem.amplitudes.numpy(), forward.image_shape
+        self.background = forward.background[:, 0, 0].numpy()
+        self.guess = problem.first_guess().numpy()
+
+    def box(self, led):
+        (y, x), (h, w) = self.corners[led], self.kernels.shape[1:]
+        return np.s_[y : y + h, x : x + w]
+
+    def image(self, piece):
+        return np.fft.ifft2(piece, s=self.shape, axes=(0, 1))
+
+    def piece(self, image):
+        h, w = self.kernels.shape[1:]
+        return np.fft.fft2(image, axes=(0, 1))[:h, :w]
+
+    def size(self, wave, led):
+        return np.sqrt(np.abs(wave) ** 2 + self.background[led])
+
+    def projected(self, piece, led):
+        """Spectrum of the wave whose image has the measured amplitude."""
+        wave = self.image(piece)
+        return self.piece(wave * self.measured[led] / self.size(wave, led))
+
+    def field(self, spectrum):
+        return np.fft.ifft2(np.fft.ifftshift(spectrum, axes=(0, 1)), axes=(0, 1))
+
+    def cost(self, spectrum):
+        """Mean of ½ e², and its gradient ∂/∂Re + i ∂/∂Im."""
+        total, gradient = 0.0, np.zeros_like(spectrum)
+        for led in range(self.leds):
+            wave = self.image(spectrum[self.box(led)] * self.kernels[led])
+            size = self.size(wave, led)
+            error = size - self.measured[led]
+            assert np.abs(error).max() < 1
+            total += (error**2).sum() / 2
+            gradient[self.box(led)] += self.kernels[led].conj() * self.piece(error * wave / size) / error.size
+        return total / self.measured.size, gradient / self.measured.size
+
+
+def made(cls, problem, **options):
+    solver = cls(make_options(cls, options))
+    return solver, solver.start(problem)
+
+
+def close(found, expected):
+    return np.abs(found.numpy() - expected).max() < 1e-9 * np.abs(expected).max()
+
+
+def test_mpie(problem):
+    solver, state = made(MomentumPie, problem, step=0.7, regularisation=0.3, friction=0.6, every=2)
+    oracle = Oracle(problem)
+    spectrum, before, velocity = oracle.guess.copy(), oracle.guess.copy(), 0
+    for visit in range(5):
+        led = problem.led_batch(visit, 1)[0]
+        box, kernel = oracle.box(led), oracle.kernels[led]
+        wave, power = spectrum[box] * kernel, np.abs(kernel) ** 2
+        change = kernel.conj() * (oracle.projected(wave, led) - wave)
+        spectrum[box] += 0.7 * change / (0.7 * power + 0.3 * power.max())
+        if visit % 2 == 1:
+            velocity = 0.6 * velocity + (spectrum - before)
+            spectrum = spectrum + 0.6 * velocity
+            before = spectrum.copy()
+        solver.step(state)
+    assert close(solver.spectra(state)[0], spectrum)
+
+
+@pytest.mark.parametrize("problem", [{"subpixel": False}], indirect=True, ids=["on the grid"])
+def test_epry_as_published(problem):
+    solver, state = made(Epry, problem, step=0.9, pupil_step=0.8, modes=0, pupil_from=0)
+    oracle = Oracle(problem)
+    spectrum, factor = oracle.guess.copy(), np.ones(oracle.kernels.shape[1:], complex)
+    for led in problem.order[:4]:
+        known, box = oracle.kernels[led], oracle.box(led)
+        kernel, seen = known * factor, spectrum[box] * known
+        change = oracle.projected(spectrum[box] * kernel, led) - spectrum[box] * kernel
+        factor = factor + 0.8 * seen.conj() * change / (np.abs(seen) ** 2).max()
+        spectrum[box] += 0.9 * kernel.conj() * change / (np.abs(kernel) ** 2).max()
+        solver.step(state)
+    assert close(solver.spectra(state)[0], spectrum)
+    assert close(state.factor, factor)
+
+
+def test_epry_turns_its_modes_the_way_the_error_falls(problem):
+    solver, state = made(Epry, problem, modes=10, mode_step=0.01, pupil_from=0)
+    oracle, led = Oracle(problem), problem.order[0]
+
+    def error(coefficients):
+        kernel = oracle.kernels[led] * np.exp(1j * np.tensordot(coefficients, modes, axes=1))
+        wave = oracle.image(oracle.guess[oracle.box(led)] * kernel)
+        return ((oracle.size(wave, led) - oracle.measured[led]) ** 2).sum()
+
+    fy, fx = (axis / problem.forward.optics.cutoff for axis in problem.forward.box_frequencies)
+    modes = Pupil.modes(10, fy[:, None], fx[None, :])
+    steps = 1e-4 * np.eye(10)
+    slope = np.array([error(step) - error(-step) for step in steps])
+    solver.step(state)
+    told = np.abs(slope[3:]) > 0.05 * np.abs(slope[3:]).max()
+    assert told.sum() >= 2
+    # Adam's first step has the full length in every coordinate.
+    assert np.allclose(state.modes[0].numpy()[3:][told], -0.01 * np.sign(slope[3:][told]), rtol=1e-3)
+    assert not state.modes[0][:3].any()
+
+
+def test_admm(problem):
+    solver, state = made(Admm, problem, penalty=0.4, prior=0.02, stop_below=0.0)
+    oracle = Oracle(problem)
+    spectrum, multipliers = oracle.guess.copy(), np.zeros_like(oracle.kernels)
+    coverage = np.zeros(oracle.object_shape)
+    for led in range(oracle.leds):
+        coverage[oracle.box(led)] += np.abs(oracle.kernels[led]) ** 2
+    rho = 0.02 * coverage.max()
+    for sweep in (1, 2, 3):
+        answer = rho * spectrum
+        for led in range(oracle.leds):
+            wave = spectrum[oracle.box(led)] * oracle.kernels[led] + multipliers[led]
+            image = oracle.image(wave)
+            size = oracle.size(image, led)
+            own = oracle.piece(image / size * (oracle.measured[led] + 0.4 * size) / 1.4)
+            multipliers[led] = wave - own
+            answer[oracle.box(led)] += oracle.kernels[led].conj() * (own - multipliers[led])
+        spectrum = answer / (coverage + rho)
+        while state.sweep < sweep:
+            solver.step(state)
+    assert close(state.multipliers[0], multipliers)
+    assert close(solver.spectra(state)[0], spectrum)
+
+
+def test_fd(problem):
+    solver, state = made(FeatureDomain, problem, lr=0.05, led_batch=9)
+    oracle, before = Oracle(problem), state.field[0].numpy().copy()
+    gradient = np.zeros(oracle.object_shape, complex)
+    for led in range(oracle.leds):
+        wave = oracle.image(oracle.guess[oracle.box(led)] * oracle.kernels[led])
+        size = oracle.size(wave, led)
+        error = size - oracle.measured[led]
+        slope = np.zeros_like(error)
+        for y, x in np.ndindex(error.shape):
+            down = error[y + 1, x] - error[y, x] if y + 1 < error.shape[0] else 0
+            right = error[y, x + 1] - error[y, x] if x + 1 < error.shape[1] else 0
+            norm = math.sqrt(down**2 + right**2 + 1e-6)
+            slope[y, x] -= (down + right) / norm
+            if down:
+                slope[y + 1, x] += down / norm
+            if right:
+                slope[y, x + 1] += right / norm
+        gradient[oracle.box(led)] += oracle.kernels[led].conj() * oracle.piece(slope * wave / size)
+    gradient = oracle.field(gradient)
+    solver.step(state)
+    change = state.field[0].numpy() - before
+    for part, slope in ((change.real, gradient.real), (change.imag, gradient.imag)):
+        told = np.abs(slope) > 1e-6 * np.abs(gradient).max()
+        assert np.allclose(part[told], -0.05 * np.sign(slope[told]), rtol=1e-3)
+
+
+def test_lbfgs_is_bfgs_while_it_remembers_all(problem):
+    solver, state = made(Lbfgs, problem, tv=1e-3, memory=20, stop_below=0.0)
+    oracle, shape = Oracle(problem), problem.forward.object_shape
+
+    def value(x):
+        spectrum = (x[0::2] + 1j * x[1::2]).reshape(shape)
+        cost, gradient = oracle.cost(spectrum)
+        field = oracle.field(spectrum)
+        right, lower = np.roll(field, -1, 1) - field, np.roll(field, -1, 0) - field
+        size = np.sqrt(np.abs(right) ** 2 + np.abs(lower) ** 2 + 1e-4)
+        right, lower = right / size, lower / size
+        slope = np.roll(right, 1, 1) - right + np.roll(lower, 1, 0) - lower
+        gradient = gradient + 1e-3 * np.fft.fftshift(np.fft.fft2(slope, axes=(0, 1)), axes=(0, 1)) / field.size**2
+        return cost + 1e-3 * (size - 0.01).mean(), gradient.ravel().view(float)
+
+    x = oracle.guess.ravel().view(float).copy()
+    first = np.repeat(state.inverse[0].numpy().ravel(), 2)
+    (f, g), pairs = value(x), []
+    for _ in range(5):
+        inverse = np.diag(first)
+        if pairs:
+            step, change = pairs[-1]
+            inverse = inverse * (step @ change) / (change @ (first * change))
+        for step, change in pairs:
+            turn = np.eye(len(x)) - np.outer(step, change) / (step @ change)
+            inverse = turn @ inverse @ turn.T + np.outer(step, step) / (step @ change)
+        direction, length = -inverse @ g, 1.0
+        while value(x + length * direction)[0] > f + 1e-4 * length * (g @ direction):
+            length *= 0.3
+        new, (f, g_new) = x + length * direction, value(x + length * direction)
+        pairs.append((new - x, g_new - g))
+        x, g = new, g_new
+    while len(state.pairs) < 6:
+        solver.step(state)
+    assert float(state.value[0]) == pytest.approx(f, rel=1e-9)
+    assert close(solver.spectra(state)[0], (x[0::2] + 1j * x[1::2]).reshape(shape))

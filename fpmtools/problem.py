@@ -208,7 +208,8 @@ def prepare(
     margin
         Camera pixels that are solved beyond each border and not shown; default: :func:`suggested_margin`.
     solver
-        Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
+        Decides ``critical_grid``, ``subpixel`` and whether there is a ``margin``, where they are None; without it all
+        are True.
 
     Raises
     ------
@@ -228,10 +229,11 @@ def prepare(
     if solver is not None:
         _check_can(solver, "losses", loss is not None, "minimises its own loss and no other")
         _check_can(solver, "patterns", calibration.patterns is not None, "takes images lit by one LED each")
-    wish = {"critical_grid": True, "subpixel": True, **(solver.grid() if solver else {})}
+    wish = {"critical_grid": True, "subpixel": True, "margin": True, **(solver.grid() if solver else {})}
     critical_grid = wish["critical_grid"] if critical_grid is None else critical_grid
     subpixel = wish["subpixel"] if subpixel is None else subpixel
-    margin = suggested_margin(dataset, planes) if margin is None else margin
+    if margin is None:
+        margin = suggested_margin(dataset, planes) if wish["margin"] else 0
     plan = SamplingPlan.choose(dataset, calibration, upsample=upsample, critical=critical_grid, margin=margin)
     forward = ForwardModel(
         dataset.optics, calibration.selected(), plan, subpixel=subpixel, device=where, dtype=DTYPES[dtype]

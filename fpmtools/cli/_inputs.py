@@ -234,6 +234,12 @@ solving_options = _all_of(
         help="Round each LED's shift to the Fourier grid.",
     ),
     click.option(
+        "--margin",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Camera pixels that are solved beyond each border, not shown. Default: enough; 0 if images repeat.",
+    ),
+    click.option(
         "--calibration",
         metavar="auto|nominal|FILE",
         help="What is known of the instrument: as the images say (default), as the data say, or a file.",

@@ -150,6 +150,7 @@ def prepared(spec: RunSpec, dataset: Dataset, solver: Solver[Any]) -> Problem:
         upsample=spec.upsample,
         critical_grid=spec.critical_grid,
         subpixel=spec.subpixel,
+        margin=spec.margin,
         calibration=calibrate.resolve(dataset, spec.calibration),
         loss=spec.loss,
     )

@@ -174,6 +174,7 @@ class RunSpec:
     upsample: float | None = None
     critical_grid: bool | None = None
     subpixel: bool | None = None
+    margin: int | None = None
     threads: int | None = None
     limits: Limits = field(default_factory=Limits)
     outputs: Outputs = field(default_factory=Outputs)
@@ -203,6 +204,7 @@ class RunSpec:
         if self.dtype not in DTYPES:
             raise OptionError(f"unknown dtype {self.dtype!r}: use complex64 or complex128")
         _need(self.upsample is None or _is_number(self.upsample), "upsample", self.upsample, "a number")
+        _need(self.margin is None or _is_whole(self.margin), "margin", self.margin, "a whole number of pixels")
         for name in ("critical_grid", "subpixel"):
             value = getattr(self, name)
             _need(value is None or isinstance(value, bool), name, value, "true, false or null")

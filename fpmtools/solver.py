@@ -70,10 +70,7 @@ class Solver(ABC, Generic[State]):
         raise OptionError(f"{type(self).__name__} cannot be resumed: it has no dump and restore")
 
     def grid(self) -> Mapping[str, bool]:
-        """What it asks of :func:`fpmtools.problem.prepare` (``critical_grid``, ``subpixel``, ``margin``).
-
-        Users can overrule it.
-        """
+        """What it asks of :func:`fpmtools.problem.prepare` (``critical_grid``, ``subpixel``); users can overrule it."""
         return {}
 
     @classmethod

@@ -23,6 +23,10 @@ MOST_PLANES = 100_000
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def _margin(context: click.Context, option: click.Parameter, value: str) -> int | str:
+    return value if value == "auto" else click.IntRange(min=0)(value, option, context)
+
+
 def planes(text: str) -> tuple[float, ...]:
     """``MIN:MAX:COUNT``, or numbers separated by commas → z in µm, ascending."""
     try:
@@ -235,9 +239,11 @@ solving_options = _all_of(
     ),
     click.option(
         "--margin",
-        type=click.IntRange(min=0),
-        metavar="N",
-        help="Camera pixels that are solved beyond each border, not shown. Default: enough; 0 if images repeat.",
+        callback=_margin,
+        metavar="N|auto",
+        default="0",
+        show_default=True,
+        help="Camera pixels beyond each border that are solved and not shown.",
     ),
     click.option(
         "--calibration",

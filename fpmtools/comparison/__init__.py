@@ -143,7 +143,7 @@ def compare(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
-    margin: int | None = None,
+    margin: int | str = 0,
     calibration: str = "auto",
     loss: str | None = None,
     warm_up: bool = True,

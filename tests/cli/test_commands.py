@@ -103,9 +103,17 @@ def test_run_sampling_switches(data_file: Path, tmp_path: Path, as_json: Json) -
     """Each switch changes what it says, so neither is dropped on the way."""
     common = ["run", "--data", data_file, "--solver", "ap", "-o", "sweeps=1", "--z", "0"]
     plain = as_json(*common, "--out", tmp_path / "plain")["grid"]
-    other = as_json(*common, "--no-critical-grid", "--pixel-rounding", "--upsample", "3", "--out", tmp_path / "other")[
-        "grid"
-    ]
+    other = as_json(
+        *common,
+        "--no-critical-grid",
+        "--pixel-rounding",
+        "--upsample",
+        "3",
+        "--margin",
+        "auto",
+        "--out",
+        tmp_path / "other",
+    )["grid"]
     assert (plain["subpixel"], other["subpixel"]) == (True, False)
     assert other["output_shape"] == [51, 66]
     assert np.prod(other["solved_shape"]) > np.prod(plain["solved_shape"])

@@ -123,9 +123,8 @@ class FpmInr(Solver[State]):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": PAPER}
 
     def grid(self) -> Mapping[str, bool]:
-        """The published method works on raw camera pixels, and knows nothing beyond them."""
-        critical = self.options.grid == "critical"
-        return {"critical_grid": critical, "margin": critical}
+        """The published method works on raw camera pixels."""
+        return {"critical_grid": self.options.grid == "critical"}
 
     def start(self, problem: Problem) -> State:
         """Random features; nothing of the data is used yet."""

@@ -377,7 +377,7 @@ def reconstruct(
     subpixel: bool | None = None,
     calibration: str | Path | Calibration = calibrate.AUTO,
     loss: str | Loss | None = None,
-    margin: int | None = None,
+    margin: int | str = 0,
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Reconstruction:

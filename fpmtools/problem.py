@@ -187,7 +187,7 @@ def prepare(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
-    margin: int | None = None,
+    margin: int | str = 0,
 ) -> Problem:
     """Put a data set on a device and on its sampling plan's grids.
 
@@ -206,7 +206,7 @@ def prepare(
     subpixel
         Keep each LED's exact shift (True) or round it to the Fourier grid.
     margin
-        Camera pixels that are solved beyond each border and not shown; default: :func:`suggested_margin`.
+        Camera pixels that are solved beyond each border and not shown, or "auto": :func:`suggested_margin`.
     solver
         Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
 
@@ -231,8 +231,10 @@ def prepare(
     wish = {"critical_grid": True, "subpixel": True, **(solver.grid() if solver else {})}
     critical_grid = wish["critical_grid"] if critical_grid is None else critical_grid
     subpixel = wish["subpixel"] if subpixel is None else subpixel
-    margin = suggested_margin(dataset, planes) if margin is None else margin
-    plan = SamplingPlan.choose(dataset, calibration, upsample=upsample, critical=critical_grid, margin=margin)
+    pixels = suggested_margin(dataset, planes) if margin == "auto" else margin
+    if not isinstance(pixels, int):
+        raise OptionError(f"margin must be a whole number of camera pixels, or auto; got {margin!r}")
+    plan = SamplingPlan.choose(dataset, calibration, upsample=upsample, critical=critical_grid, margin=pixels)
     forward = ForwardModel(
         dataset.optics, calibration.selected(), plan, subpixel=subpixel, device=where, dtype=DTYPES[dtype]
     )

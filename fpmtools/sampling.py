@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from fpmtools.optics import Optics, Shape, fast_length, resample
 OVERSAMPLING = 1.5
 RESOLVED = 10.0  # lengths λ/2NA of a margin: at 3 it costs 1.3 dB of the amplitude and 2.8 of the phase, at 5 still 1.3
 MOST_MARGIN = 256  # camera pixels
-REPEATS = 2.0  # square of the step across the border over that between neighbours; 5 to 100 where nothing repeats
+REPEATS = 2.0  # square of the step across the border over that between neighbours: 1 for these, 3.4 to 80 for others
 
 
 def led_shifts(optics: Optics, na: NDArray[np.float64], extent_um: tuple[float, float]) -> NDArray[np.float64]:
@@ -158,7 +158,11 @@ def continued(image: NDArray[Any], margin: int) -> NDArray[Any]:
 
 
 def repeats(dataset: Dataset) -> bool:
-    """Whether the images go on at their other side, as simulated ones do: then nothing crosses a border unseen."""
+    """Whether the images go on at their other side, as simulated ones do: then nothing crosses a border unseen.
+
+    Along one axis is enough, for no measured field does that: a simulated sample that is tilted jumps in depth along
+    the other.
+    """
     brightest = np.argsort(dataset.images.means)[::-1][:5]
     across, inside = np.zeros(2), np.zeros(2)
     for i in brightest:
@@ -166,7 +170,7 @@ def repeats(dataset: Dataset) -> bool:
         for axis, turned in enumerate((image, image.T)):
             across[axis] += np.square(turned[0] - turned[-1]).mean()
             inside[axis] += (np.square(turned[1] - turned[0]).mean() + np.square(turned[-1] - turned[-2]).mean()) / 2
-    return bool((across <= REPEATS * inside).all())
+    return bool((across <= REPEATS * inside).any())
 
 
 def suggested_margin(dataset: Dataset, z_um: Sequence[float]) -> int:

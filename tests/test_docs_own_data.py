@@ -86,7 +86,7 @@ def test_every_option_on_the_page_exists() -> None:
 
     spelled = {word[2:].replace("-", "_") for word in re.findall(r"--[a-z][a-z-]*", PAGE.read_text())}
     assert spelled >= {"config", "leds", "axes", "key", "dark", "patterns", "leds_use", "max_na", "amplitudes"}
-    assert spelled - {*READING} <= {"data", "solver", "solvers", "out", "z", "budget", "no_held_out"}
+    assert spelled - {*READING} <= {"data", "solver", "solvers", "out", "z", "budget", "margin", "no_held_out"}
 
 
 def test_the_drawing_is_there() -> None:

@@ -12,6 +12,8 @@ import pytest
 import fpmtools
 from fpmtools.calibrate import brightness, dark, exposure, geometry, spectra
 from fpmtools.calibrate.inspection import brief, inspect
+from fpmtools.cli._inputs import READING
+from fpmtools.cli.inspect import run_line
 from fpmtools.dataset import Dataset
 from fpmtools.report import figures, looking
 from fpmtools.simulation import simulate
@@ -200,3 +202,16 @@ def test_measured_data_are_right(
     data = fpmtools.load(name)
     assert warned(data) == []
     assert warned(data.with_calibration(na=data.na * [1, -1])) == ["orientation"]
+
+
+def test_the_line_to_type_reads_the_data_as_they_were_read_but_for_what_is_put_right() -> None:
+    reading: dict[str, object] = dict.fromkeys(READING)
+    reading |= {"axes": "-x,+y", "dark": "/d.tif", "roi": (0, 0, 64, 64), "optics": {"na": 0.1, "wavelength_um": 0.5}}
+    line = run_line("my data", reading, {"na": 0.12, "dark_level": 3.5})
+    assert "--data 'my data'" in line
+    assert "--axes=" in line or "--axes -x,+y" in line
+    assert "--roi 0,0,64,64" in line
+    assert "--optics na=0.12 --optics wavelength_um=0.5" in line
+    assert "--dark-level 3.5" in line
+    assert "--dark " not in line
+    assert "--dark /d.tif" in run_line("my data", reading, {})

@@ -23,6 +23,10 @@ MOST_PLANES = 100_000
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def _margin(context: click.Context, option: click.Parameter, value: str) -> int | str:
+    return value if value == "auto" else click.IntRange(min=0)(value, option, context)
+
+
 def planes(text: str) -> tuple[float, ...]:
     """``MIN:MAX:COUNT``, or numbers separated by commas → z in µm, ascending."""
     try:
@@ -232,6 +236,14 @@ solving_options = _all_of(
         flag_value=False,
         default=None,
         help="Round each LED's shift to the Fourier grid.",
+    ),
+    click.option(
+        "--margin",
+        callback=_margin,
+        metavar="N|auto",
+        default="0",
+        show_default=True,
+        help="Camera pixels beyond each border that are solved and not shown.",
     ),
     click.option(
         "--calibration",

@@ -56,15 +56,11 @@ def inspect(data: str, figure: Path | None, force: bool, as_json: bool, **readin
 def run_line(data: str, reading: dict[str, Any], corrections: dict[str, float]) -> str:
     """The words of ``fpmtools run`` that read ``data`` as ``reading`` says, with what was found put right."""
     values = dict(corrections)
-    dark_level = values.pop("dark_level", reading["dark_level"])
-    roi = reading["roi"] and ",".join(map(str, reading["roi"]))
-    words = ["fpmtools", "run", "--data", data]
-    given = {"format": reading["format"], "channel": reading["channel"], "roi": roi, "leds": reading["leds"]}
-    for name, value in {**given, "dark-level": dark_level}.items():
-        words += [] if value is None else [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
-    for name, number in {**reading["optics"], **values}.items():
-        words += ["--optics", f"{name}={number:g}"]
-    return shlex.join(words)
+    given = {**reading, "dark_level": values.pop("dark_level", reading["dark_level"])}
+    if given["dark_level"] != reading["dark_level"]:
+        given["dark"] = None  # the level is in its place
+    given["optics"] = {**reading["optics"], **values}
+    return shlex.join(["fpmtools", "run", "--data", data, *_inputs.spelled(given)])
 
 
 def _show(found: Inspection) -> None:

@@ -37,6 +37,7 @@ SPELLED = {
     "upsample": "upsample",
     "critical_grid": "critical_grid",
     "subpixel": "subpixel",
+    "margin": "margin",
     "threads": "threads",
     "targets": "limits.targets",
     "budget_s": "limits.budget_s",

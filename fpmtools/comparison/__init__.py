@@ -143,6 +143,7 @@ def compare(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
+    margin: int | str = 0,
     calibration: str = "auto",
     loss: str | None = None,
     warm_up: bool = True,
@@ -221,6 +222,7 @@ def compare(
         "upsample": upsample,
         "critical_grid": critical_grid,
         "subpixel": subpixel,
+        "margin": margin,
     }
     with _ends_cleanly(), _folder(out) as root, locked(root):
         sources = [_save(dataset, root / DATA_FOLDER, z_um) for dataset in datasets]

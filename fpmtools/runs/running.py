@@ -150,6 +150,7 @@ def prepared(spec: RunSpec, dataset: Dataset, solver: Solver[Any]) -> Problem:
         upsample=spec.upsample,
         critical_grid=spec.critical_grid,
         subpixel=spec.subpixel,
+        margin=spec.margin,
         calibration=calibrate.resolve(dataset, spec.calibration),
         loss=spec.loss,
     )
@@ -158,6 +159,7 @@ def prepared(spec: RunSpec, dataset: Dataset, solver: Solver[Any]) -> Problem:
 def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
     """Solve, from the last checkpoint if there is one, and make the result safe."""
     from fpmtools import calibrate, engine
+    from fpmtools.calibrate import inspection
     from fpmtools.runs.memory import PeakMemory
     from fpmtools.runs.tracking import check_targets
 
@@ -172,7 +174,8 @@ def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
     with threads.limited(spec.threads or engine.threads_for(problem)) as count:
         place.document.pop("solved", None)
         place.update(resolved={"threads": count, "device": str(problem.device), "digest": digest})
-        for text in [*dataset.check(upsample=spec.upsample), *calibrate.warnings(problem.calibration)]:
+        said = [*dataset.check(upsample=spec.upsample), *calibrate.warnings(problem.calibration)]
+        for text in said or inspection.brief(dataset):
             tell({"event": "warning", "text": text})
         try:
             _until_safe(place, problem, solver, memory, tell)

@@ -23,6 +23,7 @@ TARGETS = ("psnr", "ssim")  # of both, more is better
 PICTURES = ("files", "report")  # in the run's own folder; what a comparison's report draws
 LOSSES = ("amplitude", "poisson", "feature")
 DTYPES = ("complex64", "complex128")
+AUTO = "auto"  # a margin
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Part = TypeVar("Part", "DataSpec", "Limits", "Outputs")
@@ -174,6 +175,7 @@ class RunSpec:
     upsample: float | None = None
     critical_grid: bool | None = None
     subpixel: bool | None = None
+    margin: int | str = 0
     threads: int | None = None
     limits: Limits = field(default_factory=Limits)
     outputs: Outputs = field(default_factory=Outputs)
@@ -203,6 +205,7 @@ class RunSpec:
         if self.dtype not in DTYPES:
             raise OptionError(f"unknown dtype {self.dtype!r}: use complex64 or complex128")
         _need(self.upsample is None or _is_number(self.upsample), "upsample", self.upsample, "a number")
+        _need(_is_whole(self.margin) or self.margin == AUTO, "margin", self.margin, "a whole number of pixels, or auto")
         for name in ("critical_grid", "subpixel"):
             value = getattr(self, name)
             _need(value is None or isinstance(value, bool), name, value, "true, false or null")

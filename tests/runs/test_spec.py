@@ -27,6 +27,7 @@ SPEC = RunSpec(
     dtype="complex128",
     upsample=2.5,
     critical_grid=False,
+    margin=7,
     threads=2,
     limits=Limits(60.0, {"psnr": 30.0}),
     outputs=Outputs(False, ("psnr",), ("report",), True),

@@ -3,9 +3,9 @@
 All LEDs at once: Nesterov's momentum with restarts on the object's spectrum, divided by its coverage, as in the joint
 sweeps of classical solvers; Adam (Kingma, Ba, arXiv:1412.6980) on the numbers of the instrument. These are freed one
 group after the other, in an order in which each has something to stand on, and a group is kept only if the images of
-LEDs that the object has not seen are predicted better with it. The object keeps to the power law that its own spectrum
-follows where there is light, so that noise of the dark field is not fitted. The edge of the pupil is soft meanwhile:
-only then does a loss have a slope by LED positions.
+LEDs that the object has not seen are predicted better with it than after as many steps without. The object keeps to the power law that its own spectrum
+follows where there is light, so that noise of the dark field is not fitted. The edge of the pupil is soft while LEDs are
+free to move: only then does a loss have a slope by their positions.
 
 A joint fit of all of it was first shown by Sun et al., Biomed. Opt. Express 7, 1336 (2016) for positions, and Ou et
 al., Opt. Express 22, 4960 (2014) for the pupil.
@@ -31,13 +31,13 @@ from fpmtools.problem import Problem, prepare
 from fpmtools.sampling import suggested_margin
 
 GROUPS = ("background", "board", "pupil", "gain", "jitter")
-FREE = {"board": 12, "pupil": 24, "gain": 12, "jitter": 24}  # steps after which each is judged
+STEPS = {"background": 8, "pupil": 24, "board": 36, "gain": 16, "jitter": 24}  # after which each is judged
 SWEEPS, FIRST = 5, 5  # LED by LED, which closes in fast, and steps, before the first look
-SETTLE, SETTLED, LONGEST = 4, 0.01, 24  # steps at a time until the left-out images gain less than this share by them
+POLISH = 16  # steps with all that is kept, at the end
 MODES = 21  # Zernike polynomials, to the fifth order; piston and tilt are conventions
 SOFTNESS = 0.15  # of the pupil's edge, Fourier pixels
 ROOM = 0.15  # of the LEDs' largest |NA|, that they may move by
-EXPLAINED = 1.3  # of the variance that noise has: then there is nothing to look for
+EXPLAINED = 1.5  # of the variance that noise has: then there is nothing to look for
 SMALL = 1e-3  # of the light of the bright field, that is not worth it either
 BETTER = 0.005  # share of the left-out images' error by which a group must lower it
 PRIOR = 4.0  # weight of the power law; 2 for complex normal variables whose every pixel is measured
@@ -86,7 +86,7 @@ class _Numbers:
         return replace(self, background=self.background.copy(), **tensors)
 
 
-RATES = {"board": 0.05, "pupil": 0.05, "gain": 0.01, "jitter": 0.1}  # Adam's, in these units
+RATES = {"board": 0.1, "pupil": 0.05, "gain": 0.01, "jitter": 0.1}  # Adam's, in these units
 
 
 @dataclass
@@ -101,6 +101,8 @@ class _Fit:
     ahead: torch.Tensor
     coverage: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     free: list[str] = field(default_factory=list)
+    softness: float = 0.0
+    pace: float = 1.0
     moments: dict[str, tuple[torch.Tensor, torch.Tensor, int]] = field(default_factory=dict)
     inertia: int = 0
     last: float = math.inf
@@ -120,7 +122,7 @@ class _Fit:
     def update(self) -> None:
         """Let the forward model see the instrument as it stands, and what the LEDs cover of the object."""
         forward = self.problem.forward
-        forward.update(self.numbers.calibration(SOFTNESS))
+        forward.update(self.numbers.calibration(self.softness))
         power = forward.kernels.transmission.abs().square().expand(len(forward.na), -1, -1)
         cover = torch.zeros(1, *forward.object_shape, dtype=forward.real_dtype)
         forward.add(cover, power[self.seen][None].contiguous(), self.seen)
@@ -136,19 +138,19 @@ class _Fit:
             forward.add(spectrum, pieces.mul_(kernel.conj() / -(peak**2)), [led])
         self.ahead = spectrum.clone()
 
-    def settle(self) -> float:
-        """Steps until the left-out images no longer gain by them; their error."""
-        error = self.error(self.held)
-        for _ in range(LONGEST // SETTLE):
-            self.steps(SETTLE)
-            before, error = error, self.error(self.held)
-            if error > (1 - SETTLED) * before:
-                break
-        return error
+    def release(self, name: str, dataset: Dataset) -> None:
+        """From now on that group is free; the background is what the images' darkest places show."""
+        self.inertia, self.last = 0, math.inf
+        if name == "background":
+            self.numbers.background = np.maximum(background(dataset), self.numbers.background)
+        else:
+            self.free.append(name)
+        self.update()
 
     def steps(self, count: int) -> None:
-        """Object and all that is free, so many steps on."""
-        for _ in range(count):
+        """Object and all that is free, so many steps on; the latter ever more slowly."""
+        for number in range(count):
+            self.pace = (1 + math.cos(math.pi * number / count)) / 2
             self._step()
 
     def _step(self) -> None:
@@ -206,7 +208,7 @@ class _Fit:
         mean, square, count = 0.8 * mean + 0.2 * slopes, 0.95 * square + 0.05 * slopes.square(), count + 1
         self.moments[name] = mean, square, count
         step = mean / (1 - 0.8**count) / ((square / (1 - 0.95**count)).sqrt() + 1e-30)
-        setattr(self.numbers, name, values - RATES[name] * step)
+        setattr(self.numbers, name, values - self.pace * RATES[name] * step)
 
     def _prior(self, variance: float) -> torch.Tensor:
         """What a power law asks for, [1, H, W]: variance of the amplitudes over the power that the object has there."""
@@ -278,8 +280,9 @@ def fit(
     Returns
     -------
     Calibration
-        With ``found["joint"]``: for each group whether it was ``kept``, and the error of the left-out images before
-        and after; ``explained``: error of the bright field over what noise alone makes, before.
+        With ``found["joint"]``: for each group whether it was ``kept``, and the mean squared error of the left-out
+        amplitudes ``without`` and ``with`` it; ``explained``: that of the bright field over what noise alone makes,
+        with the instrument that it starts from.
     """
     used = int(calibration.used.sum())
     if calibration.patterns is not None or used < LEAST_LEDS or not calibration.bright_field(dataset.optics).any():
@@ -305,29 +308,26 @@ def fit(
     report: dict[str, Any] = {"explained": explained, "groups": {}}
     if explained < EXPLAINED or state.error(bright) < SMALL:
         return replace(calibration, found={**calibration.found, "joint": report})
-    before = state.settle()
     for name in [name for name in GROUPS if name in groups]:
-        kept = state.copy()
-        if name == "background":
-            state.numbers.background = np.maximum(background(chosen), start.background)
+        if name in ("board", "jitter"):
+            state.softness = SOFTNESS
             state.update()
-            state.inertia = 0
-            state.settle()
-        else:
-            state.free.append(name)
-            state.inertia = 0
-            state.steps(FREE[name])
+        without = state.copy()
+        without.inertia, without.last = 0, math.inf
+        without.steps(STEPS[name])
+        before = without.error(held)
+        state.release(name, chosen)
+        state.steps(STEPS[name])
         after = state.error(held)
         better = after < (1 - BETTER) * before
-        report["groups"][name] = {"kept": bool(better), "before": before, "after": after}
-        on_group(name, bool(better))
-        if better:
-            before = after
-        else:
-            state = kept
+        report["groups"][name] = {"kept": better, "without": before, "with": after}
+        on_group(name, better)
+        if not better:
+            state = without
             state.update()
     if not any(group["kept"] for group in report["groups"].values()):
         return replace(calibration, found={**calibration.found, "joint": report})
+    state.steps(POLISH)
     return _whole(calibration, state.numbers.calibration(0.0), report)
 
 
@@ -336,6 +336,7 @@ def _problem(dataset: Dataset, calibration: Calibration, z_um: float) -> Problem
     from fpmtools.forward import ForwardModel
     from fpmtools.sampling import SamplingPlan
 
+    # The box must hold the soft edge that there is going to be.
     soft = replace(calibration, pupil=replace(calibration.pupil, softness=max(SOFTNESS, calibration.pupil.softness)))
     problem = prepare(dataset, calibration=soft, z_um=z_um, device="cpu", margin=0)
     room = ROOM * float(np.linalg.norm(calibration.na, axis=1).max())

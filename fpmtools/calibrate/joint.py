@@ -1,14 +1,16 @@
-"""The instrument from the images: board, pupil, gains and jitter, fitted together with the object.
+"""The instrument from the images: background, board, pupil, gains and jitter, fitted together with the object.
 
-All LEDs at once: Nesterov's momentum with restarts on the object's spectrum, divided by its coverage, as in the joint
-sweeps of classical solvers; Adam (Kingma, Ba, arXiv:1412.6980) on the numbers of the instrument. These are freed one
-group after the other, in an order in which each has something to stand on, and a group is kept only if the images of
-LEDs that the object has not seen are predicted better with it than after as many steps without. The object keeps to the power law that its own spectrum
-follows where there is light, so that noise of the dark field is not fitted. The edge of the pupil is soft while LEDs are
-free to move: only then does a loss have a slope by their positions.
+All LEDs at once. Object, board and pupil take the same accelerated steps with restarts (Nesterov; O'Donoghue, Candès,
+Found. Comput. Math. 15, 715, 2015), each divided by its own curvature: the object's spectrum by its coverage, as in the
+joint sweeps of classical solvers, the instrument's numbers by their Gauss-Newton matrix. What is of one LED alone, gain
+and jitter, is moved by Adam (Kingma, Ba, arXiv:1412.6980): all LEDs at one pace, however little light tells of them.
+The board is free from the first step on, as long as the object is still undecided: an object that has come to terms
+with wrong positions holds on to them. The pupil's edge is soft meanwhile, very much so at first, for only then has a
+loss a slope by positions that cross it. The object keeps to the power law that its own spectrum follows where there is
+light, so that noise of the dark field is not fitted.
 
-A joint fit of all of it was first shown by Sun et al., Biomed. Opt. Express 7, 1336 (2016) for positions, and Ou et
-al., Opt. Express 22, 4960 (2014) for the pupil.
+A joint fit of positions was first shown by Sun et al., Biomed. Opt. Express 7, 1336 (2016), of the pupil by Ou et al.,
+Opt. Express 22, 4960 (2014).
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fpmtools.calibrate import noise
+from fpmtools.calibrate import curvature, noise
+from fpmtools.calibrate.instrument import FIXED, Instrument
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.forward.gradients import gradients
@@ -31,196 +34,204 @@ from fpmtools.problem import Problem, prepare
 from fpmtools.sampling import suggested_margin
 
 GROUPS = ("background", "board", "pupil", "gain", "jitter")
-STEPS = {"background": 8, "pupil": 24, "board": 36, "gain": 16, "jitter": 24}  # after which each is judged
-SWEEPS, FIRST = 5, 5  # LED by LED, which closes in fast, and steps, before the first look
-POLISH = 16  # steps with all that is kept, at the end
-MODES = 21  # Zernike polynomials, to the fifth order; piston and tilt are conventions
-SOFTNESS = 0.15  # of the pupil's edge, Fourier pixels
+FREE_FROM = {"board": 0, "pupil": 10, "gain": 18, "jitter": 15}  # step
+JUDGED, STEPS = 35, 60  # what is of single LEDs is judged after so many steps
+FINE = 15  # step from which on the pupil's edge is as sharp as it becomes
+COARSE_EDGE, FINE_EDGE = 0.5, 0.15  # softness, Fourier pixels
+CURVED = (0, 3, 6, 9, 12, 15, 18, 21, 25, 30)  # steps at which the Gauss-Newton matrix is made anew
+NEAR, SOME = 1.4, 4  # NA of the objective up to which all LEDs are looked at, and every so many beyond
+DAMPING = 1e-3  # of its diagonal
+SHORTENED = 0.7  # steps of the instrument: object and instrument share what they explain
+FARTHEST = 0.5  # Fourier pixels that the board may move an LED by in one step
+PACES = {"jitter": 2e-3, "gain": 0.01}  # of Adam's first steps; jitter in units of the objective's NA
+KNOWN_FROM, KNOWN_EVERY = 20, 5  # steps at which the object's power law is looked at
+PRIOR = 4.0  # weight of the power law; 2 for complex normal variables whose every pixel is measured
+ALIKE = 30.0  # pixels whose errors go together, where expected spreads are weighed against images
 ROOM = 0.15  # of the LEDs' largest |NA|, that they may move by
+
 EXPLAINED = 1.5  # of the variance that noise has: then there is nothing to look for
 SMALL = 1e-3  # of the light of the bright field, that is not worth it either
 BETTER = 0.005  # share of the left-out images' error by which a group must lower it
-PRIOR = 4.0  # weight of the power law; 2 for complex normal variables whose every pixel is measured
+MUCH_BETTER = 0.15  # and by which a group with numbers for each LED must, that could come to terms with anything
+CONTROL, ABLATION = 30, 8  # steps of the object alone, before a comparison
 BACKGROUND_BLUR, BACKGROUND_SHARE = 3.0, 0.01  # pixels; of an image's pixels that no light of the sample reaches
-SPREAD = 0.1  # of log gains, that are expected
 LEAST_LEDS = 12
 
 
 @dataclass
-class _Numbers:
-    """What is fitted, in units in which a step of 1 is large; see :meth:`calibration`."""
-
-    nominal: Calibration
-    objective_na: float
-    background: NDArray[np.float64]
-    board: torch.Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
-    pupil: torch.Tensor = field(default_factory=lambda: torch.zeros(MODES, dtype=torch.float64))
-    gain: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
-    jitter: torch.Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.float64))
-
-    def na(self) -> torch.Tensor:
-        """Direction sines [led, (x, y)]: the board moved (x, y), rotated and nearer by the four numbers of ``board``.
-
-        In units of 0.1 NA of the objective, and of 0.01 rad and 1 %. Differentiable.
-        """
-        nominal = torch.from_numpy(self.nominal.na)
-        tangent = nominal / (1 - nominal.square().sum(1, keepdim=True)).sqrt()
-        angle, nearer = 0.01 * self.board[2], torch.exp(0.01 * self.board[3])
-        c, s = torch.cos(angle), torch.sin(angle)
-        turned = torch.stack([c * tangent[:, 0] - s * tangent[:, 1], s * tangent[:, 0] + c * tangent[:, 1]], dim=1)
-        moved = nearer * turned + 0.1 * self.objective_na * self.board[:2]
-        return moved / (1 + moved.square().sum(1, keepdim=True)).sqrt() + 0.01 * self.objective_na * self.jitter
-
-    def calibration(self, softness: float) -> Calibration:
-        """The instrument that they describe."""
-        given = self.nominal.pupil
-        count = max(len(given.zernike_rad), MODES)
-        zernike = np.pad(given.zernike_rad, (0, count - len(given.zernike_rad)))
-        zernike[:MODES] += self.pupil.detach().numpy()
-        pupil = replace(given, zernike_rad=zernike, softness=max(softness, given.softness))
-        gain = self.nominal.gain * np.exp(self.gain.detach().numpy())
-        return replace(self.nominal, na=self.na().detach().numpy(), gain=gain, pupil=pupil, background=self.background)
-
-    def copy(self) -> _Numbers:
-        tensors = {name: getattr(self, name).detach().clone() for name in ("board", "pupil", "gain", "jitter")}
-        return replace(self, background=self.background.copy(), **tensors)
-
-
-RATES = {"board": 0.1, "pupil": 0.05, "gain": 0.01, "jitter": 0.1}  # Adam's, in these units
-
-
-@dataclass
 class _Fit:
-    """Object and numbers as they stand."""
+    """Object and instrument as they stand; ``ahead`` is where momentum takes both."""
 
     problem: Problem
-    numbers: _Numbers
     seen: list[int]
     held: list[int]
     object: torch.Tensor
-    ahead: torch.Tensor
-    coverage: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    free: list[str] = field(default_factory=list)
-    softness: float = 0.0
-    pace: float = 1.0
-    moments: dict[str, tuple[torch.Tensor, torch.Tensor, int]] = field(default_factory=dict)
+    instrument: Instrument
+    ahead: tuple[torch.Tensor, Instrument]
+    softness: float
+    count: int = 0  # steps of the schedule that are done
+    free: tuple[str, ...] = ()
     inertia: int = 0
     last: float = math.inf
+    matrix: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    law: torch.Tensor | None = None  # the object's expected power, [1, H, W]
+    moments: dict[str, tuple[torch.Tensor, torch.Tensor, int]] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, problem: Problem, numbers: _Numbers, held: list[int]) -> _Fit:
+    def begin(cls, problem: Problem, instrument: Instrument, held: list[int], softness: float) -> _Fit:
         guess = problem.first_guess()[None].clone()
         seen = [i for i in range(len(problem.amplitudes)) if i not in held]
-        fit = cls(problem, numbers, seen, held, guess, guess.clone())
-        fit.update()
-        return fit
+        return cls(problem, seen, held, guess, instrument, (guess, instrument), softness)
 
     def copy(self) -> _Fit:
-        kept = replace(self, numbers=self.numbers.copy(), object=self.object.clone(), ahead=self.ahead.clone())
-        return replace(kept, free=list(self.free), moments=dict(self.moments))
-
-    def update(self) -> None:
-        """Let the forward model see the instrument as it stands, and what the LEDs cover of the object."""
-        forward = self.problem.forward
-        forward.update(self.numbers.calibration(self.softness))
-        power = forward.kernels.transmission.abs().square().expand(len(forward.na), -1, -1)
-        cover = torch.zeros(1, *forward.object_shape, dtype=forward.real_dtype)
-        forward.add(cover, power[self.seen][None].contiguous(), self.seen)
-        self.coverage = torch.lerp(cover, cover.amax().expand_as(cover), 0.05) / math.prod(forward.image_shape)
-
-    def sweep(self) -> None:
-        """Visit each LED once, the nearest to the axis first, and replace its amplitude."""
-        forward, amplitudes, spectrum = self.problem.forward, self.problem.amplitudes, self.object
-        peak = float(forward.kernels.transmission.abs().max())
-        for led in (led for led in self.problem.order if led in set(self.seen)):
-            kernel = forward.kernel(self.z, [led])
-            pieces, _ = forward.mismatch(spectrum, amplitudes[[led]], [led], kernel)
-            forward.add(spectrum, pieces.mul_(kernel.conj() / -(peak**2)), [led])
-        self.ahead = spectrum.clone()
-
-    def release(self, name: str, dataset: Dataset) -> None:
-        """From now on that group is free; the background is what the images' darkest places show."""
-        self.inertia, self.last = 0, math.inf
-        if name == "background":
-            self.numbers.background = np.maximum(background(dataset), self.numbers.background)
-        else:
-            self.free.append(name)
-        self.update()
-
-    def steps(self, count: int) -> None:
-        """Object and all that is free, so many steps on; the latter ever more slowly."""
-        for number in range(count):
-            self.pace = (1 + math.cos(math.pi * number / count)) / 2
-            self._step()
-
-    def _step(self) -> None:
-        forward, amplitudes = self.problem.forward, self.problem.amplitudes
-        wrt = [{"board": "na", "jitter": "na"}.get(name, name) for name in self.free]
-        wrt = ["object", *dict.fromkeys(wrt)]
-        loss, found = gradients(forward, self.ahead, amplitudes[self.seen], self.z, self.seen, wrt=wrt)
-        self.inertia = 1 if float(loss) > self.last else self.inertia + 1
-        self.last = float(loss)
-        pixels = len(self.seen) * forward.counted
-        prior = self._prior(2 * float(loss))
-        slope = found["object"] * pixels + prior * self.ahead
-        new = self.ahead - slope / (self.coverage + prior)
-        if self.free:
-            own = {}
-            if "gain" in wrt or "na" in wrt:  # of LEDs that the object has not seen, too
-                names = tuple(name for name in ("gain", "na") if name in wrt)
-                own = gradients(forward, self.ahead, amplitudes[self.held], self.z, self.held, wrt=names)[1]
-            self._move(found, own, pixels)
-            self.update()
-        self.ahead = new + (self.inertia - 1) / (self.inertia + 2) * (new - self.object)
-        self.object = new
+        return replace(self, moments=dict(self.moments))
 
     @property
     def z(self) -> float:
         """Where the sample is, µm."""
         return self.problem.z_um[0]
 
-    def _move(self, found: dict[str, torch.Tensor], own: dict[str, torch.Tensor], pixels: int) -> None:
-        """One step of Adam on each number that is free; ``own``: gradients of the LEDs that are left out."""
-        share = len(self.held) / len(self.seen)
-        variance = 2 * self.last
-        for name in self.free:
-            values = getattr(self.numbers, name).clone().requires_grad_(True)
-            slopes = found["na" if name in ("board", "jitter") else name].clone()
-            if name == "jitter" or name == "gain":
-                both = own["na" if name == "jitter" else "gain"]
-                slopes[self.held] = both[self.held] * share
-            if name in ("board", "jitter"):
-                moved = replace(self.numbers, **{name: values})
-                moved.na().backward(slopes)  # type: ignore[no-untyped-call]
-                assert values.grad is not None
-                slopes = values.grad
-            elif name == "gain":
-                slopes = slopes * torch.exp(values.detach()) * torch.from_numpy(self.numbers.nominal.gain)
-                slopes = slopes + values.detach() * (variance / (SPREAD**2 * pixels))
-                slopes = slopes - slopes.mean()
-            else:
-                slopes = slopes[:MODES].clone()
-                slopes[:3] = 0
-            self._adam(name, values.detach(), slopes)
+    @property
+    def shared(self) -> list[str]:
+        """The groups that are free and that all images share."""
+        return [name for name in curvature.GLOBAL if name in self.free]
 
-    def _adam(self, name: str, values: torch.Tensor, slopes: torch.Tensor) -> None:
-        mean, square, count = self.moments.get(name, (torch.zeros_like(values), torch.zeros_like(values), 0))
-        mean, square, count = 0.8 * mean + 0.2 * slopes, 0.95 * square + 0.05 * slopes.square(), count + 1
-        self.moments[name] = mean, square, count
-        step = mean / (1 - 0.8**count) / ((square / (1 - 0.95**count)).sqrt() + 1e-30)
-        setattr(self.numbers, name, values - self.pace * RATES[name] * step)
+    def rest(self) -> None:
+        """Lose all momentum."""
+        self.inertia, self.last, self.ahead = 0, math.inf, (self.object, self.instrument)
 
-    def _prior(self, variance: float) -> torch.Tensor:
-        """What a power law asks for, [1, H, W]: variance of the amplitudes over the power that the object has there."""
+    def run(self, last: int, groups: Sequence[str]) -> None:
+        """The schedule of :data:`GROUPS` for these groups, from where it stands to before step ``last``."""
+        for step in range(self.count, last):
+            free = tuple(name for name in groups if name in FREE_FROM and step >= FREE_FROM[name])
+            if free != self.free or (step == FINE and self.softness > FINE_EDGE):
+                self.free = free
+                self.softness = min(self.softness, COARSE_EDGE if step < FINE else FINE_EDGE)
+                self.rest()
+            if self.shared and (step in CURVED or len(self.matrix) != self._numbers()):
+                self.rest()
+                self._update(self.instrument)
+                self.matrix = self._curvature()
+            self.step(1 - 0.9 * step / STEPS)
+            if step >= KNOWN_FROM and (step - KNOWN_FROM) % KNOWN_EVERY == 0:
+                self.law = self._power_law()
+        self.count = max(last, self.count)
+
+    def _curvature(self) -> torch.Tensor:
+        """Of what lies around the pupil, and of some of the dark field beyond for all of it."""
         forward = self.problem.forward
+        near = np.linalg.norm(forward.na, axis=1) < NEAR * forward.optics.na
+        light, dark = [i for i in self.seen if near[i]], [i for i in self.seen if not near[i]]
+        some = dark[::SOME]
+        matrix = curvature.matrix(forward, self.object, self.instrument, self.z, light, self.shared)
+        if some:
+            rest = curvature.matrix(forward, self.object, self.instrument, self.z, some, self.shared)
+            matrix = matrix + rest * (len(dark) / len(some))
+        return matrix
+
+    def _numbers(self) -> int:
+        return sum(curvature.GLOBAL[name] for name in self.shared)
+
+    def step(self, pace: float = 0.0) -> None:
+        """Object and all that is free, one step on; gains and jitter with the share ``pace`` of theirs."""
+        ahead, instrument = self.ahead
+        forward, amplitudes = self.problem.forward, self.problem.amplitudes
+        coverage = self._update(instrument)
+        by_na = {"board", "jitter"} & set(self.free)
+        wrt = [name for name in ("pupil", "gain") if name in self.free] + (["na"] if by_na else [])
+        loss, slopes = gradients(forward, ahead, amplitudes[self.seen], self.z, self.seen, wrt=["object", *wrt])
+        pixels = len(self.seen) * forward.counted
+        self.inertia = 1 if float(loss) > self.last else self.inertia + 1
+        self.last = float(loss)
+        prior = 0.0 if self.law is None else PRIOR * 2 * self.last / self.law
+        new = ahead - (slopes["object"] * pixels + prior * ahead) / (coverage + prior)
+        momentum = (self.inertia - 1) / (self.inertia + 2)
+        moved = self.instrument
+        if wrt:
+            own = [name for name in wrt if name != "pupil"]  # of LEDs that the object has not seen, too
+            if own and self.held and {"gain", "jitter"} & set(self.free):
+                theirs = gradients(forward, ahead, amplitudes[self.held], self.z, self.held, wrt=own)[1]
+                for name in own:
+                    slopes[name][self.held] = theirs[name][self.held] * (len(self.held) / len(self.seen))
+            moved = instrument.moved(self._of_all(slopes, pixels) | self._of_leds(slopes, pixels, pace))
+        farther = self.instrument.towards(moved, 1 + momentum, self.shared)
+        alone = {name: getattr(moved, name) for name in self.free if name not in self.shared}
+        self.ahead = new + momentum * (new - self.object), farther.moved(alone)
+        self.object, self.instrument = new, moved
+
+    def _update(self, instrument: Instrument) -> torch.Tensor:
+        """Let the forward model see that instrument; what its LEDs cover of the object, [1, H, W]."""
+        forward = self.problem.forward
+        forward.update(instrument.calibration(self.softness))
+        power = forward.kernels.transmission.abs().square().expand(len(forward.na), -1, -1)
+        cover = torch.zeros(1, *forward.object_shape, dtype=forward.real_dtype)
+        forward.add(cover, power[self.seen][None].contiguous(), self.seen)
+        return torch.lerp(cover, cover.amax().expand_as(cover), 0.05) / math.prod(forward.image_shape)
+
+    def _of_all(self, slopes: dict[str, torch.Tensor], pixels: int) -> dict[str, torch.Tensor]:
+        """Board and pupil, one Gauss-Newton step on."""
+        if not self.shared:
+            return {}
+        instrument, by_board = self.ahead[1], self.ahead[1].by_board()
+        parts = {
+            "pupil": lambda: slopes["pupil"][FIXED : len(instrument.pupil)],
+            "board": lambda: torch.einsum("iak,ia->k", by_board[self.seen], slopes["na"][self.seen]),
+        }
+        slope = torch.cat([parts[name]() for name in self.shared]) * pixels
+        values = {name: getattr(instrument, name)[FIXED if name == "pupil" else 0 :] for name in self.shared}
+        spread = {name: instrument.spread(name)[FIXED if name == "pupil" else 0 :] for name in self.shared}
+        known = 2 * self.last * ALIKE / torch.cat(list(spread.values())).square()
+        damped = self.matrix + torch.diag(known + DAMPING * self.matrix.diagonal())
+        step = SHORTENED * torch.linalg.solve(damped, slope + known * torch.cat(list(values.values())))
+        steps = dict(zip(self.shared, step.split([curvature.GLOBAL[name] for name in self.shared]), strict=True))
+        if "board" in steps:
+            forward = self.problem.forward
+            farthest = FARTHEST * forward.optics.wavelength_um / max(forward.extent_um)
+            length = float((by_board @ steps["board"]).norm(dim=1).max())
+            steps["board"] = steps["board"] * min(1.0, farthest / max(length, 1e-12))
+        if "pupil" in steps:
+            steps["pupil"] = torch.nn.functional.pad(steps["pupil"], (FIXED, 0))
+        return {name: getattr(instrument, name) - steps[name] for name in self.shared}
+
+    def _of_leds(self, slopes: dict[str, torch.Tensor], pixels: int, pace: float) -> dict[str, torch.Tensor]:
+        """Gain and jitter, one step of Adam on."""
+        found, instrument = {}, self.instrument
+        nominal = torch.from_numpy(instrument.nominal.gain)
+        for name in [name for name in PACES if name in self.free]:
+            values, unit = getattr(instrument, name), instrument.spread(name)
+            slope = slopes["na"] if name == "jitter" else slopes["gain"] * torch.exp(values) * nominal
+            slope = slope + 2 * self.last * ALIKE / pixels * values / unit.square()
+            mean, square, count = self.moments.get(name, (torch.zeros_like(values), torch.zeros_like(values), 0))
+            mean, square, count = 0.8 * mean + 0.2 * slope, 0.95 * square + 0.05 * slope.square(), count + 1
+            self.moments[name] = mean, square, count
+            step = mean / (1 - 0.8**count) / ((square / (1 - 0.95**count)).sqrt() + 1e-30)
+            length = PACES[name] * (instrument.objective_na if name == "jitter" else 1.0)
+            found[name] = values - pace * length * (step - step.mean(dim=0))
+        return found
+
+    def error(self, images: Sequence[int]) -> float:
+        """Mean squared error of the amplitudes of some images."""
+        problem, chosen = self.problem, list(images)
+        self._update(self.instrument)
+        return float(problem.forward.loss_and_gradient(self.object, problem.amplitudes[chosen], self.z, chosen).error)
+
+    def without(self, name: str, steps: int) -> float:
+        """Error of the left-out images once that group is as it is nominally, and the object has adapted to it."""
+        other = replace(self, instrument=self.instrument.without(name), free=())
+        other.rest()
+        for _ in range(steps):
+            other.step()
+        return other.error(self.held)
+
+    def _power_law(self) -> torch.Tensor:
+        """Power of the object's spectrum by |f|, [1, H, W], from where all LEDs see it; endless at its centre."""
         power, radius = self.object[0].abs().square(), self._radius()
         rings = np.arange(0.15, 1.0, 0.1)
         sizes = [float(power[(radius >= r) & (radius < r + 0.1)].mean()) for r in rings]
         slope, level = np.polyfit(np.log(rings + 0.05), np.log(np.maximum(sizes, 1e-30)), 1)
         law = torch.exp(level + slope * torch.log(radius.clamp_min(0.1)))
-        prior = PRIOR * variance / law
-        prior[radius < 0.1] = 0
-        return prior[None].to(forward.real_dtype)
+        law[radius < 0.1] = math.inf
+        return law[None].to(self.problem.forward.real_dtype)
 
     def _radius(self) -> torch.Tensor:
         """|f| in units of NA/λ on the object's grid."""
@@ -230,11 +241,6 @@ class _Fit:
             for n, extent in zip(forward.object_shape, forward.extent_um, strict=True)
         ]
         return torch.hypot(*torch.meshgrid(*axes, indexing="ij"))
-
-    def error(self, images: Sequence[int]) -> float:
-        """Mean squared error of the amplitudes of some images."""
-        problem, chosen = self.problem, list(images)
-        return float(problem.forward.loss_and_gradient(self.object, problem.amplitudes[chosen], self.z, chosen).error)
 
 
 def background(dataset: Dataset) -> NDArray[np.float64]:
@@ -258,9 +264,9 @@ def fit(
     calibration: Calibration,
     *,
     z_um: float,
-    groups: Sequence[str] = GROUPS,
+    groups: Sequence[str] = tuple(GROUPS),
     seed: int = 0,
-    on_group: Callable[[str, bool], object] = lambda name, kept: None,
+    on_step: Callable[[int, int], object] = lambda step, steps: None,
 ) -> Calibration:
     """The instrument, found from the images; ``calibration`` where nothing better is.
 
@@ -271,18 +277,18 @@ def fit(
     z_um
         Where the sample is.
     groups
-        Any of :data:`GROUPS`, taken in their own order.
+        Any of :data:`GROUPS`.
     seed
         Chooses the LEDs that are left out.
-    on_group
-        Told of each group once it is judged, and whether it is kept.
+    on_step
+        Told of each step and of how many there are.
 
     Returns
     -------
     Calibration
-        With ``found["joint"]``: for each group whether it was ``kept``, and the mean squared error of the left-out
-        amplitudes ``without`` and ``with`` it; ``explained``: that of the bright field over what noise alone makes,
-        with the instrument that it starts from.
+        With ``found["joint"]``: ``explained``, the error of the bright field over what noise alone makes, with the
+        instrument that it starts from; ``nominal`` and ``fitted``, mean squared error of the left-out amplitudes before
+        and after; ``groups``: for each whether it was ``kept``, and the error ``without`` it.
     """
     used = int(calibration.used.sum())
     if calibration.patterns is not None or used < LEAST_LEDS or not calibration.bright_field(dataset.optics).any():
@@ -291,44 +297,69 @@ def fit(
     start = calibration.selected()
     problem = _problem(chosen, start, z_um)
     held = held_out_leds(replace(chosen, calibration=start), seed=seed)
-    leds = len(start.na)
-    numbers = _Numbers(
-        start,
-        dataset.optics.na,
-        start.background.copy(),
-        gain=torch.zeros(leds, dtype=torch.float64),
-        jitter=torch.zeros(leds, 2, dtype=torch.float64),
-    )
-    state = _Fit.begin(problem, numbers, held)
-    for _ in range(SWEEPS):
-        state.sweep()
-    state.steps(FIRST)
-    bright = [int(i) for i in np.flatnonzero(start.bright_field(dataset.optics)) if i in state.seen]
-    explained = state.error(bright) / _noise(chosen, problem)
-    report: dict[str, Any] = {"explained": explained, "groups": {}}
-    if explained < EXPLAINED or state.error(bright) < SMALL:
-        return replace(calibration, found={**calibration.found, "joint": report})
-    for name in [name for name in GROUPS if name in groups]:
-        if name in ("board", "jitter"):
-            state.softness = SOFTNESS
-            state.update()
-        without = state.copy()
-        without.inertia, without.last = 0, math.inf
-        without.steps(STEPS[name])
-        before = without.error(held)
-        state.release(name, chosen)
-        state.steps(STEPS[name])
-        after = state.error(held)
-        better = after < (1 - BETTER) * before
-        report["groups"][name] = {"kept": better, "without": before, "with": after}
-        on_group(name, better)
-        if not better:
-            state = without
-            state.update()
-    if not any(group["kept"] for group in report["groups"].values()):
-        return replace(calibration, found={**calibration.found, "joint": report})
-    state.steps(POLISH)
-    return _whole(calibration, state.numbers.calibration(0.0), report)
+    instrument = Instrument.of(start, dataset.optics.na)
+    control = _Fit.begin(problem, instrument, held, 0.0)
+    bright = [int(i) for i in np.flatnonzero(start.bright_field(dataset.optics)) if i not in held]
+    noisy, nominal = _noise(chosen, problem), math.inf
+    report: dict[str, Any] = {}
+    for step in range(CONTROL):
+        control.step()
+        if step % 10 == 9:
+            nominal = min(nominal, control.error(held))
+            error = control.error(bright)
+            report["explained"] = error / noisy
+            if error < max(EXPLAINED * noisy, SMALL):
+                return replace(calibration, found={**calibration.found, "joint": report})
+    if "background" in groups:
+        instrument = replace(instrument, background=np.maximum(background(chosen), start.background))
+    state = _Fit.begin(problem, instrument, held, COARSE_EDGE)
+    shared = [name for name in GROUPS if name in groups and name not in PACES]
+    state, report["groups"] = _choice(state, shared, [name for name in PACES if name in groups])
+    alone = [name for name, judged in report["groups"].items() if judged["kept"]]
+    state.run(STEPS, [*shared, *alone])
+    fitted = state.error(held)
+    report |= {"nominal": nominal, "fitted": fitted}
+    for name in shared:
+        without = state.without(name, ABLATION)
+        kept = fitted < (1 - BETTER) * min(without, nominal)
+        report["groups"][name] = {"kept": kept, "without": without, "with": fitted}
+    found = state.instrument
+    for name, judged in report["groups"].items():
+        found = found if judged["kept"] and fitted < (1 - BETTER) * nominal else found.without(name)
+    return _whole(calibration, found.calibration(), report)
+
+
+def _choice(state: _Fit, shared: Sequence[str], alone: Sequence[str]) -> tuple[_Fit, dict[str, dict[str, Any]]]:
+    """The state at step ``JUDGED`` with those groups of ``alone`` that pay, and how each was judged.
+
+    Each of them has a number for each LED, and so could come to terms with anything that the model lacks.
+    """
+    state.run(min([FREE_FROM[name] for name in alone], default=JUDGED), shared)
+    trials: dict[tuple[str, ...], tuple[float, _Fit]] = {}
+
+    def tried(*names: str) -> tuple[float, _Fit]:
+        if names not in trials:
+            trial = state.copy()
+            trial.run(JUDGED, [*shared, *names])
+            trials[names] = trial.error(trial.held), trial
+        return trials[names]
+
+    kept: list[str] = []
+    (error, best), report = tried(), {}
+    # All of them together first: where that does not pay, and mostly it does not, no other trial is needed.
+    left = list(alone) if alone and tried(*alone)[0] < (1 - MUCH_BETTER) * error else []
+    while left:
+        name = min(left, key=lambda name: tried(*kept, name)[0])
+        found = tried(*kept, name)
+        report[name] = {"kept": found[0] < (1 - MUCH_BETTER) * error, "without": error, "with": found[0]}
+        if not report[name]["kept"]:
+            break
+        kept, (error, best) = [*kept, name], found
+        left.remove(name)
+    for name in alone:
+        last = min((tuple(kept) + (name,), tuple(alone)), key=lambda names: names not in trials)
+        report.setdefault(name, {"kept": False, "without": error, "with": tried(*last)[0]})
+    return best, report
 
 
 def _problem(dataset: Dataset, calibration: Calibration, z_um: float) -> Problem:
@@ -337,7 +368,7 @@ def _problem(dataset: Dataset, calibration: Calibration, z_um: float) -> Problem
     from fpmtools.sampling import SamplingPlan
 
     # The box must hold the soft edge that there is going to be.
-    soft = replace(calibration, pupil=replace(calibration.pupil, softness=max(SOFTNESS, calibration.pupil.softness)))
+    soft = replace(calibration, pupil=replace(calibration.pupil, softness=max(COARSE_EDGE, calibration.pupil.softness)))
     problem = prepare(dataset, calibration=soft, z_um=z_um, device="cpu", margin=0)
     room = ROOM * float(np.linalg.norm(calibration.na, axis=1).max())
     margin = math.ceil(suggested_margin(dataset, [z_um]) / 2)

@@ -1,0 +1,73 @@
+"""How strongly the images feel the numbers of the instrument: the Gauss-Newton matrix of board and pupil."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from fpmtools.calibrate.instrument import FIXED, MODES, Instrument
+from fpmtools.forward import ForwardModel
+from fpmtools.forward.kernel import polynomials, powers
+from fpmtools.sampling import led_shifts
+
+STEP = 0.02  # Fourier pixels, of the differences by which LED positions are told
+TINY = 1e-6
+
+GLOBAL = {"pupil": MODES - FIXED, "board": 4}  # groups that all images share, and how many of their numbers are free
+
+
+def matrix(
+    forward: ForwardModel,
+    spectrum: torch.Tensor,
+    instrument: Instrument,
+    z_um: float,
+    images: Sequence[int],
+    groups: Sequence[str],
+) -> torch.Tensor:
+    """Σ over images and pixels of J Jᵀ, J = ∂amplitude / ∂numbers of ``groups`` (of :data:`GLOBAL`) in their order.
+
+    [number, number] float64. ``forward`` is as ``instrument`` is; ``spectrum`` [1, H, W].
+    """
+    derivatives, kernel = _kernels(forward, z_um, groups), forward.kernel(z_um)
+    by_board = instrument.by_board()
+    count = sum(GLOBAL[name] for name in groups)
+    total = torch.zeros(count, count, dtype=torch.float64)
+    for led in images:
+        piece = forward.crop(spectrum, [led])[0]
+        psi = forward.to_image(piece * kernel[0, led])[0]
+        change = forward.to_image(piece * torch.stack([own[led] for own in derivatives]))
+        size = forward.sizes(psi[None, None], [led])[0, 0].clamp_min(TINY)
+        slopes = (change * psi.conj()).real / size
+        slopes = (slopes if forward.window is None else slopes * forward.window).flatten(1)
+        gram, parts = (slopes @ slopes.T).double(), []
+        if "pupil" in groups:
+            parts.append(torch.eye(GLOBAL["pupil"], dtype=torch.float64))
+        if "board" in groups:
+            parts.append(by_board[led])
+        chain = torch.block_diag(*parts)
+        total += chain.T @ gram @ chain
+    return total
+
+
+def _kernels(forward: ForwardModel, z_um: float, groups: Sequence[str]) -> list[torch.Tensor]:
+    """Derivatives of the kernel [led, box y, box x], by the free Zernike coefficients, then by na_x and na_y."""
+    numbers, cutoff, kernel = forward.parameters, forward.optics.cutoff, forward.kernel(z_um)[0]
+    found = []
+    if "pupil" in groups:
+        axes = zip((forward.kernels.ky, forward.kernels.kx), numbers.offset.T, forward.extent_um, strict=True)
+        table = polynomials(torch.zeros(MODES, dtype=torch.float64))
+        y, x = (powers((k - own[:, None]) / extent / cutoff, table.shape[1]) for k, own, extent in axes)
+        found = [1j * (y @ mode @ x.mT).to(forward.real_dtype) * kernel for mode in table[FIXED:]]
+    if "board" in groups:
+        z = torch.as_tensor([z_um], dtype=forward.real_dtype)
+        for axis in (0, 1):
+            moved = numbers.offset.clone()
+            moved[:, 1 - axis] += STEP
+            own = forward.kernels.evaluate(forward.calibration.pupil, replace(numbers, offset=moved), forward.real_dtype)
+            transmission, axial = own[0].to(forward.dtype), own[1].to(forward.real_dtype)
+            by_sample = (forward.kernels.at(z, transmission, axial)[0] - kernel) / STEP
+            per_na = led_shifts(forward.optics, torch.eye(2).double().numpy(), forward.extent_um)[axis, 1 - axis]
+            found.append(by_sample * per_na)
+    return found

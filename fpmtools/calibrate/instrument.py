@@ -1,0 +1,101 @@
+"""The numbers of an instrument that a joint fit moves: LED board, pupil, brightness and place of each LED."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fpmtools.calibration import Calibration
+
+MODES = 21  # Zernike polynomials, to the fifth order; piston and tilt are conventions
+FIXED = 3  # of these
+SHIFT_X, SHIFT_Y, ROTATION, NEARER = range(4)  # of the board
+SPREADS = {"board": (0.05, 0.05, 0.1, 0.1), "pupil": 1.0, "gain": 0.1, "jitter": 0.05}  # that are expected; see below
+
+
+@dataclass
+class Instrument:
+    """What is added to a calibration, all zero at first; float64.
+
+    Parameters
+    ----------
+    nominal
+        The calibration that it starts from.
+    objective_na
+        Of the optics.
+    board
+        [4]: the board's shift along x and y in units of its distance (tangents), rotation in rad, and the log of what
+        it is nearer by. Jitter comes on top.
+    pupil
+        [mode] rad, Zernike coefficients in Noll's order.
+    gain, jitter
+        [led] of the log gain, and [led, (x, y)] of the direction sines.
+    background
+        [image], in the images' units; as it is, not an addition.
+    """
+
+    nominal: Calibration
+    objective_na: float
+    background: NDArray[np.float64]
+    board: torch.Tensor
+    pupil: torch.Tensor
+    gain: torch.Tensor
+    jitter: torch.Tensor
+
+    @classmethod
+    def of(cls, nominal: Calibration, objective_na: float) -> Instrument:
+        """Nothing added yet."""
+        leds, zeros = len(nominal.na), torch.zeros
+        board, pupil = zeros(4, dtype=torch.float64), zeros(MODES, dtype=torch.float64)
+        gain, jitter = zeros(leds, dtype=torch.float64), zeros(leds, 2, dtype=torch.float64)
+        return cls(nominal, objective_na, nominal.background.copy(), board, pupil, gain, jitter)
+
+    def na(self) -> torch.Tensor:
+        """Direction sines [led, (x, y)]."""
+        nominal = torch.from_numpy(self.nominal.na)
+        tangent = nominal / (1 - nominal.square().sum(1, keepdim=True)).sqrt()
+        c, s = torch.cos(self.board[ROTATION]), torch.sin(self.board[ROTATION])
+        turned = torch.stack([c * tangent[:, 0] - s * tangent[:, 1], s * tangent[:, 0] + c * tangent[:, 1]], dim=1)
+        moved = torch.exp(self.board[NEARER]) * turned + self.board[: SHIFT_Y + 1]
+        return moved / (1 + moved.square().sum(1, keepdim=True)).sqrt() + self.jitter
+
+    def by_board(self) -> torch.Tensor:
+        """What :meth:`na` changes with the board's numbers, [led, (x, y), 4]."""
+        step, columns = 1e-5, []
+        for unit in torch.eye(4, dtype=torch.float64) * step:
+            more, less = replace(self, board=self.board + unit), replace(self, board=self.board - unit)
+            columns.append((more.na() - less.na()) / (2 * step))
+        return torch.stack(columns, dim=2)
+
+    def calibration(self, softness: float = 0.0) -> Calibration:
+        """The instrument that they describe; ``softness`` of the pupil's edge, at least its own."""
+        given = self.nominal.pupil
+        zernike = np.zeros(max(len(given.zernike_rad), MODES))
+        zernike[: len(given.zernike_rad)] = given.zernike_rad
+        zernike[:MODES] += self.pupil.numpy()
+        pupil = replace(given, zernike_rad=zernike, softness=max(softness, given.softness))
+        gain = self.nominal.gain * np.exp(self.gain.numpy())
+        return replace(self.nominal, na=self.na().numpy(), gain=gain, pupil=pupil, background=self.background)
+
+    def spread(self, name: str) -> torch.Tensor:
+        """Standard deviation that is expected of each number, in the shape of its group."""
+        unit = self.objective_na if name == "jitter" else 1.0
+        return torch.as_tensor(SPREADS[name], dtype=torch.float64).expand_as(getattr(self, name)) * unit
+
+    def moved(self, changes: dict[str, torch.Tensor]) -> Instrument:
+        """With these groups in place of its own."""
+        return replace(self, **changes)
+
+    def towards(self, other: Instrument, share: float, names: Iterable[str]) -> Instrument:
+        """On the line from this one to ``other``, and beyond it for ``share`` above 1."""
+        return self.moved({name: torch.lerp(getattr(self, name), getattr(other, name), share) for name in names})
+
+    def without(self, name: str) -> Instrument:
+        """With that group as it is nominally."""
+        if name == "background":
+            return replace(self, background=self.nominal.background.copy())
+        return self.moved({name: torch.zeros_like(getattr(self, name))})

@@ -6,8 +6,7 @@ joint sweeps of classical solvers, the instrument's numbers by their Gauss-Newto
 and jitter, is moved by Adam (Kingma, Ba, arXiv:1412.6980): all LEDs at one pace, however little light tells of them.
 The board is free from the first step on, as long as the object is still undecided: an object that has come to terms
 with wrong positions holds on to them. The pupil's edge is soft meanwhile, very much so at first, for only then has a
-loss a slope by positions that cross it. The object keeps to the power law that its own spectrum follows where there is
-light, so that noise of the dark field is not fitted.
+loss a slope by positions that cross it.
 
 A joint fit of positions was first shown by Sun et al., Biomed. Opt. Express 7, 1336 (2016), of the pupil by Ou et al.,
 Opt. Express 22, 4960 (2014).
@@ -31,7 +30,9 @@ from fpmtools.dataset import Dataset
 from fpmtools.forward.gradients import gradients
 from fpmtools.metrics.prediction import held_out_leds
 from fpmtools.problem import Problem, prepare
+from fpmtools.optics import fast_length
 from fpmtools.sampling import suggested_margin
+from fpmtools.spectral_prior import WEIGHT, SpectralPrior
 
 GROUPS = ("background", "board", "pupil", "gain", "jitter")
 FREE_FROM = {"board": 0, "pupil": 10, "gain": 18, "jitter": 15}  # step
@@ -43,19 +44,19 @@ NEAR, SOME = 1.4, 4  # NA of the objective up to which all LEDs are looked at, a
 DAMPING = 1e-3  # of its diagonal
 SHORTENED = 0.7  # steps of the instrument: object and instrument share what they explain
 FARTHEST = 0.5  # Fourier pixels that the board may move an LED by in one step
-PACES = {"jitter": 2e-3, "gain": 0.01}  # of Adam's first steps; jitter in units of the objective's NA
-KNOWN_FROM, KNOWN_EVERY = 20, 5  # steps at which the object's power law is looked at
-PRIOR = 4.0  # weight of the power law; 2 for complex normal variables whose every pixel is measured
+PACES = {"jitter": 3e-3, "gain": 0.01}  # of Adam's first steps; jitter in units of the objective's NA
+KNOWN_FROM, KNOWN_EVERY = 20, 5  # steps at which the object's own spectrum is looked at
 ALIKE = 30.0  # pixels whose errors go together, where expected spreads are weighed against images
 ROOM = 0.15  # of the LEDs' largest |NA|, that they may move by
 
 EXPLAINED = 1.5  # of the variance that noise has: then there is nothing to look for
 SMALL = 1e-3  # of the light of the bright field, that is not worth it either
 BETTER = 0.005  # share of the left-out images' error by which a group must lower it
-MUCH_BETTER = 0.15  # and by which a group with numbers for each LED must, that could come to terms with anything
+MUCH_BETTER = 0.2  # and by which a group with numbers for each LED must, that could come to terms with anything
 CONTROL, ABLATION = 30, 8  # steps of the object alone, before a comparison
 BACKGROUND_BLUR, BACKGROUND_SHARE = 3.0, 0.01  # pixels; of an image's pixels that no light of the sample reaches
 LEAST_LEDS = 12
+OVER = 1.0
 
 
 @dataclass
@@ -74,7 +75,7 @@ class _Fit:
     inertia: int = 0
     last: float = math.inf
     matrix: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    law: torch.Tensor | None = None  # the object's expected power, [1, H, W]
+    prior: torch.Tensor | None = None  # what the object's own spectrum adds to its coverage, [1, H, W]
     moments: dict[str, tuple[torch.Tensor, torch.Tensor, int]] = field(default_factory=dict)
 
     @classmethod
@@ -114,7 +115,9 @@ class _Fit:
                 self.matrix = self._curvature()
             self.step(1 - 0.9 * step / STEPS)
             if step >= KNOWN_FROM and (step - KNOWN_FROM) % KNOWN_EVERY == 0:
-                self.law = self._power_law()
+                variance = torch.tensor([2 * self.last], dtype=torch.float64)
+                coverage = self._update(self.instrument)
+                self.prior = WEIGHT * SpectralPrior(self.problem.forward, coverage)(self.object, variance, self.prior)
         self.count = max(last, self.count)
 
     def _curvature(self) -> torch.Tensor:
@@ -143,7 +146,7 @@ class _Fit:
         pixels = len(self.seen) * forward.counted
         self.inertia = 1 if float(loss) > self.last else self.inertia + 1
         self.last = float(loss)
-        prior = 0.0 if self.law is None else PRIOR * 2 * self.last / self.law
+        prior = 0.0 if self.prior is None else self.prior
         new = ahead - (slopes["object"] * pixels + prior * ahead) / (coverage + prior)
         momentum = (self.inertia - 1) / (self.inertia + 2)
         moved = self.instrument
@@ -222,25 +225,6 @@ class _Fit:
         for _ in range(steps):
             other.step()
         return other.error(self.held)
-
-    def _power_law(self) -> torch.Tensor:
-        """Power of the object's spectrum by |f|, [1, H, W], from where all LEDs see it; endless at its centre."""
-        power, radius = self.object[0].abs().square(), self._radius()
-        rings = np.arange(0.15, 1.0, 0.1)
-        sizes = [float(power[(radius >= r) & (radius < r + 0.1)].mean()) for r in rings]
-        slope, level = np.polyfit(np.log(rings + 0.05), np.log(np.maximum(sizes, 1e-30)), 1)
-        law = torch.exp(level + slope * torch.log(radius.clamp_min(0.1)))
-        law[radius < 0.1] = math.inf
-        return law[None].to(self.problem.forward.real_dtype)
-
-    def _radius(self) -> torch.Tensor:
-        """|f| in units of NA/λ on the object's grid."""
-        forward = self.problem.forward
-        axes = [
-            (torch.arange(n) - n // 2) / extent / forward.optics.cutoff
-            for n, extent in zip(forward.object_shape, forward.extent_um, strict=True)
-        ]
-        return torch.hypot(*torch.meshgrid(*axes, indexing="ij"))
 
 
 def background(dataset: Dataset) -> NDArray[np.float64]:
@@ -373,6 +357,10 @@ def _problem(dataset: Dataset, calibration: Calibration, z_um: float) -> Problem
     room = ROOM * float(np.linalg.norm(calibration.na, axis=1).max())
     margin = math.ceil(suggested_margin(dataset, [z_um]) / 2)
     plan = SamplingPlan.choose(dataset, soft, margin=margin, room=room)
+    # The band of the intensities is enough: what noise there is beyond it tells nothing of the instrument.
+    band = [fast_length(OVER * (4 * math.floor(dataset.optics.cutoff * e + soft.pupil.reach) + 2)) for e in plan.extent_um]
+    small = (min(plan.image_shape[0], band[0]), min(plan.image_shape[1], band[1]))
+    plan = replace(plan, image_shape=small)
     forward = ForwardModel(dataset.optics, soft, plan)
     return replace(problem, forward=forward, amplitudes=plan.amplitudes(dataset, forward.real_dtype))
 

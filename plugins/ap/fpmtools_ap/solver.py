@@ -20,12 +20,14 @@ from typing import ClassVar
 
 import torch
 
+from fpmtools.spectral_prior import WEIGHT, SpectralPrior
 from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
 
 CACHED_SAMPLES = 1 << 22  # complex samples of the kernels that are kept from one sweep to the next
 BATCHES = 4  # of the forward model's batches that one joint step takes
 RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, Li, Optica 4, 736, 2017)
 UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
+LOOK_AGAIN = 5  # sweeps after which the power law is fitted anew
 LEAST_ERROR = 0.03  # of the mean: an LED's error below this share weighs no more
 
 
@@ -47,6 +49,10 @@ class Options:
         2e-3, "stop when a sweep of all LEDs together lowers the error by less than this share; 0: never", minimum=0,
         maximum=1,
     )  # fmt: skip
+    prior: float = option(
+        WEIGHT, "weight of what the object's own spectrum says to be light and noise, all LEDs together; 0: none",
+        minimum=0, maximum=1e3,
+    )  # fmt: skip
     damping: float = option(
         1e-6, "ε in the update |P| P* / (max|P| (|P|² + ε)); 1 in the published baseline", minimum=1e-9, maximum=10
     )
@@ -62,6 +68,7 @@ class Joint:
     coverage: torch.Tensor  # Σ w |P|² / max|P|² over the LEDs, towards its largest value, [z, H, W]
     ahead: torch.Tensor  # Nesterov's look-ahead, [z, H, W]
     gradient: torch.Tensor  # the sum over this sweep's LEDs so far, [z, H, W]
+    prior: torch.Tensor  # what the object's own spectrum adds to the coverage, [z, H, W]
 
 
 @dataclass
@@ -90,7 +97,7 @@ class AlternatingProjection(Solver[State]):
 
     Options = Options
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "paper": {"sweeps": 25, "step": 0.5, "halve_below": 0.01, "join_below": 0.0, "damping": 1.0}
+        "paper": {"sweeps": 25, "step": 0.5, "halve_below": 0.01, "join_below": 0.0, "prior": 0.0, "damping": 1.0}
     }
 
     def start(self, problem: Problem) -> State:
@@ -232,11 +239,26 @@ class AlternatingProjection(Solver[State]):
         inertia = torch.zeros(len(spectra), dtype=forward.real_dtype, device=forward.device)
         ahead, gradient = spectra.clone(), torch.zeros_like(spectra)
         state.plain = state.errors.clone()
-        return Joint(planes, inertia, weights, coverage, ahead, gradient)
+        joint = Joint(planes, inertia, weights, coverage, ahead, gradient, torch.zeros_like(coverage))
+        self._expect(state, joint, None)
+        return joint
+
+    def _expect(self, state: State, joint: Joint, before: torch.Tensor | None) -> None:
+        """See again what the objects' own spectra say about light and noise."""
+        if not self.options.prior:
+            return
+        forward, errors = state.problem.forward, state.errors[joint.planes]
+        variance = errors.sum(1) / (errors.shape[1] * forward.counted)
+        unit = state.peak**2 / math.prod(forward.image_shape)
+        prior = SpectralPrior(forward, joint.coverage * unit)
+        found = prior(state.spectra[joint.planes], variance, None if before is None else before * unit)
+        joint.prior = found * (self.options.prior / unit)
 
     def _advance(self, state: State, joint: Joint) -> None:
         """Step from the look-ahead to the weighted average of what the LEDs ask for, and look ahead again."""
-        error = state.errors[joint.planes].sum(1)
+        pixels = math.prod(state.problem.forward.image_shape)
+        expected = (joint.prior * joint.ahead.abs().square()).sum((1, 2)) * state.peak**2 / pixels
+        error = state.errors[joint.planes].sum(1) + expected
         gain = 1 - error / state.last_error[joint.planes]
         state.last_error[joint.planes] = error
         # A step without momentum lowers the error, unless rounding is all that is left of it.
@@ -244,10 +266,14 @@ class AlternatingProjection(Solver[State]):
         settled |= error < state.floor
         joint.inertia = torch.where(gain < 0, 0, joint.inertia) + 1
         momentum = ((joint.inertia - 1) / (joint.inertia + 2))[:, None, None]
-        new = joint.ahead - joint.gradient / (joint.coverage * state.peak**2)
+        asked = joint.gradient / state.peak**2 + joint.prior * joint.ahead
+        new = joint.ahead - asked / (joint.coverage + joint.prior)
         joint.ahead = new + momentum * (new - state.spectra[joint.planes])
         state.spectra[joint.planes] = new
         joint.gradient.zero_()
+        if self.options.prior and state.sweep % LOOK_AGAIN == 0:
+            self._expect(state, joint, joint.prior)
+            state.last_error[joint.planes] = torch.inf
         if self.options.stop_below and settled.any():
             state.joint = Joint(**{name: value[~settled] for name, value in vars(joint).items()})
             self._keep_kernel(state)

@@ -18,6 +18,7 @@ from fpmtools.optics import Optics
 from fpmtools.pupil import Pupil
 
 KIND = "calibration"
+JOINT = "joint"  # under which ``found`` says what a joint fit of instrument and object has found
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +109,11 @@ class Calibration:
             return self.na
         weights = self.patterns * self.gain
         return np.asarray(weights @ self.na / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300))
+
+    @property
+    def margin(self) -> int:
+        """Camera pixels beyond the border that a joint fit has found to pay; 0 where it has not, or there was none."""
+        return int(self.found.get(JOINT, {}).get("margin", 0))
 
     @property
     def order(self) -> NDArray[np.intp]:

@@ -377,7 +377,7 @@ def reconstruct(
     subpixel: bool | None = None,
     calibration: str | Path | Calibration = calibrate.AUTO,
     loss: str | Loss | None = None,
-    margin: int | str = 0,
+    margin: int | str | None = None,
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Reconstruction:

@@ -187,7 +187,7 @@ def prepare(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
-    margin: int | str = 0,
+    margin: int | str | None = None,
 ) -> Problem:
     """Put a data set on a device and on its sampling plan's grids.
 
@@ -206,7 +206,8 @@ def prepare(
     subpixel
         Keep each LED's exact shift (True) or round it to the Fourier grid.
     margin
-        Camera pixels that are solved beyond each border and not shown, or "auto": :func:`suggested_margin`.
+        Camera pixels that are solved beyond each border and not shown, or "auto": :func:`suggested_margin`. Default:
+        what the calibration has found to pay.
     solver
         Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
 
@@ -231,6 +232,7 @@ def prepare(
     wish = {"critical_grid": True, "subpixel": True, **(solver.grid() if solver else {})}
     critical_grid = wish["critical_grid"] if critical_grid is None else critical_grid
     subpixel = wish["subpixel"] if subpixel is None else subpixel
+    margin = calibration.margin if margin is None else margin
     pixels = suggested_margin(dataset, planes) if margin == "auto" else margin
     if not isinstance(pixels, int):
         raise OptionError(f"margin must be a whole number of camera pixels, or auto; got {margin!r}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from fpmtools.forward import ForwardModel
 
-# Solvers stop early, which keeps noise out as well: with the whole weight, data without misfit lose 1.5 dB of the phase.
+# Solvers stop early, which keeps noise out as well: with all of it, data without misfit lose 1.5 dB of the phase.
 WEIGHT = 0.35
 RING = 0.1  # width of the rings, |f| in units of NA/λ
 SEEN = 1e-3  # of the largest coverage: less is an edge, of which a ring has all sorts

@@ -58,7 +58,7 @@ def test_gains_and_a_moved_board_are_found() -> None:
     rng = np.random.default_rng(1)
     gains = np.exp(rng.normal(size=dataset.n_images) * 0.1)
     images = dataset.intensities * gains[:, None, None]
-    moved = dataset.na + [0.004, -0.003]
+    moved = dataset.na + np.array([0.004, -0.003])
     wrong = Dataset.from_arrays(images, moved, dataset.optics, truth=dataset.truth)
     found = joint.fit(wrong, wrong.calibration, z_um=0.0, groups=("board", "gain"))
     assert kept(found) == {"board", "gain"}

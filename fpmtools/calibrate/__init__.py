@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fpmtools.calibrate.board import find_board
-from fpmtools.calibration import Calibration
+from fpmtools.calibration import JOINT, Calibration
 from fpmtools.dataset import Dataset
 
-__all__ = ["AUTO", "NOMINAL", "find_board", "resolve", "warnings"]
+__all__ = ["AUTO", "NOMINAL", "NONE", "find_board", "improve", "resolve", "warnings"]
 
-AUTO, NOMINAL = "auto", "nominal"
+AUTO, NOMINAL, NONE = "auto", "nominal", "none"
 
 
 def resolve(dataset: Dataset, how: str | Path | Calibration = AUTO) -> Calibration:
@@ -26,6 +28,30 @@ def resolve(dataset: Dataset, how: str | Path | Calibration = AUTO) -> Calibrati
     if how == AUTO:
         return dataset.calibration if "board" in dataset.calibration.found else find_board(dataset)
     return Calibration.load(how, dataset.optics, dataset.n_images)
+
+
+def improve(
+    dataset: Dataset,
+    calibration: Calibration,
+    groups: str = AUTO,
+    *,
+    z_um: Sequence[float],
+    seed: int = 0,
+    on_step: Callable[[int, int], object] = lambda step, steps: None,
+) -> Calibration:
+    """``calibration``, with what a joint fit of instrument and object finds and left-out images confirm.
+
+    ``groups``: "none", "auto" for all of them, or names of :data:`joint.GROUPS` with commas between them. A calibration
+    that a joint fit has seen stays as it is. So does, for "auto", that of a sample at several ``z_um``: the fit has the
+    sample in one plane.
+    """
+    if groups == NONE or JOINT in calibration.found or (groups == AUTO and len(z_um) > 1):
+        return calibration
+    from fpmtools.calibrate import joint
+
+    chosen = joint.GROUPS if groups == AUTO else tuple(groups.split(","))
+    middle = z_um[len(z_um) // 2]
+    return joint.fit(dataset, calibration, z_um=middle, groups=chosen, seed=seed, on_step=on_step)
 
 
 def warnings(calibration: Calibration) -> list[str]:
@@ -44,7 +70,31 @@ def warnings(calibration: Calibration) -> list[str]:
         )
     elif board.get("cause"):
         said.append(f"{board['cause']}: check the order of the files and of the LED positions")
+    said += _of_joint(calibration.found.get(JOINT, {}))
     if board.get("dead"):
         dead = ", ".join(map(str, board["dead"][:5]))
         said.append(f"the image of LED {dead} is black although its light passes the objective: left out")
     return said
+
+
+NAMES = {
+    "background": "a background",
+    "board": "the board's place",
+    "pupil": "aberrations",
+    "gain": "the brightness of each LED",
+    "jitter": "the place of each LED",
+}
+
+
+def _of_joint(found: Mapping[str, Any]) -> list[str]:
+    """What a joint fit has found, in a line; nothing where there was nothing to look for."""
+    if "fitted" not in found:
+        return []
+    kept = [NAMES[name] for name, group in found["groups"].items() if group["kept"]]
+    if found["margin"]:
+        kept.append(f"a margin of {found['margin']} pixels")
+    off = f"the images do not fit the instrument as it is given ({found['explained']:.3g} × what noise makes)"
+    if not kept:
+        return [f"{off}, and no other was found that predicts left-out images better; look at what was measured"]
+    change = f"error of left-out images {found['nominal']:.3g} → {found['fitted']:.3g}"
+    return [f"{off}: {', '.join(kept)} {'is' if len(kept) == 1 else 'are'} taken from the images ({change})"]

@@ -46,7 +46,7 @@ def matrix(
             parts.append(torch.eye(GLOBAL["pupil"], dtype=torch.float64))
         if "board" in groups:
             parts.append(by_board[led])
-        chain = torch.block_diag(*parts)
+        chain: torch.Tensor = torch.block_diag(*parts)  # type: ignore[no-untyped-call]
         total += chain.T @ gram @ chain
     return total
 
@@ -65,7 +65,9 @@ def _kernels(forward: ForwardModel, z_um: float, groups: Sequence[str]) -> list[
         for axis in (0, 1):
             moved = numbers.offset.clone()
             moved[:, 1 - axis] += STEP
-            own = forward.kernels.evaluate(forward.calibration.pupil, replace(numbers, offset=moved), forward.real_dtype)
+            own = forward.kernels.evaluate(
+                forward.calibration.pupil, replace(numbers, offset=moved), forward.real_dtype
+            )
             transmission, axial = own[0].to(forward.dtype), own[1].to(forward.real_dtype)
             by_sample = (forward.kernels.at(z, transmission, axial)[0] - kernel) / STEP
             per_na = led_shifts(forward.optics, torch.eye(2).double().numpy(), forward.extent_um)[axis, 1 - axis]

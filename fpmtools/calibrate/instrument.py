@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -88,7 +89,10 @@ class Instrument:
 
     def moved(self, changes: dict[str, torch.Tensor]) -> Instrument:
         """With these groups in place of its own."""
-        return replace(self, **changes)
+        new = copy.copy(self)
+        for name, values in changes.items():
+            setattr(new, name, values)
+        return new
 
     def towards(self, other: Instrument, share: float, names: Iterable[str]) -> Instrument:
         """On the line from this one to ``other``, and beyond it for ``share`` above 1."""

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from fpmtools.calibrate import curvature, noise
 from fpmtools.calibrate.instrument import FIXED, Instrument
-from fpmtools.calibration import Calibration
+from fpmtools.calibration import JOINT, Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.forward.gradients import gradients
 from fpmtools.metrics.prediction import held_out_leds
-from fpmtools.problem import Problem, prepare
 from fpmtools.optics import fast_length
+from fpmtools.problem import Problem, prepare
 from fpmtools.sampling import suggested_margin
 from fpmtools.spectral_prior import WEIGHT, SpectralPrior
 
@@ -52,11 +52,13 @@ ROOM = 0.15  # of the LEDs' largest |NA|, that they may move by
 EXPLAINED = 1.5  # of the variance that noise has: then there is nothing to look for
 SMALL = 1e-3  # of the light of the bright field, that is not worth it either
 BETTER = 0.005  # share of the left-out images' error by which a group must lower it
-MUCH_BETTER = 0.2  # and by which a group with numbers for each LED must, that could come to terms with anything
-CONTROL, ABLATION = 30, 8  # steps of the object alone, before a comparison
+PAYS, ALL_PAY = 0.15, 0.25  # and by which one with numbers for each LED must, and all such together: they fit anything
+CONTROL, LOOKS, ABLATION = 30, 3, 8  # steps of the object alone before a comparison, looks on the way
 BACKGROUND_BLUR, BACKGROUND_SHARE = 3.0, 0.01  # pixels; of an image's pixels that no light of the sample reaches
-LEAST_LEDS = 12
-OVER = 1.0
+LEAST_LEDS, LEAST_PIXELS = 12, 48
+
+
+OnStep = Callable[[int, int], object]
 
 
 @dataclass
@@ -101,7 +103,12 @@ class _Fit:
         """Lose all momentum."""
         self.inertia, self.last, self.ahead = 0, math.inf, (self.object, self.instrument)
 
-    def run(self, last: int, groups: Sequence[str]) -> None:
+    def advance(self, steps: int) -> None:
+        """So many steps of the object alone."""
+        for _ in range(steps):
+            self.step()
+
+    def run(self, last: int, groups: Sequence[str], on_step: OnStep) -> None:
         """The schedule of :data:`GROUPS` for these groups, from where it stands to before step ``last``."""
         for step in range(self.count, last):
             free = tuple(name for name in groups if name in FREE_FROM and step >= FREE_FROM[name])
@@ -114,6 +121,7 @@ class _Fit:
                 self._update(self.instrument)
                 self.matrix = self._curvature()
             self.step(1 - 0.9 * step / STEPS)
+            on_step(step + 1, STEPS)
             if step >= KNOWN_FROM and (step - KNOWN_FROM) % KNOWN_EVERY == 0:
                 variance = torch.tensor([2 * self.last], dtype=torch.float64)
                 coverage = self._update(self.instrument)
@@ -222,8 +230,7 @@ class _Fit:
         """Error of the left-out images once that group is as it is nominally, and the object has adapted to it."""
         other = replace(self, instrument=self.instrument.without(name), free=())
         other.rest()
-        for _ in range(steps):
-            other.step()
+        other.advance(steps)
         return other.error(self.held)
 
 
@@ -250,7 +257,7 @@ def fit(
     z_um: float,
     groups: Sequence[str] = tuple(GROUPS),
     seed: int = 0,
-    on_step: Callable[[int, int], object] = lambda step, steps: None,
+    on_step: OnStep = lambda step, steps: None,
 ) -> Calibration:
     """The instrument, found from the images; ``calibration`` where nothing better is.
 
@@ -265,89 +272,107 @@ def fit(
     seed
         Chooses the LEDs that are left out.
     on_step
-        Told of each step and of how many there are.
+        Told of each step and of how many there are; some are taken several times, to compare.
 
     Returns
     -------
     Calibration
         With ``found["joint"]``: ``explained``, the error of the bright field over what noise alone makes, with the
         instrument that it starts from; ``nominal`` and ``fitted``, mean squared error of the left-out amplitudes before
-        and after; ``groups``: for each whether it was ``kept``, and the error ``without`` it.
+        and after; ``groups``: for each whether it was ``kept``, and the error ``without`` and ``with`` it; ``margin``:
+        camera pixels beyond the border that should be solved, 0 where left-out images are not predicted better so.
     """
     used = int(calibration.used.sum())
-    if calibration.patterns is not None or used < LEAST_LEDS or not calibration.bright_field(dataset.optics).any():
+    bright = np.flatnonzero(calibration.selected().bright_field(dataset.optics))
+    small = used < LEAST_LEDS or min(dataset.image_shape) < LEAST_PIXELS
+    if calibration.patterns is not None or small or not len(bright):
         return calibration
-    chosen = dataset.select(np.flatnonzero(calibration.used))
-    start = calibration.selected()
-    problem = _problem(chosen, start, z_um)
+    chosen, start = dataset.select(np.flatnonzero(calibration.used)), calibration.selected()
+    margin = suggested_margin(chosen, [z_um])
+    problem = _problem(chosen, start, z_um, math.ceil(margin / 2))
     held = held_out_leds(replace(chosen, calibration=start), seed=seed)
     instrument = Instrument.of(start, dataset.optics.na)
     control = _Fit.begin(problem, instrument, held, 0.0)
-    bright = [int(i) for i in np.flatnonzero(start.bright_field(dataset.optics)) if i not in held]
-    noisy, nominal = _noise(chosen, problem), math.inf
+    shown, noisy = [int(i) for i in bright if i not in held], _noise(chosen, problem)
     report: dict[str, Any] = {}
-    for step in range(CONTROL):
-        control.step()
-        if step % 10 == 9:
-            nominal = min(nominal, control.error(held))
-            error = control.error(bright)
-            report["explained"] = error / noisy
-            if error < max(EXPLAINED * noisy, SMALL):
-                return replace(calibration, found={**calibration.found, "joint": report})
+    for _ in range(LOOKS):
+        control.advance(CONTROL // LOOKS)
+        error = control.error(shown)
+        report["explained"] = error / noisy
+        if error < max(EXPLAINED * noisy, SMALL):
+            return replace(calibration, found={**calibration.found, JOINT: report})
+    report["nominal"] = control.error(held)
     if "background" in groups:
         instrument = replace(instrument, background=np.maximum(background(chosen), start.background))
     state = _Fit.begin(problem, instrument, held, COARSE_EDGE)
     shared = [name for name in GROUPS if name in groups and name not in PACES]
-    state, report["groups"] = _choice(state, shared, [name for name in PACES if name in groups])
+    state, report["groups"] = _choice(state, shared, [name for name in PACES if name in groups], on_step)
     alone = [name for name, judged in report["groups"].items() if judged["kept"]]
-    state.run(STEPS, [*shared, *alone])
-    fitted = state.error(held)
-    report |= {"nominal": nominal, "fitted": fitted}
+    state.run(STEPS, [*shared, *alone], on_step)
+    report["fitted"] = fitted = state.error(held)
     for name in shared:
         without = state.without(name, ABLATION)
-        kept = fitted < (1 - BETTER) * min(without, nominal)
+        kept = fitted < (1 - BETTER) * min(without, report["nominal"])
         report["groups"][name] = {"kept": kept, "without": without, "with": fitted}
     found = state.instrument
     for name, judged in report["groups"].items():
-        found = found if judged["kept"] and fitted < (1 - BETTER) * nominal else found.without(name)
-    return _whole(calibration, found.calibration(), report)
+        judged["kept"] &= fitted < (1 - BETTER) * report["nominal"]
+        found = found if judged["kept"] else found.without(name)
+    # Where single LEDs were moved they still are a little off, and a sharp edge would hold that against them.
+    softness = FINE_EDGE if report["groups"].get("jitter", {}).get("kept") else 0.0
+    report["margin"] = margin if margin and _margin_pays(chosen, problem, found, held, softness, z_um) else 0
+    return _whole(calibration, found.calibration(softness), report)
 
 
-def _choice(state: _Fit, shared: Sequence[str], alone: Sequence[str]) -> tuple[_Fit, dict[str, dict[str, Any]]]:
+def _margin_pays(
+    dataset: Dataset, problem: Problem, found: Instrument, held: list[int], softness: float, z_um: float
+) -> bool:
+    """Whether left-out images are predicted better by an object that is larger than they are."""
+    without = _problem(dataset, found.nominal, z_um, 0)
+    fits = [_Fit.begin(own, found, held, softness) for own in (problem, without)]
+    for fit in fits:
+        fit.advance(CONTROL)
+    larger, same = (fit.error(held) for fit in fits)
+    return larger < (1 - BETTER) * same
+
+
+def _choice(
+    state: _Fit, shared: Sequence[str], alone: Sequence[str], on_step: OnStep
+) -> tuple[_Fit, dict[str, dict[str, Any]]]:
     """The state at step ``JUDGED`` with those groups of ``alone`` that pay, and how each was judged.
 
     Each of them has a number for each LED, and so could come to terms with anything that the model lacks.
     """
-    state.run(min([FREE_FROM[name] for name in alone], default=JUDGED), shared)
+    state.run(min([FREE_FROM[name] for name in alone], default=JUDGED), shared, on_step)
     trials: dict[tuple[str, ...], tuple[float, _Fit]] = {}
 
     def tried(*names: str) -> tuple[float, _Fit]:
         if names not in trials:
             trial = state.copy()
-            trial.run(JUDGED, [*shared, *names])
+            trial.run(JUDGED, [*shared, *names], on_step)
             trials[names] = trial.error(trial.held), trial
         return trials[names]
 
     kept: list[str] = []
     (error, best), report = tried(), {}
     # All of them together first: where that does not pay, and mostly it does not, no other trial is needed.
-    left = list(alone) if alone and tried(*alone)[0] < (1 - MUCH_BETTER) * error else []
+    left = list(alone) if alone and tried(*alone)[0] < (1 - ALL_PAY) * error else []
     while left:
         name = min(left, key=lambda name: tried(*kept, name)[0])
         found = tried(*kept, name)
-        report[name] = {"kept": found[0] < (1 - MUCH_BETTER) * error, "without": error, "with": found[0]}
+        report[name] = {"kept": found[0] < (1 - PAYS) * error, "without": error, "with": found[0]}
         if not report[name]["kept"]:
             break
         kept, (error, best) = [*kept, name], found
         left.remove(name)
     for name in alone:
-        last = min((tuple(kept) + (name,), tuple(alone)), key=lambda names: names not in trials)
+        last = min(((*kept, name), tuple(alone)), key=lambda names: names not in trials)
         report.setdefault(name, {"kept": False, "without": error, "with": tried(*last)[0]})
     return best, report
 
 
-def _problem(dataset: Dataset, calibration: Calibration, z_um: float) -> Problem:
-    """With room on the object grid for LEDs to move, and half the margin that a solve has: enough for the instrument."""
+def _problem(dataset: Dataset, calibration: Calibration, z_um: float, margin: int) -> Problem:
+    """On small grids, with room on the object's for LEDs to move."""
     from fpmtools.forward import ForwardModel
     from fpmtools.sampling import SamplingPlan
 
@@ -355,12 +380,11 @@ def _problem(dataset: Dataset, calibration: Calibration, z_um: float) -> Problem
     soft = replace(calibration, pupil=replace(calibration.pupil, softness=max(COARSE_EDGE, calibration.pupil.softness)))
     problem = prepare(dataset, calibration=soft, z_um=z_um, device="cpu", margin=0)
     room = ROOM * float(np.linalg.norm(calibration.na, axis=1).max())
-    margin = math.ceil(suggested_margin(dataset, [z_um]) / 2)
     plan = SamplingPlan.choose(dataset, soft, margin=margin, room=room)
     # The band of the intensities is enough: what noise there is beyond it tells nothing of the instrument.
-    band = [fast_length(OVER * (4 * math.floor(dataset.optics.cutoff * e + soft.pupil.reach) + 2)) for e in plan.extent_um]
-    small = (min(plan.image_shape[0], band[0]), min(plan.image_shape[1], band[1]))
-    plan = replace(plan, image_shape=small)
+    reach = [math.floor(dataset.optics.cutoff * extent + soft.pupil.reach) for extent in plan.extent_um]
+    height, width = (min(n, fast_length(4 * own + 2)) for n, own in zip(plan.image_shape, reach, strict=True))
+    plan = replace(plan, image_shape=(height, width))
     forward = ForwardModel(dataset.optics, soft, plan)
     return replace(problem, forward=forward, amplitudes=plan.amplitudes(dataset, forward.real_dtype))
 
@@ -380,5 +404,5 @@ def _whole(calibration: Calibration, found: Calibration, report: dict[str, Any])
     na[index], gain[index], back[index] = found.na, found.gain, found.background
     return replace(
         calibration, na=na, gain=gain, background=back, pupil=found.pupil,
-        found={**calibration.found, "joint": report},
+        found={**calibration.found, JOINT: report},
     )  # fmt: skip

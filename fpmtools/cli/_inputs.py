@@ -23,8 +23,8 @@ MOST_PLANES = 100_000
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _margin(context: click.Context, option: click.Parameter, value: str) -> int | str:
-    return value if value == "auto" else click.IntRange(min=0)(value, option, context)
+def _margin(context: click.Context, option: click.Parameter, value: str | None) -> int | str | None:
+    return value if value in (None, "auto") else click.IntRange(min=0)(value, option, context)
 
 
 def planes(text: str) -> tuple[float, ...]:
@@ -241,14 +241,19 @@ solving_options = _all_of(
         "--margin",
         callback=_margin,
         metavar="N|auto",
-        default="0",
-        show_default=True,
-        help="Camera pixels beyond each border that are solved and not shown.",
+        help="Camera pixels beyond each border that are solved and not shown (default: as calibrating finds).",
     ),
     click.option(
         "--calibration",
         metavar="auto|nominal|FILE",
         help="What is known of the instrument: as the images say (default), as the data say, or a file.",
+    ),
+    click.option(
+        "--calibrate",
+        metavar="auto|none|NAME,...",
+        default="auto",
+        show_default=True,
+        help="What is fitted with the object: background, board, pupil, gain, jitter; kept where left-out LEDs agree.",
     ),
     click.option("--trust-leds", is_flag=True, help="The same as --calibration nominal."),
     click.option(

@@ -29,7 +29,7 @@ class Progress:
         self.style = style
         self.terminal = style == "auto" and is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
         self._next_line_s = 0.0
-        self._open = False
+        self._open = self._calibrates = False
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """A ``progress`` event, which need not say that it is one."""
@@ -41,6 +41,8 @@ class Progress:
             print_event(event)
         elif self.style == "auto" and event["event"] == "progress":
             self._progress(event)
+        elif self.style == "auto" and event["event"] == "calibrating":
+            self._calibrating(event)
         elif self.terminal and event["event"] == "measuring":
             text = f"{self.label}  measuring: {visible(str(event['finding']))}"
             self._rewrite(_cut(text, terminal_width(sys.stderr) - 1))
@@ -54,6 +56,14 @@ class Progress:
         elif event["step"] >= event["total"] or event["seconds"] >= self._next_line_s:
             self._next_line_s = event["seconds"] + self.LINE_EVERY_S
             echo(f"{self.label}  {'  '.join(_parts(event))}", err=True)
+
+    def _calibrating(self, event: Mapping[str, Any]) -> None:
+        text = f"{self.label}  calibrating: step {event['step']}/{event['total']}"
+        if self.terminal:
+            self._rewrite(_cut(text, terminal_width(sys.stderr) - 1))
+        elif not self._calibrates:
+            echo(f"{self.label}  calibrating", err=True)
+        self._calibrates = True
 
     def _rewrite(self, text: str) -> None:
         write(f"\r{text}\033[K", err=True)

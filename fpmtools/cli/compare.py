@@ -147,7 +147,18 @@ def _check_words(names: list[str], targets: dict[str, float], choices: dict[str,
     """Find mistakes in words before anything heavy is imported."""
     from fpmtools.runs.spec import Limits, RunSpec
 
-    same = ("calibration", "loss", "device", "dtype", "upsample", "critical_grid", "subpixel", "margin", "threads")
+    same = (
+        "calibration",
+        "calibrate",
+        "loss",
+        "device",
+        "dtype",
+        "upsample",
+        "critical_grid",
+        "subpixel",
+        "margin",
+        "threads",
+    )
     words = {name: choices[name] for name in same}
     for name in names:
         RunSpec("data", name, limits=Limits(choices["budget_s"], targets), **words)  # type: ignore[arg-type]

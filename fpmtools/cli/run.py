@@ -31,6 +31,7 @@ SPELLED = {
     "loss": "loss",
     "seed": "seed",
     "calibration": "calibration",
+    "calibrate": "calibrate",
     "trust_leds": "calibration",
     "device": "device",
     "dtype": "dtype",

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpmtools import calibrate, columns, storage
+from fpmtools import calibrate as calibrating
+from fpmtools import columns, storage, threads
 from fpmtools.columns import Column
 from fpmtools.comparison import evidence
 from fpmtools.comparison.driving import Allowance, Driver, OnEvent
@@ -143,8 +144,9 @@ def compare(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
-    margin: int | str = 0,
+    margin: int | str | None = None,
     calibration: str = "auto",
+    calibrate: str = "auto",
     loss: str | None = None,
     warm_up: bool = True,
     out: str | Path | None = None,
@@ -171,6 +173,8 @@ def compare(
       two. Where there is a truth the correlation with it is measured in any case.
     - ``threads``: CPU threads of each run.
     - ``calibration``: "auto" (what the images say of the instrument), "nominal" (what the data say), or a file.
+    - ``calibrate``: What is fitted of the instrument, once for all solvers: "auto" for what left-out images confirm,
+      "none", or names with commas between them (:class:`fpmtools.runs.spec.RunSpec`).
     - ``warm_up``: Let each run take a few steps that are thrown away before its clock starts: what is loaded and
       planned only once is no part of any solver's time.
     - ``out``: Folder to keep everything in: tables, the data sets, and each run's own folder. Without one it is a
@@ -178,8 +182,9 @@ def compare(
     - ``resume``: Keep the results of runs with the same measurements and options that are in ``out``, go on with
       those that were stopped, and run the others.
     - ``on_event``: Called as ``on_event(title, event)`` for what a run says: dicts with ``event``, which is
-      "start", "progress", "looking", "quality", "line" (other output), "error", "measuring" or "end". What comes
-      after the solve itself has a ``phase``: a solve on part of the LEDs, or "measuring".
+      "calibrating" (step, total), "start", "progress", "looking", "quality", "line" (other output), "error",
+      "measuring" or "end". What comes after the solve itself has a ``phase``: a solve on part of the LEDs, or
+      "measuring".
     - ``command``: What makes this comparison again, for the record.
 
     Other arguments are those of ``fpmtools.reconstruct``. When a solve has ended, its process goes on to compute every
@@ -200,14 +205,14 @@ def compare(
         raise OptionError("resume needs out: the folder of the comparison to continue")
     if memory_bytes is not None and not resident_bytes(os.getpid()):
         raise OptionError("a memory limit needs a system that tells what a process has in memory (Linux)")
-    datasets = [replace(dataset, calibration=calibrate.resolve(dataset, calibration)) for dataset in _load(data)]
+    tell = on_event or (lambda title, event: None)
+    datasets = [_calibrated(dataset, calibration, calibrate, z_um, tell) for dataset in _load(data)]
     for dataset in datasets:
         check_targets(targets or {}, dataset)
     if timeout_s is None and budget_s is not None:
         timeout_s = DEFAULT_TIMEOUT[0] * budget_s + DEFAULT_TIMEOUT[1]
-    tell = on_event or (lambda title, event: None)
     for dataset in datasets:
-        for warning in [*dataset.check(upsample=upsample), *calibrate.warnings(dataset.calibration)]:
+        for warning in [*dataset.check(upsample=upsample), *calibrating.warnings(dataset.calibration)]:
             tell(dataset.name, {"event": "line", "text": f"warning: {warning}"})
     known, trouble = evidence.installed_metrics()
     if trouble:
@@ -217,7 +222,8 @@ def compare(
         "device": device,
         "dtype": dtype,
         "threads": threads,
-        "calibration": calibrate.NOMINAL,  # each data set has the one that was found, and so have its parts
+        "calibration": calibrating.NOMINAL,  # each data set has the one that was found, and so have its parts
+        "calibrate": calibrating.NONE,
         "loss": loss,
         "upsample": upsample,
         "critical_grid": critical_grid,
@@ -327,6 +333,22 @@ class _Results(Mapping[str, Reconstruction]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+def _calibrated(
+    dataset: Dataset, calibration: str, groups: str, z_um: Sequence[float] | float | None, tell: OnEvent
+) -> Dataset:
+    """With the instrument that all solvers are given."""
+    planes = dataset.planes_um if z_um is None else [z_um] if isinstance(z_um, float | int) else list(z_um)
+    with threads.limited(1):
+        found = calibrating.improve(
+            dataset,
+            calibrating.resolve(dataset, calibration),
+            groups,
+            z_um=planes,
+            on_step=lambda step, steps: tell(dataset.name, {"event": "calibrating", "step": step, "total": steps}),
+        )
+    return replace(dataset, calibration=found)
 
 
 def _load(data: Data | Sequence[Data]) -> list[Dataset]:

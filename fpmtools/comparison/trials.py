@@ -57,7 +57,11 @@ class Trial:
     def of_part(self, name: str, part: Source) -> Trial:
         """The same on part of the LEDs, in a folder ``name`` in its own; what they are is settled by the whole."""
         spec = replace(
-            self.spec, data=part.data, calibration="nominal", outputs=Outputs(track=False, measures=(), pictures=())
+            self.spec,
+            data=part.data,
+            calibration="nominal",
+            calibrate="none",
+            outputs=Outputs(track=False, measures=(), pictures=()),
         )
         return replace(self, source=part, folder=f"{self.folder}/{name}", spec=spec)
 

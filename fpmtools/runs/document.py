@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fpmtools.runs import findings
-from fpmtools.runs.folder import RESULT_FILE, RUN_FILE
+from fpmtools.runs.folder import CALIBRATION_FILE, RESULT_FILE, RUN_FILE
 from fpmtools.runs.journal import JOURNAL_FILE, Found
 from fpmtools.runs.spec import RunSpec
 from fpmtools.storage import finite
@@ -100,7 +100,8 @@ def with_evidence(document: Mapping[str, Any], found: Mapping[str, Found]) -> di
         reasons["quality over time"] = untracked
     measured["missing"] = reasons
     drawn = [str(name) for finding in findings.DRAWN if finding in found for name in found[finding].value or ()]
-    measured["files"] = sorted({RESULT_FILE, RUN_FILE, *([JOURNAL_FILE] if found else []), *drawn})
+    fitted = [CALIBRATION_FILE] if document["calibration_file"] else []
+    measured["files"] = sorted({RESULT_FILE, RUN_FILE, *fitted, *([JOURNAL_FILE] if found else []), *drawn})
     return measured
 
 

@@ -30,6 +30,7 @@ if sys.platform != "win32":  # there nothing is locked
 RUN_FILE = "run.json"
 RESULT_FILE = "reconstruction.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
+CALIBRATION_FILE = "calibration.safetensors"  # where a joint fit was made
 
 RUNNING = "running"
 INTERRUPTED = "interrupted"
@@ -65,7 +66,7 @@ class RunFolder:
                     return cls(path, _made_with(path, document), document)
                 check_free(path, force)
             folder = cls(path, _locked(path), document | {"replaces": _written_before(path)})
-            for older in (RUN_FILE, CHECKPOINT_FILE, JOURNAL_FILE):
+            for older in (RUN_FILE, CHECKPOINT_FILE, CALIBRATION_FILE, JOURNAL_FILE):
                 (path / older).unlink(missing_ok=True)
         try:
             folder.update()
@@ -129,6 +130,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """Where the state of the solver is kept."""
         return self.path / CHECKPOINT_FILE
+
+    @property
+    def calibration(self) -> Path:
+        """What a joint fit has found, once it has."""
+        return self.path / CALIBRATION_FILE
 
     @property
     def journal(self) -> Journal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from fpmtools.runs.folder import INTERRUPTED, RESULT_FILE, RUNNING, RunFolder, s
 from fpmtools.runs.spec import DataSpec, RunSpec
 
 if TYPE_CHECKING:
+    from fpmtools.calibration import Calibration
     from fpmtools.dataset import Dataset
     from fpmtools.problem import Problem
     from fpmtools.runs.memory import PeakMemory
@@ -41,8 +43,9 @@ def run(
     force
         Replace the run that is in ``folder``.
     on_event
-        Called with dicts that have an ``event``: "progress" (see :func:`fpmtools.engine.solve`), "looking" and
-        "quality" (seconds, psnr, ssim) around each look at the quality, "measuring" (finding), "warning" (text).
+        Called with dicts that have an ``event``: "calibrating" (step, total), "progress" (see
+        :func:`fpmtools.engine.solve`), "looking" and "quality" (seconds, psnr, ssim) around each look at the quality,
+        "measuring" (finding), "warning" (text).
     command
         The command line, word by word, for the record.
 
@@ -135,9 +138,8 @@ def make_solver(spec: RunSpec) -> Solver[Any]:
     return cls(make_options(cls, spec.options, spec.preset))
 
 
-def prepared(spec: RunSpec, dataset: Dataset, solver: Solver[Any]) -> Problem:
+def prepared(spec: RunSpec, dataset: Dataset, solver: Solver[Any], calibration: Calibration) -> Problem:
     """What the solver is given."""
-    from fpmtools import calibrate
     from fpmtools.problem import prepare
 
     return prepare(
@@ -151,9 +153,32 @@ def prepared(spec: RunSpec, dataset: Dataset, solver: Solver[Any]) -> Problem:
         critical_grid=spec.critical_grid,
         subpixel=spec.subpixel,
         margin=spec.margin,
-        calibration=calibrate.resolve(dataset, spec.calibration),
+        calibration=calibration,
         loss=spec.loss,
     )
+
+
+def _calibrated(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Calibration:
+    """The instrument as the run takes it to be; what a joint fit finds is kept, for it takes long."""
+    from fpmtools import calibrate
+    from fpmtools.calibration import JOINT, Calibration
+
+    if place.calibration.is_file():
+        with contextlib.suppress(FpmError):  # damaged: it is found again
+            return Calibration.load(place.calibration, dataset.optics, dataset.n_images)
+    spec = place.spec
+    start = calibrate.resolve(dataset, spec.calibration)
+    found = calibrate.improve(
+        dataset,
+        start,
+        spec.calibrate,
+        z_um=spec.z_um or dataset.planes_um,
+        seed=spec.seed,
+        on_step=lambda step, steps: tell({"event": "calibrating", "step": step, "total": steps}),
+    )
+    if JOINT in found.found and JOINT not in start.found:
+        found.save(place.calibration, dataset.optics)
+    return found
 
 
 def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
@@ -169,8 +194,10 @@ def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
     if spec.data.digest not in (None, digest):
         raise DataError(f"{spec.data.source}: these data are not those of the run ({place.path}): they have changed")
     check_targets(spec.limits.targets, dataset)
+    with threads.limited(1):
+        calibration = _calibrated(place, dataset, tell)
     with threads.limited(spec.threads):
-        problem = prepared(spec, dataset, solver)
+        problem = prepared(spec, dataset, solver, calibration)
     with threads.limited(spec.threads or engine.threads_for(problem)) as count:
         place.document.pop("solved", None)
         place.update(resolved={"threads": count, "device": str(problem.device), "digest": digest})
@@ -210,7 +237,7 @@ def _until_safe(place: RunFolder, problem: Problem, solver: Solver[Any], memory:
         on_warning=lambda text: tell({"event": "warning", "text": text}),
     )
     about = describe(spec, outcome, problem, solver) | (tracker.record() if tracker else {})
-    about["peak_memory_mb"] = memory.mb()
+    about |= {"peak_memory_mb": memory.mb(), "calibration_file": place.calibration.is_file()}
     place.journal.path.unlink(missing_ok=True)  # what was found out about an earlier result
     file = outcome.reconstruction.save(place.path / RESULT_FILE)
     place.update(**about, solved=outcome.status, result_sha256=sha256(file))

@@ -24,6 +24,8 @@ PICTURES = ("files", "report")  # in the run's own folder; what a comparison's r
 LOSSES = ("amplitude", "poisson", "feature")
 DTYPES = ("complex64", "complex128")
 AUTO = "auto"  # a margin
+CALIBRATE = ("auto", "none")
+GROUPS = ("background", "board", "pupil", "gain", "jitter")  # of what can be calibrated
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Part = TypeVar("Part", "DataSpec", "Limits", "Outputs")
@@ -158,8 +160,10 @@ class RunSpec:
 
     ``options`` are the solver's, as text or typed, on top of the ``preset``. ``z_um`` None: where the sample is known
     to be. ``calibration``: "auto" (what the images say of the instrument), "nominal" (what the data say), or a file.
-    ``loss`` None: the solver's own. The rest is as in :func:`fpmtools.problem.prepare`; None leaves it to the solver
-    or the problem. Raises :class:`OptionError` for a value of the wrong kind.
+    ``calibrate``: what is fitted from there on, together with the object: "auto" for all of it, "none", or some of
+    :data:`GROUPS` with commas between them; only what left-out images confirm is kept. ``loss`` None: the solver's own.
+    The rest is as in :func:`fpmtools.problem.prepare`; None leaves it to the solver or the problem. Raises
+    :class:`OptionError` for a value of the wrong kind.
     """
 
     data: DataSpec
@@ -168,6 +172,7 @@ class RunSpec:
     preset: str | None = None
     z_um: tuple[float, ...] | None = None
     calibration: str = "auto"
+    calibrate: str = "auto"
     loss: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -175,7 +180,7 @@ class RunSpec:
     upsample: float | None = None
     critical_grid: bool | None = None
     subpixel: bool | None = None
-    margin: int | str = 0
+    margin: int | str | None = None
     threads: int | None = None
     limits: Limits = field(default_factory=Limits)
     outputs: Outputs = field(default_factory=Outputs)
@@ -188,7 +193,7 @@ class RunSpec:
         _need(isinstance(self.solver, str) and self.solver, "solver", self.solver, "a name")
         simple = (str, int, float, bool, type(None))
         _need(_is_words_to(self.options, lambda v: isinstance(v, simple)), "options", self.options, "names with values")
-        _check_texts(self, "preset", "loss", "calibration", "dtype", "device")
+        _check_texts(self, "preset", "loss", "calibration", "calibrate", "dtype", "device")
         if self.z_um is not None:
             z_um = (self.z_um,) if _is_number(self.z_um) else self.z_um
             object.__setattr__(self, "z_um", tuple(float(z) if _is_number(z) else z for z in _tuple("z_um", z_um)))
@@ -199,13 +204,17 @@ class RunSpec:
         if self.loss is not None and self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)
         _need(self.calibration, "calibration", self.calibration, "auto, nominal or a file")
+        for group in (self.calibrate or "").split(",") if self.calibrate not in CALIBRATE else ():
+            if group not in GROUPS:
+                raise unknown("calibrate:", group, (*CALIBRATE, *GROUPS))
         _need(_is_whole(self.seed), "seed", self.seed, "a whole number")
         if not DEVICE.fullmatch(self.device or ""):
             raise OptionError(f"unknown device {self.device!r}: use auto, cpu, cuda or cuda:N")
         if self.dtype not in DTYPES:
             raise OptionError(f"unknown dtype {self.dtype!r}: use complex64 or complex128")
         _need(self.upsample is None or _is_number(self.upsample), "upsample", self.upsample, "a number")
-        _need(_is_whole(self.margin) or self.margin == AUTO, "margin", self.margin, "a whole number of pixels, or auto")
+        sound = self.margin is None or _is_whole(self.margin) or self.margin == AUTO
+        _need(sound, "margin", self.margin, "a whole number of pixels, or auto")
         for name in ("critical_grid", "subpixel"):
             value = getattr(self, name)
             _need(value is None or isinstance(value, bool), name, value, "true, false or null")

@@ -20,8 +20,8 @@ from typing import ClassVar
 
 import torch
 
-from fpmtools.spectral_prior import WEIGHT, SpectralPrior
 from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
+from fpmtools.spectral_prior import WEIGHT, SpectralPrior
 
 CACHED_SAMPLES = 1 << 22  # complex samples of the kernels that are kept from one sweep to the next
 BATCHES = 4  # of the forward model's batches that one joint step takes

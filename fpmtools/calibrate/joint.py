@@ -56,6 +56,8 @@ PAYS, ALL_PAY = 0.15, 0.25  # and by which one with numbers for each LED must, a
 CONTROL, LOOKS, ABLATION = 30, 3, 8  # steps of the object alone before a comparison, looks on the way
 BACKGROUND_BLUR, BACKGROUND_SHARE = 3.0, 0.01  # pixels; of an image's pixels that no light of the sample reaches
 LEAST_LEDS, LEAST_PIXELS = 12, 48
+ENOUGH = 81 * 128**2  # pixels of all images together; a region of the field is taken where there are more
+LEAST_REGION, MOST_REGION, PLACES = 64, 128, 5  # pixels along an axis; places along an axis that are looked at
 
 
 OnStep = Callable[[int, int], object]
@@ -287,7 +289,7 @@ def fit(
     small = used < LEAST_LEDS or min(dataset.image_shape) < LEAST_PIXELS
     if calibration.patterns is not None or small or not len(bright):
         return calibration
-    chosen, start = dataset.select(np.flatnonzero(calibration.used)), calibration.selected()
+    chosen, start = _region(dataset.select(np.flatnonzero(calibration.used))), calibration.selected()
     margin = suggested_margin(chosen, [z_um])
     problem = _problem(chosen, start, z_um, math.ceil(margin / 2))
     held = held_out_leds(replace(chosen, calibration=start), seed=seed)
@@ -369,6 +371,23 @@ def _choice(
         last = min(((*kept, name), tuple(alone)), key=lambda names: names not in trials)
         report.setdefault(name, {"kept": False, "without": error, "with": tried(*last)[0]})
     return best, report
+
+
+def _region(dataset: Dataset) -> Dataset:
+    """As much of the field as is needed to know the instrument, where the brightest image varies most."""
+    (h, w), side = dataset.image_shape, math.isqrt(ENOUGH // dataset.n_images)
+    side = min(max(side, LEAST_REGION), MOST_REGION)
+    height, width = min(h, side), min(w, side)
+    if (height, width) == (h, w):
+        return dataset
+    image = np.asarray(dataset.images[int(np.argmax(dataset.images.means))], dtype=np.float64)
+    places = [
+        (y, x)
+        for y in np.linspace(0, h - height, PLACES).astype(int).tolist()
+        for x in np.linspace(0, w - width, PLACES).astype(int).tolist()
+    ]
+    y, x = max(places, key=lambda place: float(image[place[0] :, place[1] :][:height, :width].std()))
+    return replace(dataset, truth=None).crop(y, x, height, width)
 
 
 def _problem(dataset: Dataset, calibration: Calibration, z_um: float, margin: int) -> Problem:

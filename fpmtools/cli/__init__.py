@@ -19,7 +19,19 @@ from fpmtools.cli._output import echo
 from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, OutputError, SolverError, printable, unknown
 from fpmtools.processes import keep_torch_alone
 
-COMMANDS = ("run", "inspect", "compare", "report", "render", "evaluate", "solvers", "data", "simulate", "doctor")
+COMMANDS = (
+    "run",
+    "inspect",
+    "calibrate",
+    "compare",
+    "report",
+    "render",
+    "evaluate",
+    "solvers",
+    "data",
+    "simulate",
+    "doctor",
+)
 
 
 class _LazyGroup(click.Group):

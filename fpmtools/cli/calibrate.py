@@ -11,7 +11,7 @@ import click
 from fpmtools.cli import _inputs
 from fpmtools.cli._output import claim_file, echo, print_json
 from fpmtools.cli._progress import Progress
-from fpmtools.runs.spec import GROUPS, RunSpec
+from fpmtools.runs.spec import GROUPS, DataSpec, RunSpec
 
 if TYPE_CHECKING:
     from fpmtools.calibration import Calibration
@@ -45,7 +45,7 @@ def calibrate(
     Each is kept only if images of LEDs that the object has not seen are predicted better with it. Runs take the file by
     --calibration FILE; where nothing is found it says what the data say.
     """
-    RunSpec("data", "ap", calibrate=groups)
+    RunSpec(DataSpec("data"), "ap", calibrate=groups)
     claim_file(out, force)
     from fpmtools import calibrate as estimators
     from fpmtools.threads import limited

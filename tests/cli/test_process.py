@@ -28,7 +28,18 @@ def test_help_is_cheap(environment: dict[str, str]) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "[]"
-    for command in ("run", "inspect", "compare", "render", "evaluate", "solvers", "data", "simulate", "doctor"):
+    for command in (
+        "run",
+        "inspect",
+        "calibrate",
+        "compare",
+        "render",
+        "evaluate",
+        "solvers",
+        "data",
+        "simulate",
+        "doctor",
+    ):
         assert f"\n  {command} " in run.stdout
 
 

@@ -35,6 +35,8 @@ _HOME = {
     "MetricRecord": "fpmtools.records",
     "Optics": "fpmtools.optics",
     "PlaneBlocks": "fpmtools.planes",
+    "PlaneSolver": "fpmtools.planes",
+    "PlaneState": "fpmtools.planes",
     "PlaneStack": "fpmtools.reconstruction",
     "Problem": "fpmtools.problem",
     "Progress": "fpmtools.solver",
@@ -58,7 +60,9 @@ __all__ = [
     "Misfit",
     "Optics",
     "PlaneBlocks",
+    "PlaneSolver",
     "PlaneStack",
+    "PlaneState",
     "Problem",
     "Progress",
     "Pupil",
@@ -91,7 +95,7 @@ if TYPE_CHECKING:
     from fpmtools.images import Images
     from fpmtools.optics import Optics
     from fpmtools.options import option
-    from fpmtools.planes import PlaneBlocks
+    from fpmtools.planes import PlaneBlocks, PlaneSolver, PlaneState
     from fpmtools.problem import Problem
     from fpmtools.pupil import Pupil
     from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction

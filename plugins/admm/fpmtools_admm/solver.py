@@ -14,7 +14,7 @@ Multipliers are kept on the pupil, where the object can answer them. One object 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
+from fpmtools import PlaneSolver, PlaneState, Problem, Progress, option
 
 ROOM = 1 << 25  # complex samples that the multipliers of the planes in work may take
-BATCHES = 4  # of the forward model's batches that one step takes
-KEPT = ("spectra", "multipliers", "answer", "errors", "last_error")  # of the state, in a checkpoint
 
 Denoiser = Callable[[NDArray[Any], float], NDArray[Any]]  # of [y, x, (re, im)], float32
 
@@ -70,38 +68,33 @@ class Options:
     )
 
 
-@dataclass
-class State:
-    problem: Problem
-    blocks: PlaneBlocks
+class State(PlaneState):
     coverage: torch.Tensor  # Σ |P|², [1, H, W]
-    version: int  # of the forward model that it is of
-    visits: int  # of LEDs, for the blocks that are finished
+    version: int = -1  # of the forward model that it is of
     # Of the planes in work:
-    spectra: torch.Tensor  # [z, H, W]
     multipliers: torch.Tensor  # spectra of u on the pupil, [z, led, box y, box x]
     answer: torch.Tensor  # Σ P* F(Z − u) of this sweep's LEDs so far, [z, H, W]
     errors: torch.Tensor  # Σ e² of this sweep's LEDs so far, 0-d
     last_error: torch.Tensor  # of the whole sweep before, 0-d
-    sweep: int = 0
-    at: int = 0  # LEDs visited in this sweep
+    sweep: int
+    at: int  # LEDs visited in this sweep
 
 
-class Admm(Solver[State]):
+class Admm(PlaneSolver[State]):
     """``fpmtools run --solver admm``."""
 
     Options = Options
+    kept = ("spectra", "multipliers", "answer", "errors", "last_error", "sweep", "at")
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
-        none, per_plane = torch.empty(0), len(problem.order) * math.prod(problem.forward.box_shape)
-        blocks = PlaneBlocks(problem, ROOM // per_plane)
-        state = State(problem, blocks, none, -1, 0, none, none, none, none, none)
-        self._begin(state)
+        per_plane = len(problem.order) * math.prod(problem.forward.box_shape)
+        state = State(problem, ROOM // per_plane)
+        self.begin(state)
         return state
 
-    def _begin(self, state: State) -> None:
-        """Start on the planes of the next block."""
+    def begin(self, state: State) -> None:
+        """Every plane at the first guess, with multipliers of zero."""
         forward = state.problem.forward
         state.spectra = state.blocks.first_guess()
         shape = (len(state.spectra), len(state.problem.order), *forward.box_shape)
@@ -115,20 +108,15 @@ class Admm(Solver[State]):
         problem, forward, leds = state.problem, state.problem.forward, len(state.problem.order)
         if state.version != forward.version:
             state.coverage, state.version = self._coverage(problem), forward.version
-        room = BATCHES * forward.batch_samples // math.prod(forward.image_shape)
-        last = min(state.at + max(1, room // len(state.spectra)), leds)
+        last = min(state.at + state.blocks.images_per_step(len(state.spectra)), leds)
         self._gather(state, range(state.at, last))
         state.at = last
         error = state.errors / (len(state.spectra) * last * problem.amplitudes[0].numel())
         finished = last == leds and self._end_sweep(state)
-        visits = state.visits + state.sweep * leds + state.at
-        if finished:
-            state.visits = visits
-            if not state.blocks.finish(state.spectra):
-                self._begin(state)
-        total = state.visits + (state.blocks.count - state.blocks.number) * self.options.sweeps * leds
+        visits, most = state.sweep * leds + state.at, self.options.sweeps * leds
+        step, total = self.advance(state, visits, most, finished=finished)
         at_most = self.options.stop_below > 0
-        return Progress(visits, total, error / 2, state.blocks.done, at_most, error, "amplitude loss")
+        return Progress(step, total, error / 2, state.blocks.done, at_most, error, "amplitude loss")
 
     def _coverage(self, problem: Problem) -> torch.Tensor:
         """Σ |P|² over all LEDs, [1, H, W]."""
@@ -181,26 +169,3 @@ class Admm(Solver[State]):
         parts = torch.view_as_real(forward.field(state.spectra)).cpu().numpy()
         clean = np.stack([denoise(plane, self.options.strength) for plane in parts]).astype(parts.dtype)
         return forward.spectrum(torch.view_as_complex(torch.from_numpy(clean).to(forward.device)))
-
-    def spectra(self, state: State) -> torch.Tensor:
-        """Centred spectra [z, H, W] of the problem's planes, as they stand."""
-        return state.blocks.spectra(None if state.blocks.done else state.spectra)
-
-    def result(self, state: State) -> PlaneStack:
-        """All planes; those of blocks not yet begun are still the first guess."""
-        return state.blocks.stack(None if state.blocks.done else state.spectra)
-
-    def dump(self, state: State) -> dict[str, torch.Tensor]:
-        """What is finished; of the planes in work the spectra, multipliers, errors and the place."""
-        tensors = {name: getattr(state, name) for name in KEPT}
-        place = torch.tensor([state.sweep, state.at, state.visits])
-        return {**tensors, "place": place, **state.blocks.dump()}
-
-    def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
-        """Inverse of :meth:`dump`."""
-        state = self.start(problem)
-        state.blocks.restore(tensors)
-        for name in KEPT:
-            setattr(state, name, tensors[name])
-        state.sweep, state.at, state.visits = (int(number) for number in tensors["place"])
-        return state

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
+from fpmtools import PlaneSolver, PlaneState, Problem, Progress, option
 
 CACHED_SAMPLES = 1 << 22  # complex samples of the kernels that are kept from one sweep to the next
-BATCHES = 4  # of the forward model's batches that one joint step takes
 RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, Li, Optica 4, 736, 2017)
 UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
 LEAST_ERROR = 0.03  # of the mean: an LED's error below this share weighs no more
@@ -64,46 +63,40 @@ class Joint:
     gradient: torch.Tensor  # the sum over this sweep's LEDs so far, [z, H, W]
 
 
-@dataclass
-class State:
-    problem: Problem
+class State(PlaneState):
     filter: torch.Tensor  # |P| / (max|P| (|P|² + ε)), [led or 1, box y, box x]
     peak: float  # max|P|
     floor: float  # Σ e² that rounding leaves
-    blocks: PlaneBlocks
-    visits: int  # of LEDs, for the blocks that are finished
     # Of the planes in work:
-    spectra: torch.Tensor  # [z, H, W]
     step: torch.Tensor  # [z]; 0 for those that wait for the others
     errors: torch.Tensor  # Σ e² of every LED at its last visit, [z, led]
     last_error: torch.Tensor  # its sum over the LEDs in the sweep before, [z]
-    sweep: int = 0
-    at: int = 0  # LEDs visited in this sweep
-    joint: Joint | None = None  # once the LEDs are taken together
-    plain: torch.Tensor | None = None  # then: the errors without the weights of the joint sweeps, [z, led]
-    kernel: torch.Tensor | None = field(default=None, repr=False)  # where there is room
-    version: int = 0  # of the forward model that the kernels are of
+    sweep: int
+    at: int  # LEDs visited in this sweep
+    joint: Joint | None  # once the LEDs are taken together
+    plain: torch.Tensor | None  # then: the errors without the weights of the joint sweeps, [z, led]
+    kernel: torch.Tensor | None  # where there is room
+    version: int  # of the forward model that the kernels are of
 
 
-class AlternatingProjection(Solver[State]):
+class AlternatingProjection(PlaneSolver[State]):
     """``fpmtools run --solver ap``."""
 
     Options = Options
+    kept = ("spectra", "step", "errors", "last_error", "sweep", "at")
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"sweeps": 25, "step": 0.5, "halve_below": 0.01, "join_below": 0.0, "damping": 1.0}
     }
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
-        floor = float(problem.amplitudes.square().sum()) * (2 * torch.finfo(problem.forward.real_dtype).eps) ** 2
-        none = torch.empty(0)
-        blocks = PlaneBlocks(problem)
-        state = State(problem, none, 0.0, floor, blocks, 0, none, none, none, none)
-        self._begin(state)
+        state, rounding = State(problem), 2 * torch.finfo(problem.forward.real_dtype).eps
+        state.floor = float(problem.amplitudes.square().sum()) * rounding**2
+        self.begin(state)
         return state
 
-    def _begin(self, state: State) -> None:
-        """Start on the planes of the next block."""
+    def begin(self, state: State) -> None:
+        """Every plane at the first guess, LED by LED."""
         state.spectra = state.blocks.first_guess()
         planes = torch.ones(len(state.spectra), dtype=state.problem.forward.real_dtype, device=state.problem.device)
         state.step, state.last_error = planes * self.options.step, planes * torch.inf
@@ -142,22 +135,17 @@ class AlternatingProjection(Solver[State]):
             self._visit(state, problem.order[state.at])
             state.at += 1
         else:
-            room = BATCHES * problem.forward.batch_samples // math.prod(problem.forward.image_shape)
-            last = min(state.at + max(1, room // len(state.joint.planes)), leds)
+            last = min(state.at + state.blocks.images_per_step(len(state.joint.planes)), leds)
             self._gather(state, state.joint, slice(state.at, last))
             state.at = last
         finished = state.at == leds and self._end_sweep(state)
         samples = problem.forward.counted * (leds if state.sweep else state.at)
         loss = state.errors.sum(1).mean() / (2 * samples)
         error = 2 * loss if state.plain is None else state.plain.sum(1).mean() / samples
-        visits = state.visits + state.sweep * leds + state.at
-        if finished:
-            state.visits = visits
-            if not state.blocks.finish(state.spectra):
-                self._begin(state)
-        total = state.visits + (state.blocks.count - state.blocks.number) * self.options.sweeps * leds
+        visits, most = state.sweep * leds + state.at, self.options.sweeps * leds
+        step, total = self.advance(state, visits, most, finished=finished)
         stops = bool(self.options.join_below and self.options.stop_below)
-        return Progress(visits, total, loss, state.blocks.done, stops, error, "amplitude loss")
+        return Progress(step, total, loss, state.blocks.done, stops, error, "amplitude loss")
 
     def _visit(self, state: State, led: int) -> None:
         """Move every plane's spectrum towards the measured amplitude of one LED."""
@@ -252,14 +240,9 @@ class AlternatingProjection(Solver[State]):
             state.joint = Joint(**{name: value[~settled] for name, value in vars(joint).items()})
             self._keep_kernel(state)
 
-    def result(self, state: State) -> PlaneStack:
-        """All planes; those of blocks not yet begun are still the first guess."""
-        return state.blocks.stack(None if state.blocks.done else state.spectra)
-
     def dump(self, state: State) -> dict[str, torch.Tensor]:
-        """What is finished; and of the planes in work the spectra, steps, errors, place and momentum."""
-        tensors = {name: getattr(state, name) for name in ("spectra", "step", "errors", "last_error")}
-        tensors |= {"place": torch.tensor([state.sweep, state.at, state.visits]), **state.blocks.dump()}
+        """What the joint sweeps need besides."""
+        tensors = super().dump(state)
         if state.joint is not None:
             tensors |= {f"joint.{name}": value for name, value in vars(state.joint).items()}
         if state.plain is not None:
@@ -268,11 +251,7 @@ class AlternatingProjection(Solver[State]):
 
     def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
         """Inverse of :meth:`dump`."""
-        state = self.start(problem)
-        state.blocks.restore(tensors)
-        for name in ("spectra", "step", "errors", "last_error"):
-            setattr(state, name, tensors[name])
-        state.sweep, state.at, state.visits = (int(number) for number in tensors["place"])
+        state = super().restore(problem, tensors)
         prefix = "joint."
         joint = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         state.joint = Joint(**joint) if joint else None

@@ -103,7 +103,8 @@ class PlaneBlocks:
     def images_per_step(self, planes: int) -> int:
         """How many images a step may take at so many planes and still be short."""
         forward = self.problem.forward
-        return max(1, BATCHES * forward.batch_samples // math.prod(forward.image_shape) // planes)
+        fields = planes * forward.fields_per_image
+        return max(1, BATCHES * forward.batch_samples // math.prod(forward.image_shape) // fields)
 
     def _planes(self, spectra: torch.Tensor | None) -> Iterator[NDArray[Any]]:
         yield from self._finished[: self.first]

@@ -46,6 +46,15 @@ def small_dataset(image_shape: Shape = (24, 30)) -> Dataset:
     return simulate("tilted", image_shape=image_shape, leds=na, tilt_um=3.0)
 
 
+@functools.cache
+def paired_dataset() -> Dataset:
+    """:func:`small_dataset`'s LEDs, two in each image; some shine in two images."""
+    single = small_dataset()
+    patterns = np.eye(len(single.na)) + np.roll(np.eye(len(single.na)), 7, axis=1)
+    lit = np.tensordot(patterns[:18], single.intensities, axes=1)
+    return Dataset.from_arrays(lit, single.na, single.optics, name="pairs", patterns=patterns[:18])
+
+
 class SolverConformance:
     """What the host, the comparison and the user rely on in every solver, on simulated 24 × 30 images.
 
@@ -156,6 +165,18 @@ class SolverConformance:
             "try more steps or another step size, and see that result() gives what step() has changed: the gradient is "
             "a mean over an unnormalised transform, so steps are of the order of the number of pixels squared"
         )
+
+    def test_images_lit_by_several_leds(self) -> None:
+        """Where the solver handles ``patterns``, it explains such images too; elsewhere they are refused."""
+        solver = self.make()
+        if "patterns" not in solver.handles:
+            with pytest.raises(OptionError):
+                prepare(paired_dataset(), solver, device="cpu")
+            return
+        problem = prepare(paired_dataset(), z_um=[-2.0, 0.0, 2.0], device="cpu")
+        start = misfit(problem, solver.result(solver.start(problem)))
+        end = misfit(problem, engine.solve(problem, solver).reconstruction)
+        assert end < 0.9 * start, f"Σ (a − A)² / ΣA² is {end:.4g} at the end and {start:.4g} at the start"
 
     def test_stops_early_with_what_it_has(self) -> None:
         """A run whose budget is used up after one step gives a usable result."""

@@ -72,6 +72,8 @@ class ForwardModel:
     ----------
     version
         Counts the updates: what a solver keeps of the kernels is of one version.
+    fields_per_image
+        Of how many LEDs, at most, the light adds up to one image.
     window, counted
         [y, x], 1 where the camera has measured, 0 in the margins, which no loss looks at; None without margins. And
         how many pixels of an image count.
@@ -133,6 +135,7 @@ class ForwardModel:
         self.background = background[:, None, None] if calibration.background.any() else None
         self.calibration = calibration
         self._lit = None if calibration.patterns is None else [np.flatnonzero(row) for row in calibration.patterns]
+        self.fields_per_image = 1 if self._lit is None else max(map(len, self._lit))
         self.version += 1
 
     @property
@@ -301,6 +304,39 @@ class ForwardModel:
         owner, weight = self._pattern(images)
         return change.index_select(1, owner) * weight
 
+    def part(self, values: torch.Tensor, planes: slice, images: Sequence[int], batch: slice) -> torch.Tensor:
+        """Of ``values`` [z or 1, led or 1, ...] of the LEDs that light ``images`` those of a block; a view."""
+        values = values[planes] if len(values) > 1 else values
+        if values.shape[1] == 1:
+            return values
+        if self._lit is None:
+            return values[:, batch]
+        first, count = (len(self.lit(images[part]) or ()) for part in (slice(0, batch.start), batch))
+        return values[:, first : first + count]
+
+    def coverage(
+        self, images: Leds = None, weights: torch.Tensor | None = None, power: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Σ w |kernel|² over the LEDs that light ``images``, on the object's spectrum, [1 or z, H, W].
+
+        ``weights``: of images, besides their patterns, [image] or [z, image]. ``power``: |kernel|² of the LEDs where it
+        is another than this model's, [led or 1, box y, box x].
+        """
+        chosen = range(self.images) if images is None else images
+        if power is None:
+            through = self.kernels.transmission
+            power = (through if len(through) == 1 else take(through, self.lit(chosen))).abs().square()
+        weights = torch.ones(len(chosen), dtype=self.real_dtype, device=self.device) if weights is None else weights
+        weights = weights.reshape(-1, len(chosen))
+        total = torch.zeros(len(weights), *self.object_shape, dtype=self.real_dtype, device=self.device)
+
+        def work(_: slice, batch: slice) -> None:
+            own = self.part(power[None], slice(1), chosen, batch)
+            self.add(total, self.per_led(weights[:, batch, None, None], chosen[batch]) * own, self.lit(chosen[batch]))
+
+        self.in_batches(1, chosen, work)
+        return total
+
     def in_batches(self, planes: int, images: Sequence[int], work: Callable[[slice, slice], None]) -> None:
         """See :func:`fpmtools.forward.batches.in_batches`."""
         batches.in_batches(self, planes, images, work)
@@ -389,7 +425,7 @@ class ForwardModel:
             if kernel is None:
                 own = self.kernel(z[planes] if len(z) > 1 else z, leds)
             else:
-                own = self._part(kernel, planes, images, batch)
+                own = self.part(kernel, planes, images, batch)
             part = None if weights is None else weights[batch]
             compared = self.compare(spectrum[planes], measured, chosen, own, loss, part)
             pieces = self.to_piece(compared.psi.mul_(self.per_led(compared.change, chosen)))
@@ -400,16 +436,6 @@ class ForwardModel:
 
         self.in_batches(len(spectrum), images, work)
         return Misfit(torch.stack(costs).sum() / count, gradient, torch.stack(errors).sum() / count)
-
-    def _part(self, kernel: torch.Tensor, planes: slice, images: Sequence[int], batch: slice) -> torch.Tensor:
-        """Of a kernel [z or 1, led or 1, y, x] of all ``images`` the part of a block."""
-        kernel = kernel[planes] if len(kernel) > 1 else kernel
-        if kernel.shape[1] == 1:
-            return kernel
-        if self._lit is None:
-            return kernel[:, batch]
-        first, count = (len(self.lit(images[part]) or ()) for part in (slice(0, batch.start), batch))
-        return kernel[:, first : first + count]
 
     def synthetic_support(self) -> NDArray[np.bool_]:
         """Where the LEDs' pupils cover the centred object spectrum [H, W]: the recoverable band."""

@@ -148,6 +148,13 @@ class DropsAPlane(Wirtinger):
         return result
 
 
+class IdleWithPatterns(Wirtinger):
+    def begin(self, state: Any) -> None:
+        super().begin(state)
+        if state.problem.calibration.patterns is not None:
+            state.scale *= 0
+
+
 class TellsOtherSpectra(Wirtinger):
     def spectra(self, state: Any) -> Any:
         z_um, spectra = super().spectra(state)
@@ -243,6 +250,7 @@ CAUGHT_BY: dict[Any, tuple[Any, ...]] = {
     MovingTotal: ("test_steps_count_up_to_the_total",),
     Climbs: ("test_loss_decreases",),
     Idle: ("test_result_explains_the_measurements_better_than_the_start",),
+    IdleWithPatterns: ("test_images_lit_by_several_leds",),
     TellsOtherSpectra: ("test_spectra_are_those_of_the_result",),
     DropsAPlane: ("test_stops_early_with_what_it_has",),
     Transposes: ("test_stops_early_with_what_it_has",),

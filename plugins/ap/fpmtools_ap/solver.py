@@ -8,13 +8,15 @@ momentum of Nesterov, restarted when the error grows (O'Donoghue, Candès, Found
 then counts with the inverse of its remaining error, so that the sum of the LEDs' root-mean-square errors falls and a
 misfit of the bright field does not drown the dark field.
 
+Where several LEDs light an image, all their pieces of the object change with it, each by its share.
+
 One object per z-plane; planes are solved in blocks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -83,6 +85,7 @@ class AlternatingProjection(PlaneSolver[State]):
     """``fpmtools run --solver ap``."""
 
     Options = Options
+    handles = frozenset({"patterns"})
     kept = ("spectra", "step", "errors", "last_error", "sweep", "at")
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"sweeps": 25, "step": 0.5, "halve_below": 0.01, "join_below": 0.0, "damping": 1.0}
@@ -117,14 +120,16 @@ class AlternatingProjection(PlaneSolver[State]):
         damped = size.square() + self.options.damping * size.max().square()
         state.peak = float(size.max())
         state.filter, state.version = size / (state.peak * damped), forward.version
-        room = len(z_um) * len(state.problem.order) * math.prod(forward.box_shape) <= CACHED_SAMPLES
+        room = len(z_um) * len(forward.na) * math.prod(forward.box_shape) <= CACHED_SAMPLES
         state.kernel = forward.kernel(z_um) if room else None
 
-    def _kernel(self, state: State, leds: slice) -> torch.Tensor:
+    def _kernel(self, state: State, leds: Sequence[int]) -> torch.Tensor:
         """Kernels of some LEDs at the planes in work, [z, led or 1, box y, box x]."""
         if state.kernel is None:
-            return state.problem.forward.kernel(self._z_um(state), range(leds.start, leds.stop))
-        return state.kernel[:, leds] if state.kernel.shape[1] > 1 else state.kernel
+            return state.problem.forward.kernel(self._z_um(state), leds)
+        if state.kernel.shape[1] == 1:
+            return state.kernel
+        return state.kernel[:, slice(leds.start, leds.stop) if isinstance(leds, range) else list(leds)]
 
     def step(self, state: State) -> Progress:
         """One LED, or several of them together, at all planes of the block in work."""
@@ -136,7 +141,7 @@ class AlternatingProjection(PlaneSolver[State]):
             state.at += 1
         else:
             last = min(state.at + state.blocks.images_per_step(len(state.joint.planes)), leds)
-            self._gather(state, state.joint, slice(state.at, last))
+            self._gather(state, state.joint, range(state.at, last))
             state.at = last
         finished = state.at == leds and self._end_sweep(state)
         samples = problem.forward.counted * (leds if state.sweep else state.at)
@@ -147,38 +152,41 @@ class AlternatingProjection(PlaneSolver[State]):
         stops = bool(self.options.join_below and self.options.stop_below)
         return Progress(step, total, loss, state.blocks.done, stops, error, "amplitude loss")
 
-    def _visit(self, state: State, led: int) -> None:
-        """Move every plane's spectrum towards the measured amplitude of one LED."""
-        forward, one, spectra = state.problem.forward, slice(led, led + 1), state.spectra
-        kernel, measured = self._kernel(state, one), state.problem.amplitudes[one]
-        own = state.filter[one] if len(state.filter) > 1 else state.filter
+    def _visit(self, state: State, image: int) -> None:
+        """Move every plane's spectrum towards the measured amplitude of one image."""
+        forward, one, spectra = state.problem.forward, range(image, image + 1), state.spectra
+        leds, measured = forward.lit(one) or (), state.problem.amplitudes[image : image + 1]
+        kernel, own = self._kernel(state, leds), state.filter if len(state.filter) == 1 else state.filter[list(leds)]
+        if forward.fields_per_image > 1:  # whose changes add up where their pupils overlap
+            own = own * (state.peak**2 / forward.coverage(one).max())
 
         def work(planes: slice, _: slice) -> None:
-            pieces, cost = forward.mismatch(spectra[planes], measured, [led], kernel[planes])
+            pieces, cost = forward.mismatch(spectra[planes], measured, one, kernel[planes])
             weight = kernel[planes].conj() * (own * -state.step[planes, None, None, None])
-            forward.add(spectra[planes], pieces.mul_(weight), [led])
-            state.errors[planes, led] = 2 * cost[:, 0]
+            forward.add(spectra[planes], pieces.mul_(weight), leds)
+            state.errors[planes, image] = 2 * cost[:, 0]
 
-        forward.in_batches(len(spectra), [led], work)
+        forward.in_batches(len(spectra), one, work)
 
-    def _gather(self, state: State, joint: Joint, leds: slice) -> None:
-        """Add these LEDs' share to the gradient at the look-ahead."""
-        forward, numbers = state.problem.forward, range(leds.start, leds.stop)
-        kernel, measured, weights = self._kernel(state, leds), state.problem.amplitudes[leds], joint.weights[:, leds]
+    def _gather(self, state: State, joint: Joint, images: range) -> None:
+        """Add these images' share to the gradient at the look-ahead."""
+        forward, chosen = state.problem.forward, slice(images.start, images.stop)
+        kernel, measured = self._kernel(state, forward.lit(images) or ()), state.problem.amplitudes[chosen]
+        weights = joint.weights[:, chosen]
         errors = torch.empty_like(weights)
 
         def work(planes: slice, batch: slice) -> None:
-            own = kernel[planes, batch] if kernel.shape[1] > 1 else kernel[planes]
+            own = forward.part(kernel, planes, images, batch)
             pieces, cost = forward.mismatch(
-                joint.ahead[planes], measured[batch], numbers[batch], own, weights=weights[planes, batch]
+                joint.ahead[planes], measured[batch], images[batch], own, weights=weights[planes, batch]
             )
-            forward.add(joint.gradient[planes], pieces.mul_(own.conj()), numbers[batch])
+            forward.add(joint.gradient[planes], pieces.mul_(own.conj()), forward.lit(images[batch]))
             errors[planes, batch] = 2 * cost
 
-        forward.in_batches(len(joint.ahead), numbers, work)
-        state.errors[joint.planes, leds] = errors
+        forward.in_batches(len(joint.ahead), images, work)
+        state.errors[joint.planes, chosen] = errors
         assert state.plain is not None
-        state.plain[joint.planes, leds] = errors / weights
+        state.plain[joint.planes, chosen] = errors / weights
 
     def _end_sweep(self, state: State) -> bool:
         """Decide how to go on: smaller steps, all LEDs together, or fewer planes; True when the block is finished."""
@@ -204,14 +212,8 @@ class AlternatingProjection(PlaneSolver[State]):
         error = error.clamp_min(LEAST_ERROR * error.mean(1, keepdim=True)).clamp_min(torch.finfo(error.dtype).tiny)
         # The sum of squares stays what it was, so that the losses before and after can be compared.
         weights = error.square().sum(1, keepdim=True) / error.sum(1, keepdim=True) / error
-        coverage = torch.zeros_like(spectra.real, memory_format=torch.contiguous_format)
-        power = (forward.kernel(0.0)[0].abs() / state.peak).square()
-
-        def work(planes: slice, batch: slice) -> None:
-            own = power[batch] if len(power) > 1 else power
-            forward.add(coverage[planes], weights[planes, batch, None, None] * own, range(batch.start, batch.stop))
-
-        forward.in_batches(len(spectra), range(len(state.problem.order)), work)
+        leds = forward.lit(range(forward.images))
+        coverage = forward.coverage(weights=weights, power=(forward.kernel(0.0, leds)[0].abs() / state.peak).square())
         # The more is left unexplained, the more slowly moves what few LEDs see, where noise and misfit would gather.
         unexplained = state.errors.sum(1) / state.problem.amplitudes.square().sum()
         restraint = (RESTRAINT * (unexplained / UNEXPLAINED).clamp(1e-6, 1))[:, None, None]

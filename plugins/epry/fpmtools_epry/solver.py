@@ -11,7 +11,8 @@ is held to Zernike modes, whose coefficients go along the same gradient by Adam 
 
 Steps are halved when a sweep gains little, so that noise is averaged (Zuo, Sun, Chen, Opt. Express 24, 20724, 2016).
 P is the instrument's pupil as it is known, with the defocus of each plane, times a factor that is found, one for all
-planes. The factor is smooth, so an LED off the Fourier grid sees it interpolated between samples.
+planes. The factor is smooth, so an LED off the Fourier grid sees it interpolated between samples. Where several LEDs
+light an image the changes of the pupil are added, and |P|² and |O_i|² are sums over the LEDs as well.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class State(PlaneState):
     modes: torch.Tensor  # coefficients in rad, Adam's first and second moment, and its steps, [4, mode] float64
     # Of the planes in work:
     step: torch.Tensor  # 0-d, relative to the first
-    errors: torch.Tensor  # Σ e² of every LED at its last visit, [led]
+    errors: torch.Tensor  # Σ e² of every image at its last visit, [image]
     last_error: torch.Tensor  # of the whole sweep before, 0-d
     sweep: int
     at: int  # LEDs visited in this sweep
@@ -66,6 +67,7 @@ class Epry(PlaneSolver[State]):
     """``fpmtools run --solver epry``."""
 
     Options = Options
+    handles = frozenset({"patterns"})
     kept = ("spectra", "factor", "modes", "step", "errors", "last_error", "sweep", "at")
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"sweeps": 20, "modes": 0, "pupil_from": 0, "halve_below": 0.0}
@@ -94,34 +96,36 @@ class Epry(PlaneSolver[State]):
         problem, sweeps, leds = state.problem, self.options.sweeps, len(state.problem.order)
         self._visit(state, problem.order[state.at])
         state.at += 1
-        seen = len(state.spectra) * (leds if state.sweep else state.at) * problem.amplitudes[0].numel()
+        seen = len(state.spectra) * (leds if state.sweep else state.at) * problem.forward.counted
         error = state.errors.sum() / seen
         finished = state.at == leds and self._end_sweep(state)
         step, total = self.advance(state, state.sweep * leds + state.at, sweeps * leds, finished=finished)
         at_most = self.options.halve_below > 0
         return Progress(step, total, error / 2, state.blocks.done, at_most, error, "amplitude loss")
 
-    def _visit(self, state: State, led: int) -> None:
-        """Move every plane's spectrum, and the pupil, towards the measured amplitude of one LED."""
+    def _visit(self, state: State, image: int) -> None:
+        """Move every plane's spectrum, and the pupil, towards the measured amplitude of one image."""
         forward, options, spectra = state.problem.forward, self.options, state.spectra
-        rows, columns = (matrices[led if len(matrices) > 1 else 0] for matrices in (state.rows, state.columns))
-        known, measured = state.blocks.kernel([led]), state.problem.amplitudes[led : led + 1]
+        leds, measured = list(forward.lit([image]) or ()), state.problem.amplitudes[image : image + 1]
+        rows, columns = (each[leds] if len(each) > 1 else each for each in (state.rows, state.columns))
+        known = state.blocks.kernel(leds)
         kernel = known * (rows @ state.factor @ columns.mT)
-        share = options.step * state.step / _power(kernel).amax((2, 3), keepdim=True)
-        ask, peak = torch.zeros_like(state.factor), torch.zeros_like(state.step)
-        state.errors[led] = 0
+        share = options.step * state.step / forward.coverage([image], power=_power(kernel[0])).max()
+        weight = forward.per_led(state.step.new_ones(1, 1, 1, 1), [image])
+        ask, peak = state.factor.new_zeros(len(leds), *forward.box_shape), torch.zeros_like(state.step)
+        state.errors[image] = 0
 
         def work(planes: slice, _: slice) -> None:
-            pieces, cost = forward.mismatch(spectra[planes], measured, [led], kernel[planes])
-            seen = forward.crop(spectra[planes], [led]) * known[planes]
-            ask.sub_((seen.conj() * pieces).sum((0, 1)))
-            peak.add_(_power(seen).amax((2, 3)).sum())
-            forward.add(spectra[planes], pieces.mul_(kernel[planes].conj() * -share[planes]), [led])
-            state.errors[led] += 2 * cost.sum()
+            pieces, cost = forward.mismatch(spectra[planes], measured, [image], kernel[planes])
+            seen = forward.crop(spectra[planes], leds) * known[planes]
+            ask.sub_((seen.conj() * pieces).sum(0))
+            peak.add_((weight * _power(seen)).sum(1).amax((1, 2)).sum())
+            forward.add(spectra[planes], pieces.mul_(kernel[planes].conj() * -share), leds)
+            state.errors[image] += 2 * cost.sum()
 
-        forward.in_batches(len(spectra), [led], work)
+        forward.in_batches(len(spectra), [image], work)
         if state.sweep >= options.pupil_from:
-            ask = rows.mT @ ask @ columns
+            ask = (rows.mT @ ask @ columns).sum(0)
             if options.modes:
                 self._move_modes(state, ask)
             else:

@@ -97,12 +97,7 @@ class Lbfgs(PlaneSolver[State]):
     def _inverse(self, state: State) -> torch.Tensor:
         """One over Σ w |P|² over all LEDs, in units of the mean loss, [1, H, W]."""
         problem, forward = state.problem, state.problem.forward
-        coverage = torch.zeros(1, *forward.object_shape, dtype=forward.real_dtype, device=forward.device)
-        power = forward.kernel(0.0)[0].abs().square()
-        for image, weight in enumerate(state.weights):
-            leds = forward.lit([image]) or ()
-            own = power[list(leds)] if len(power) > 1 else power.expand(len(leds), -1, -1)
-            forward.add(coverage, forward.per_led(weight * own[None], [image]), leds)
+        coverage = forward.coverage(weights=state.weights)
         count = problem.amplitudes.numel() * math.prod(forward.image_shape)
         # What no LED covers stays at zero, whatever the total variation would like there.
         return torch.where(coverage > 0, count / coverage.clamp_min(UNCOVERED * float(coverage.max())), 0)
@@ -135,10 +130,7 @@ class Lbfgs(PlaneSolver[State]):
         def work(planes: slice, batch: slice) -> None:
             chosen = images[batch]
             leds = forward.lit(chosen) or ()
-            own = kernel[planes]
-            if own.shape[1] > 1:
-                first = len(forward.lit(images[: batch.start]) or ())
-                own = own[:, first : first + len(leds)]
+            own = forward.part(kernel, planes, images, batch)
             found = forward.compare(trial[planes], measured[batch], chosen, own, problem.loss, weights[batch])
             pieces = forward.to_piece(found.psi.mul_(forward.per_led(found.change, chosen)))
             forward.add(ask[planes], pieces.mul_(own.conj()), leds)

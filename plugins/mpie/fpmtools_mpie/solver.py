@@ -9,8 +9,9 @@ LEDs, with B the spectrum just after the last time,
 
     v ← η v + (O − B),   O ← O + η v,   B ← O.
 
-LEDs are visited in random order. Where noise is left, a step of fixed size would follow the last LED's, so s and η fall
-when a sweep gains little (Zuo, Sun, Chen, Opt. Express 24, 20724, 2016). One object per z-plane.
+An image that several LEDs light changes the pieces of all of them, and |P|² is the sum of their pupils, where these
+overlap. LEDs are visited in random order. Where noise is left, a step of fixed size would follow the last LED's, so s
+and η fall when a sweep gains little (Zuo, Sun, Chen, Opt. Express 24, 20724, 2016). One object per z-plane.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class MomentumPie(PlaneSolver[State]):
     """``fpmtools run --solver mpie``."""
 
     Options = Options
+    handles = frozenset({"patterns"})
     kept = ("spectra", "before", "velocity", "step", "errors", "last_error", "sweep", "at")
 
     def start(self, problem: Problem) -> State:
@@ -74,31 +76,32 @@ class MomentumPie(PlaneSolver[State]):
         problem, options = state.problem, self.options
         leds = len(problem.order)
         visit = state.sweep * leds + state.at
-        self._visit(state, problem.led_batch(visit, 1)[0])
+        self._visit(state, problem.led_batch(visit, 1))
         state.at += 1
         if options.friction and (visit + 1) % options.every == 0:
             self._gather_way(state)
-        samples = problem.amplitudes[0].numel()
-        error = state.errors.mean() / (samples * state.at)
+        error = state.errors.mean() / (problem.forward.counted * state.at)
         finished = state.at == leds and self._end_sweep(state)
         step, total = self.advance(state, visit + 1, options.sweeps * leds, finished=finished)
         at_most = options.halve_below > 0
         return Progress(step, total, error / 2, state.blocks.done, at_most, error, "amplitude loss")
 
-    def _visit(self, state: State, led: int) -> None:
-        """Move every plane's spectrum towards the measured amplitude of one LED."""
+    def _visit(self, state: State, image: list[int]) -> None:
+        """Move every plane's spectrum towards the measured amplitude of one image."""
         forward, options, spectra = state.problem.forward, self.options, state.spectra
-        kernel, measured = state.blocks.kernel([led]), state.problem.amplitudes[led : led + 1]
-        power = kernel.real.square() + kernel.imag.square()
-        peak = power.amax((2, 3), keepdim=True)
-        share = options.step * state.step[:, None, None, None] / torch.lerp(power, peak, options.regularisation)
+        leds, measured = forward.lit(image) or (), state.problem.amplitudes[image]
+        kernel = state.blocks.kernel(leds)
+        # The same at all depths, which turn the phase alone.
+        coverage = forward.coverage(image, power=kernel[0].real.square() + kernel[0].imag.square())
+        power = torch.lerp(forward.crop(coverage, leds), coverage.max(), options.regularisation)
+        share = options.step * state.step[:, None, None, None] / power
 
         def work(planes: slice, _: slice) -> None:
-            pieces, cost = forward.mismatch(spectra[planes], measured, [led], kernel[planes])
-            forward.add(spectra[planes], pieces.mul_(kernel[planes].conj() * -share[planes]), [led])
+            pieces, cost = forward.mismatch(spectra[planes], measured, image, kernel[planes])
+            forward.add(spectra[planes], pieces.mul_(kernel[planes].conj() * -share[planes]), leds)
             state.errors[planes] += 2 * cost[:, 0]
 
-        forward.in_batches(len(spectra), [led], work)
+        forward.in_batches(len(spectra), image, work)
 
     def _gather_way(self, state: State) -> None:
         """Add the momentum of the last LEDs."""

@@ -29,7 +29,7 @@ class Wirtinger(PlaneSolver[State]):
     """Minimises ½ (|ψ| − √I)² over the spectrum of each plane (amplitude-based cost of Yeh et al., 2015)."""
 
     Options = Options
-    handles = frozenset({"losses"})
+    handles = frozenset({"losses", "patterns"})
     kept = ("spectra", "done")
 
     def start(self, problem: Problem) -> State:
@@ -40,10 +40,8 @@ class Wirtinger(PlaneSolver[State]):
 
     def begin(self, state: State) -> None:
         """Begin with the image of the most central LED in every plane of the block."""
-        forward, amplitudes = state.problem.forward, state.problem.amplitudes
+        amplitudes, coverage = state.problem.amplitudes, state.problem.forward.coverage()
         state.spectra, state.done = state.blocks.first_guess(), 0
-        power = forward.kernel(0.0).abs().square() * forward.crop(torch.ones_like(state.spectra[:1]))
-        coverage = forward.add(torch.zeros_like(state.spectra[:1]), power).real
         # The gradient is a mean over planes, LEDs and pixels, and its transform is not normalised.
         count = len(state.spectra) * amplitudes.numel() * amplitudes[0].numel()
         state.scale = self.options.step * count / (coverage + self.options.damping * coverage.max())

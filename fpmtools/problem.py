@@ -16,7 +16,7 @@ from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, OptionError
 from fpmtools.forward import ForwardModel, Misfit
-from fpmtools.forward.model import Planes
+from fpmtools.forward.fields import Planes
 from fpmtools.losses import Loss
 from fpmtools.optics import Shape, resize_spectrum, to_spectrum
 from fpmtools.reconstruction import Grid

@@ -35,12 +35,15 @@ _HOME = {
     "MetricRecord": "fpmtools.records",
     "Optics": "fpmtools.optics",
     "PlaneBlocks": "fpmtools.planes",
+    "PlaneSolver": "fpmtools.planes",
+    "PlaneState": "fpmtools.planes",
     "PlaneStack": "fpmtools.reconstruction",
     "Problem": "fpmtools.problem",
     "Progress": "fpmtools.solver",
     "Solver": "fpmtools.solver",
     "SolverError": "fpmtools.errors",
     "SolverRecord": "fpmtools.records",
+    "SpectralPrior": "fpmtools.spectral_prior",
     "Truth": "fpmtools.dataset",
     "hookimpl": "fpmtools.registry",
     "open_result": "fpmtools.results",
@@ -58,7 +61,9 @@ __all__ = [
     "Misfit",
     "Optics",
     "PlaneBlocks",
+    "PlaneSolver",
     "PlaneStack",
+    "PlaneState",
     "Problem",
     "Progress",
     "Pupil",
@@ -67,6 +72,7 @@ __all__ = [
     "Solver",
     "SolverError",
     "SolverRecord",
+    "SpectralPrior",
     "Truth",
     "__version__",
     "compare",
@@ -91,7 +97,7 @@ if TYPE_CHECKING:
     from fpmtools.images import Images
     from fpmtools.optics import Optics
     from fpmtools.options import option
-    from fpmtools.planes import PlaneBlocks
+    from fpmtools.planes import PlaneBlocks, PlaneSolver, PlaneState
     from fpmtools.problem import Problem
     from fpmtools.pupil import Pupil
     from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
@@ -102,6 +108,7 @@ if TYPE_CHECKING:
     from fpmtools.runs.spec import RunSpec
     from fpmtools.simulation import simulate
     from fpmtools.solver import Progress, Solver
+    from fpmtools.spectral_prior import SpectralPrior
 
 
 def __getattr__(name: str) -> Any:

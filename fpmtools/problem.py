@@ -16,7 +16,7 @@ from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, OptionError
 from fpmtools.forward import ForwardModel, Misfit
-from fpmtools.forward.model import Planes
+from fpmtools.forward.fields import Planes
 from fpmtools.losses import Loss
 from fpmtools.optics import Shape, resize_spectrum, to_spectrum
 from fpmtools.reconstruction import Grid
@@ -105,17 +105,27 @@ class Problem:
     def first_guess(self) -> torch.Tensor:
         """Centred object spectrum [H, W] of the image of the LED nearest to the axis, as an amplitude without phase.
 
-        An image a hundred times darker than the brightest is passed over.
+        An image a hundred times darker than the brightest is passed over. Where several LEDs add up to the image the
+        object is as much darker.
 
         What no LED's pupil covers is left at zero, since no measurement could ever change it.
         """
         power = self.amplitudes.square().mean((1, 2))
         lit = (power >= 0.01 * power.max()).cpu()
-        amplitude = self.amplitudes[next(led for led in self.order if lit[led])].cpu().numpy()
+        image = next(image for image in self.order if lit[image])
+        amplitude = self.amplitudes[image].cpu().numpy() / math.sqrt(self._direct_light(image))
         height, width = self.forward.object_shape
         spectrum = resize_spectrum(to_spectrum(amplitude), (height, width)) * (height * width / amplitude.size)
         spectrum = spectrum * self.forward.synthetic_support()
         return torch.from_numpy(spectrum).to(self.forward.dtype).to(self.device)
+
+    def _direct_light(self, image: int) -> float:
+        """Of how many bright-field LEDs an image has the light; 1 where that is not known."""
+        known, optics = self.forward.calibration, self.forward.optics
+        if known.patterns is None:
+            return 1.0
+        inside = np.linalg.norm(known.na, axis=1) <= optics.na
+        return float(known.patterns[image, inside].sum()) or 1.0
 
     def generator(self, step: int = 0) -> torch.Generator:
         """A fresh CPU generator for this run's seed and a step: the same numbers on every device, no state to keep."""

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from fpmtools.forward import ForwardModel
 
-# Solvers stop early, which keeps noise out as well: with all of it, data without misfit lose 1.5 dB of the phase.
-WEIGHT = 0.35
 RING = 0.1  # width of the rings, |f| in units of NA/λ
 SEEN = 1e-3  # of the largest coverage: less is an edge, of which a ring has all sorts
 CENTRE = 0.15  # nothing is expected of what lies nearer to the axis
@@ -35,6 +33,9 @@ class SpectralPrior:
     coverage
         C [z, H, W] = Σ over LEDs of weight · |P|² / (h w): the curvature of ½ Σ e² of the amplitudes by the spectrum.
     """
+
+    # Solvers stop early, which keeps noise out as well: with all of it, data without misfit lose 1.5 dB of the phase.
+    WEIGHT = 0.35  # of λ, that is good for solvers
 
     def __init__(self, forward: ForwardModel, coverage: torch.Tensor) -> None:
         axes = [

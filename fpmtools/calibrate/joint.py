@@ -32,7 +32,7 @@ from fpmtools.metrics.prediction import held_out_leds
 from fpmtools.optics import fast_length
 from fpmtools.problem import Problem, prepare
 from fpmtools.sampling import suggested_margin
-from fpmtools.spectral_prior import WEIGHT, SpectralPrior
+from fpmtools.spectral_prior import SpectralPrior
 
 GROUPS = ("background", "board", "pupil", "gain", "jitter")
 FREE_FROM = {"board": 0, "pupil": 10, "gain": 18, "jitter": 15}  # step
@@ -127,7 +127,8 @@ class _Fit:
             if step >= KNOWN_FROM and (step - KNOWN_FROM) % KNOWN_EVERY == 0:
                 variance = torch.tensor([2 * self.last], dtype=torch.float64)
                 coverage = self._update(self.instrument)
-                self.prior = WEIGHT * SpectralPrior(self.problem.forward, coverage)(self.object, variance, self.prior)
+                prior = SpectralPrior(self.problem.forward, coverage)
+                self.prior = prior.WEIGHT * prior(self.object, variance, self.prior)
         self.count = max(last, self.count)
 
     def _curvature(self) -> torch.Tensor:

@@ -44,7 +44,7 @@ class Progress:
         elif self.style == "auto" and event["event"] == "calibrating":
             self._calibrating(event)
         elif self.terminal and event["event"] == "measuring":
-            text = f"{self.label}  measuring: {visible(str(event['finding']))}"
+            text = f"{self.label}  measuring: {visible(str(event['task']))}"
             self._rewrite(_cut(text, terminal_width(sys.stderr) - 1))
         elif self.style == "auto" and event["event"] == "line":
             self.finish()

@@ -16,17 +16,17 @@ from typing import Any
 from fpmtools.comparison.trials import Trial
 from fpmtools.errors import FpmError
 from fpmtools.processes import Ending, Patience, parse_event, watch
-from fpmtools.runs import findings
+from fpmtools.runs import tasks
 from fpmtools.runs.document import missed_targets, with_evidence
-from fpmtools.runs.findings import MEASURING
 from fpmtools.runs.folder import FINISHED, INTERRUPTED, RUN_FILE, RUNNING, RunFolder
 from fpmtools.runs.journal import Found, Journal
 from fpmtools.runs.running import finish
 from fpmtools.runs.spec import RunSpec, read_json
+from fpmtools.runs.tasks import MEASURING
 from fpmtools.runs.tracking import LOOKING
 
 OnEvent = Callable[[str, dict[str, Any]], object]
-SILENT_S = 600.0  # what one finding about a run may take, or the timeout where that is given
+SILENT_S = 600.0  # what one task of measuring may take, or the timeout where that is given
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Allowance:
 
     @property
     def step_s(self) -> float:
-        """What one finding about a run may take."""
+        """What one task of measuring may take."""
         return self.timeout_s or SILENT_S
 
     def exceeded(self, ending: Ending, seconds: float | None) -> str:
@@ -99,7 +99,7 @@ class Driver:
         if document["status"] == RUNNING:
             document = with_evidence({**document, "status": document["solved"]}, found)
         reason = missed_targets(document)
-        if findings.RESULT in found and (why := found[findings.RESULT].reason):
+        if tasks.RESULT in found and (why := found[tasks.RESULT].reason):
             document |= {"status": "failed", "missing": {}}
             reason = f"its result cannot be opened: {why}"
         return {**document, "reason": reason}
@@ -162,12 +162,12 @@ class Driver:
         return {"status": status, "reason": reason}
 
     def _died_of(self, ending: Ending, error: Mapping[str, Any]) -> str:
-        """Why a process that looked for findings ended before it should have."""
+        """Why a process that measured ended before it should have."""
         words = str(error.get("message", "")) or ending.last_words or f"ended with exit code {ending.code}"
         return self.allowance.exceeded(ending, self.allowance.step_s) or ending.killed_by or words
 
     def _blame(self, trial: Trial, reason: str) -> None:
-        """Say of the finding that a process died at why; who dies before the first would die again in all."""
+        """Say why of the task that a process died at; who dies before the first would die again in all."""
         journal = self._journal(trial)
         begun = journal.read().under_way
         for culprit in [begun] if begun else self._todo(trial):
@@ -200,8 +200,8 @@ class Driver:
         return place
 
     def _todo(self, trial: Trial) -> list[str]:
-        wanted = findings.planned(trial.spec.outputs, truth=trial.source.truth is not None)
-        return findings.todo(self.root / trial.folder, self._journal(trial), wanted)
+        wanted = tasks.planned(trial.spec.outputs, truth=trial.source.truth is not None)
+        return tasks.todo(self.root / trial.folder, self._journal(trial), wanted)
 
     def _journal(self, trial: Trial) -> Journal:
         return Journal(self.root / trial.folder)

@@ -16,7 +16,7 @@ from fpmtools.comparison.trials import Source, Trial
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
 from fpmtools.records import MetricRecord
-from fpmtools.runs import findings
+from fpmtools.runs import tasks
 from fpmtools.runs.folder import FINISHED, INTERRUPTED
 from fpmtools.runs.journal import Journal
 from fpmtools.runs.spec import Outputs
@@ -31,7 +31,7 @@ class Wanted:
     """
 
     outputs: Outputs
-    parts: Mapping[findings.Part, Source]
+    parts: Mapping[tasks.Part, Source]
     missing: Mapping[str, str]
 
 
@@ -48,7 +48,7 @@ def wanted(
     held_out: bool | None,
     ring_correlation: bool,
     pictures: bool,
-) -> tuple[Wanted, dict[findings.Part, Dataset]]:
+) -> tuple[Wanted, dict[tasks.Part, Dataset]]:
     """What is wanted of a data set with the metrics ``known``, and the parts of it to be saved where that says.
 
     ``held_out`` None is yes where there is no truth. Raises :class:`DataError` when there are too few LEDs for what is
@@ -58,16 +58,16 @@ def wanted(
     if held_out or (held_out is None and not truth):
         try:
             leds = set(metrics.held_out_leds(dataset))
-            parts.append(findings.Part(findings.HELD_OUT, tuple(i for i in range(dataset.n_images) if i not in leds)))
+            parts.append(tasks.Part(tasks.HELD_OUT, tuple(i for i in range(dataset.n_images) if i not in leds)))
         except DataError as error:
             if held_out:
                 raise
-            missing[findings.HELD_OUT_METRIC] = str(error)
+            missing[tasks.HELD_OUT_METRIC] = str(error)
     if ring_correlation:
         halves = metrics.interleaved_halves(dataset)
-        parts += [findings.Part(name, tuple(leds)) for name, leds in zip(findings.HALVES, halves, strict=True)]
+        parts += [tasks.Part(name, tuple(leds)) for name, leds in zip(tasks.HALVES, halves, strict=True)]
     measures = [record.name for record in known if record.cost == "cheap" and (truth or not record.needs_truth)]
-    measures += [findings.RINGS_TRUTH] if truth else []
+    measures += [tasks.RINGS_TRUTH] if truth else []
     outputs = Outputs(measures=tuple(measures), pictures=("report", "files") if pictures else (), warm_up=True)
     chosen = {part: dataset.select(part.leds) for part in parts}
     files = {part: source.file.with_name(f"{source.file.stem}+{part.name}.safetensors") for part in parts}
@@ -118,16 +118,16 @@ def _solve_parts(trial: Trial, asked: Wanted, driver: Driver) -> dict[str, str]:
 
 def _measures(ends: Mapping[str, str]) -> list[str]:
     """What can be measured once the parts have ended like this."""
-    held_out = [findings.HELD_OUT_METRIC] if ends.get(findings.HELD_OUT) == "" else []
-    halves = all(ends.get(half) == "" for half in findings.HALVES)
-    return held_out + ([findings.HALVES_METRIC, findings.RINGS_HALVES] if halves else [])
+    held_out = [tasks.HELD_OUT_METRIC] if ends.get(tasks.HELD_OUT) == "" else []
+    halves = all(ends.get(half) == "" for half in tasks.HALVES)
+    return held_out + ([tasks.HALVES_METRIC, tasks.RINGS_HALVES] if halves else [])
 
 
 def _missing(asked: Wanted, ends: Mapping[str, str]) -> dict[str, str]:
     """Metrics that need a part which could not be solved, with the reason."""
     found = dict(asked.missing)
     for part in asked.parts:
-        name = findings.HELD_OUT_METRIC if part.name == findings.HELD_OUT else findings.HALVES_METRIC
+        name = tasks.HELD_OUT_METRIC if part.name == tasks.HELD_OUT else tasks.HALVES_METRIC
         if why := ends.get(part.name, INTERRUPTED):
             found.setdefault(name, why)
     return found
@@ -136,4 +136,4 @@ def _missing(asked: Wanted, ends: Mapping[str, str]) -> dict[str, str]:
 def _is_lost(journal: Journal) -> bool:
     """Whether a result cannot be opened or rendered, without which nothing else can be had."""
     ended = journal.read().ended
-    return any(ended[one].reason for one in findings.ESSENTIAL if one in ended)
+    return any(ended[one].reason for one in tasks.ESSENTIAL if one in ended)

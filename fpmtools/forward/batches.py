@@ -17,10 +17,11 @@ Block = tuple[slice, slice]  # of planes, of images
 def in_batches(forward: ForwardModel, planes: int, images: Sequence[int], work: Callable[[slice, slice], None]) -> None:
     """Call ``work(plane slice, image slice)`` on blocks that together cover ``planes`` planes × ``images``.
 
-    A block holds ``forward.batch_samples`` samples: on a CPU what stays in the processor's cache, on a GPU what fills
-    it. When one runs out of memory, it and all that follow are halved, so ``work`` must leave nothing half done.
+    A block holds ``forward.batch_samples`` samples of fields: on a CPU what stays in the processor's cache, on a GPU
+    what fills it. When one runs out of memory, it and all that follow are halved, so ``work`` must leave nothing half
+    done.
     """
-    samples = math.prod(forward.image_shape)
+    samples = math.prod(forward.image_shape) * forward.fields_per_image
     room = max(1, forward.batch_samples // samples)
     z_step = min(planes, room)
     step = max(1, room // z_step)

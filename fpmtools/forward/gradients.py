@@ -10,8 +10,9 @@ import torch
 
 from fpmtools import losses
 from fpmtools.errors import OptionError, unknown
+from fpmtools.forward.fields import Leds, Planes, take
 from fpmtools.forward.kernel import cubic, interpolate, polynomials, powers
-from fpmtools.forward.model import ForwardModel, Leds, Planes, take
+from fpmtools.forward.model import ForwardModel
 from fpmtools.losses import Loss
 
 WRT = ("object", "pupil", "pupil_map", "gain", "na", "background")

@@ -1,4 +1,4 @@
-"""The physical forward model: object field → low-resolution amplitudes, its adjoint, losses with their gradients.
+"""The physical forward model: object field → low-resolution amplitudes, and losses with their gradients.
 
 Image i at defocus z is √(Σ_l w_il g_l |ψ_l|² + b_i) with ψ_l = F⁻¹{ O(f + na_l/λ) · P(f) · exp(+i k_z(f) z) }, O the
 spectrum of the object, P the pupil, g_l the gain of LED l, w_il the pattern that lights image i (usually LED i alone),
@@ -16,23 +16,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fpmtools import losses
 from fpmtools.calibration import Calibration
-from fpmtools.errors import DataError, OptionError
 from fpmtools.forward import batches
-from fpmtools.forward.kernel import Kernels
+from fpmtools.forward.fields import Fields, Leds, Planes, take
 from fpmtools.losses import Loss
-from fpmtools.optics import Optics, Shape
-from fpmtools.sampling import SamplingPlan, led_shifts, pupil_box
+from fpmtools.optics import Optics
+from fpmtools.sampling import SamplingPlan
 
 CPU_BATCH_SAMPLES, GPU_BATCH_SAMPLES = 1 << 16, 1 << 26  # of the low-resolution images in work at once
 TINY = 1e-30  # an amplitude that may be divided by
-LIT = 1e-2  # of the largest transmission: less is outside the recoverable band
-
-Leds = Sequence[int] | None
-Planes = Sequence[float] | torch.Tensor | float
 
 
 class Misfit(NamedTuple):
@@ -52,7 +46,7 @@ class Compared(NamedTuple):
     change: torch.Tensor
 
 
-class ForwardModel:
+class ForwardModel(Fields):
     """Low-resolution images of a complex object under every LED, at any defocus.
 
     Parameters
@@ -72,6 +66,8 @@ class ForwardModel:
     ----------
     version
         Counts the updates: what a solver keeps of the kernels is of one version.
+    fields_per_image
+        Of how many LEDs, at most, the light adds up to one image.
     window, counted
         [y, x], 1 where the camera has measured, 0 in the margins, which no loss looks at; None without margins. And
         how many pixels of an image count.
@@ -100,115 +96,24 @@ class ForwardModel:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.complex64,
     ) -> None:
-        self.optics, self.plan, self.subpixel = optics, plan, subpixel
-        self.image_shape, self.object_shape, self.extent_um = plan.image_shape, plan.object_shape, plan.extent_um
-        self.device, self.dtype = torch.device(device), dtype
-        self.real_dtype = torch.empty(0, dtype=dtype).real.dtype
+        super().__init__(optics, calibration, plan, subpixel=subpixel, device=device, dtype=dtype)
         self.batch_samples = CPU_BATCH_SAMPLES if self.device.type == "cpu" else GPU_BATCH_SAMPLES
-        (self._ky, self._kx) = pupil_box(optics, self.extent_um, self.image_shape, subpixel, calibration.pupil.reach)
-        self.box_shape: Shape = (len(self._ky), len(self._kx))
-        rows = torch.arange(self.box_shape[0], device=self.device)[:, None] * self.object_shape[1]
-        self._offsets = (rows + torch.arange(self.box_shape[1], device=self.device)).view(-1)
-        (h, w), (height, width) = self.image_shape, self.object_shape
-        # A constant field keeps its amplitude, whatever the sizes of the unnormalised transforms.
-        scale = h * w / (height * width)
-        axes = torch.from_numpy(self._ky).to(self.device), torch.from_numpy(self._kx).to(self.device)
-        self.kernels = Kernels(optics, axes, self.extent_um, scale, dtype)
         window = plan.window(self.real_dtype)
         self.window = None if window is None else window.to(self.device)
-        self.counted = h * w if window is None else int(window.sum())
-        self.version = -1
-        self.update(calibration)
+        self.counted = math.prod(self.image_shape) if window is None else int(window.sum())
 
     def update(self, calibration: Calibration) -> None:
         """See the instrument as ``calibration`` does from now on."""
-        shift = led_shifts(self.optics, calibration.na, self.extent_um)
-        whole = np.rint(shift).astype(int)
-        self.corners = self._place(whole, calibration.na)
-        offset = shift - whole if self.subpixel else np.zeros((1, 2))
-        gain = None if (calibration.gain == 1).all() else calibration.gain
-        self.parameters = self.kernels.parameters(calibration.pupil, offset, gain)
-        self.kernels.update(calibration.pupil, self.parameters)
+        super().update(calibration)
         background = torch.from_numpy(calibration.background / self.plan.scale).to(self.real_dtype).to(self.device)
         self.background = background[:, None, None] if calibration.background.any() else None
-        self.calibration = calibration
         self._lit = None if calibration.patterns is None else [np.flatnonzero(row) for row in calibration.patterns]
-        self.version += 1
-
-    @property
-    def na(self) -> NDArray[np.float64]:
-        """Direction sines of the LEDs, [led, (x, y)]."""
-        return self.calibration.na
-
-    @property
-    def box_frequencies(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Frequencies of the pupil box's rows and columns around an LED's grid shift, cycles/µm."""
-        return self._ky / self.extent_um[0], self._kx / self.extent_um[1]
+        self.fields_per_image = 1 if self._lit is None else max(map(len, self._lit))
 
     @property
     def images(self) -> int:
         """Number of images."""
         return self.calibration.images
-
-    def _place(self, whole: NDArray[np.int_], na: NDArray[np.float64]) -> list[tuple[int, int]]:
-        """First (row, column) of each LED's pupil box in the centred object spectrum."""
-        height, width = self.object_shape
-        first = whole + np.array([height // 2 + self._ky[0], width // 2 + self._kx[0]])
-        outside = (first < 0).any(axis=1) | (first + self.box_shape > self.object_shape).any(axis=1)
-        if outside.any():
-            i = int(np.flatnonzero(outside)[0])
-            raise DataError(
-                f"LED {i} at NA ({na[i, 0]:.3f}, {na[i, 1]:.3f}) lies outside the reconstruction grid of "
-                f"{self.object_shape[0]}×{self.object_shape[1]}: use a larger upsample, or leave the LED out"
-            )
-        return [(int(y), int(x)) for y, x in first]
-
-    # ---------------------------------------------------------------- pieces on the pupil box
-
-    def kernel(self, z_um: Planes, leds: Leds = None) -> torch.Tensor:
-        """Pupil · √gain · exp(+i (k_z − 2π n/λ) z), [z, led or 1, box y, box x]: multiplies the cropped spectrum."""
-        transmission, axial = self.kernels.transmission, self.kernels.axial
-        own = [take(values, None if len(values) == 1 else leds) for values in (transmission, axial)]
-        return self.kernels.at(self._planes(z_um), *own)
-
-    def crop(self, spectrum: torch.Tensor, leds: Leds = None) -> torch.Tensor:
-        """The pupil-sized pieces [z, led, box y, box x] of centred spectra [z, H, W] around +na/λ."""
-        bh, bw = self.box_shape
-        corners = self.corners if leds is None else [self.corners[i] for i in leds]
-        pieces = [spectrum[:, y : y + bh, x : x + bw] for y, x in corners]
-        return pieces[0][:, None] if len(pieces) == 1 else torch.stack(pieces, dim=1)
-
-    def add(self, spectrum: torch.Tensor, pieces: torch.Tensor, leds: Leds = None) -> torch.Tensor:
-        """Add pieces [z, led, box y, box x] into contiguous spectra [z, H, W] in place: the adjoint of :meth:`crop`."""
-        bh, bw = self.box_shape
-        corners = self.corners if leds is None else [self.corners[i] for i in leds]
-        if len(corners) == 1:
-            ((y, x),) = corners
-            spectrum[:, y : y + bh, x : x + bw] += pieces[:, 0]
-        else:
-            (height, width), count = self.object_shape, len(spectrum)
-            first = torch.tensor([y * width + x for y, x in corners], device=self.device)[:, None]
-            plane = torch.arange(0, count * height * width, height * width, device=self.device)[:, None, None]
-            spectrum.view(-1).index_add_(0, (plane + first + self._offsets).view(-1), pieces.reshape(-1))
-        return spectrum
-
-    def to_image(self, pieces: torch.Tensor) -> torch.Tensor:
-        """Inverse FFT of pupil pieces to [z, led, h, w]: the low-resolution field up to a plane wave.
-
-        The piece sits in the corner of the image's spectrum instead of around DC, which saves every shift and leaves
-        the amplitude as it is.
-        """
-        h, w = self.image_shape
-        # One axis after the other, so that the empty columns are not transformed.
-        image: torch.Tensor = torch.fft.ifft(torch.fft.ifft(pieces, n=h, dim=-2), n=w, dim=-1)
-        return image
-
-    def to_piece(self, image: torch.Tensor) -> torch.Tensor:
-        """Forward FFT of fields made by :meth:`to_image`, back on the pupil box; its exact inverse there."""
-        bh, bw = self.box_shape
-        columns = torch.fft.fft(image, dim=-1)[..., :bw]
-        piece: torch.Tensor = torch.fft.fft(columns, dim=-2)[..., :bh, :]
-        return piece
 
     def mismatch(
         self,
@@ -301,45 +206,48 @@ class ForwardModel:
         owner, weight = self._pattern(images)
         return change.index_select(1, owner) * weight
 
+    def part(self, values: torch.Tensor, planes: slice, images: Sequence[int], batch: slice) -> torch.Tensor:
+        """Of ``values`` [z or 1, led or 1, ...] of the LEDs that light ``images`` those of a block; a view."""
+        values = values[planes] if len(values) > 1 else values
+        if values.shape[1] == 1:
+            return values
+        if self._lit is None:
+            return values[:, batch]
+        first, count = (len(self.lit(images[part]) or ()) for part in (slice(0, batch.start), batch))
+        return values[:, first : first + count]
+
+    def coverage(
+        self, images: Leds = None, weights: torch.Tensor | None = None, power: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Σ w |kernel|² over the LEDs that light ``images``, on the object's spectrum, [1 or z, H, W].
+
+        ``weights``: of images, besides their patterns, [image] or [z, image]. ``power``: |kernel|² of the LEDs where it
+        is another than this model's, [led or 1, box y, box x].
+        """
+        chosen = range(self.images) if images is None else images
+        if power is None:
+            through = self.kernels.transmission
+            power = (through if len(through) == 1 else take(through, self.lit(chosen))).abs().square()
+        weights = torch.ones(len(chosen), dtype=self.real_dtype, device=self.device) if weights is None else weights
+        weights = weights.reshape(-1, len(chosen))
+        total = torch.zeros(len(weights), *self.object_shape, dtype=self.real_dtype, device=self.device)
+
+        def work(_: slice, batch: slice) -> None:
+            own = self.part(power[None], slice(1), chosen, batch)
+            self.add(total, self.per_led(weights[:, batch, None, None], chosen[batch]) * own, self.lit(chosen[batch]))
+
+        self.in_batches(1, chosen, work)
+        return total
+
     def in_batches(self, planes: int, images: Sequence[int], work: Callable[[slice, slice], None]) -> None:
         """See :func:`fpmtools.forward.batches.in_batches`."""
         batches.in_batches(self, planes, images, work)
-
-    # ---------------------------------------------------------------- the whole model
-
-    def spectrum(self, field: torch.Tensor) -> torch.Tensor:
-        """Centred spectrum of object fields [..., H, W]."""
-        spectrum: torch.Tensor = torch.fft.fftshift(torch.fft.fft2(field, dim=(-2, -1)), dim=(-2, -1))
-        return spectrum
-
-    def field(self, spectrum: torch.Tensor) -> torch.Tensor:
-        """Inverse of :meth:`spectrum`."""
-        field: torch.Tensor = torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=(-2, -1)), dim=(-2, -1))
-        return field
 
     def amplitude(self, field: torch.Tensor, z_um: Planes = 0.0, images: Leds = None) -> torch.Tensor:
         """Amplitudes [z, image, h, w] of object fields [z, H, W] (or one [H, W] at every z). Differentiable."""
         leds = self.lit(images)
         pieces = self.crop(self.spectrum(self._batch(field)), leds) * self.kernel(z_um, leds)
         return self.sizes(self.to_image(pieces), images)
-
-    def low_field(self, field: torch.Tensor, z_um: Planes = 0.0, leds: Leds = None) -> torch.Tensor:
-        """Complex low-resolution fields [z, led, h, w], with the exact phase of the cropped spectrum; linear."""
-        pieces = self.crop(self.spectrum(self._batch(field)), leds) * (self.kernel(z_um, leds) * self._pistons(z_um))
-        (h, w), (bh, bw) = self.image_shape, self.box_shape
-        y, x = h // 2 + int(self._ky[0]), w // 2 + int(self._kx[0])
-        placed = torch.nn.functional.pad(pieces, (x, w - bw - x, y, h - bh - y))
-        return self.field(placed)
-
-    def adjoint(self, low: torch.Tensor, z_um: Planes = 0.0, leds: Leds = None) -> torch.Tensor:
-        """Adjoint of :meth:`low_field`: low-resolution fields [z, led, h, w] → object fields [z, H, W]."""
-        (h, w), (bh, bw), (height, width) = self.image_shape, self.box_shape, self.object_shape
-        y, x = h // 2 + int(self._ky[0]), w // 2 + int(self._kx[0])
-        placed = torch.fft.fftshift(torch.fft.fft2(low, dim=(-2, -1)), dim=(-2, -1)) / (h * w)
-        kernel = self.kernel(z_um, leds) * self._pistons(z_um)
-        pieces = placed[..., y : y + bh, x : x + bw] * kernel.conj()
-        spectrum = torch.zeros(len(low), height, width, dtype=self.dtype, device=self.device)
-        return self.field(self.add(spectrum, pieces, leds)) * (height * width)
 
     def loss_and_gradient(
         self,
@@ -389,7 +297,7 @@ class ForwardModel:
             if kernel is None:
                 own = self.kernel(z[planes] if len(z) > 1 else z, leds)
             else:
-                own = self._part(kernel, planes, images, batch)
+                own = self.part(kernel, planes, images, batch)
             part = None if weights is None else weights[batch]
             compared = self.compare(spectrum[planes], measured, chosen, own, loss, part)
             pieces = self.to_piece(compared.psi.mul_(self.per_led(compared.change, chosen)))
@@ -401,43 +309,7 @@ class ForwardModel:
         self.in_batches(len(spectrum), images, work)
         return Misfit(torch.stack(costs).sum() / count, gradient, torch.stack(errors).sum() / count)
 
-    def _part(self, kernel: torch.Tensor, planes: slice, images: Sequence[int], batch: slice) -> torch.Tensor:
-        """Of a kernel [z or 1, led or 1, y, x] of all ``images`` the part of a block."""
-        kernel = kernel[planes] if len(kernel) > 1 else kernel
-        if kernel.shape[1] == 1:
-            return kernel
-        if self._lit is None:
-            return kernel[:, batch]
-        first, count = (len(self.lit(images[part]) or ()) for part in (slice(0, batch.start), batch))
-        return kernel[:, first : first + count]
-
-    def synthetic_support(self) -> NDArray[np.bool_]:
-        """Where the LEDs' pupils cover the centred object spectrum [H, W]: the recoverable band."""
-        cover = torch.zeros(1, *self.object_shape, dtype=self.real_dtype)
-        size = self.kernels.transmission.abs().cpu()
-        lit = (size > LIT * size.max()).to(self.real_dtype).expand(len(self.corners), -1, -1)
-        return (self.add(cover, lit[None])[0] > 0).numpy()
-
-    def _planes(self, z_um: Planes) -> torch.Tensor:
-        return torch.as_tensor(z_um, dtype=self.real_dtype, device=self.device).reshape(-1)
-
-    def _pistons(self, z_um: Planes) -> torch.Tensor:
-        phase = torch.as_tensor(z_um, dtype=torch.float64).reshape(-1, 1, 1, 1).cpu() * self.kernels.piston
-        return torch.polar(torch.ones_like(phase), phase).to(self.dtype).to(self.device)
-
-    def _batch(self, field: torch.Tensor) -> torch.Tensor:
-        if field.shape[-2:] != torch.Size(self.object_shape):
-            raise OptionError(f"the object is {tuple(field.shape[-2:])}; this forward model needs {self.object_shape}")
-        return field if field.ndim == 3 else field.unsqueeze(0)
-
 
 def magnitude(field: torch.Tensor) -> torch.Tensor:
     """|field| of a tensor without gradient; on a CPU by NumPy, ten times as fast as :func:`torch.abs`."""
     return torch.from_numpy(np.abs(field.numpy())) if field.device.type == "cpu" else field.abs()
-
-
-def take(tensor: torch.Tensor, leds: Leds) -> torch.Tensor:
-    """The rows ``leds`` of a tensor [led, ...], all for None; a view, not a copy, for a single LED."""
-    if leds is None:
-        return tensor
-    return tensor[leds[0] : leds[0] + 1] if len(leds) == 1 else tensor[list(leds)]

@@ -2,5 +2,6 @@
 
 ``spec`` says what is to be run, ``running`` runs it, ``folder`` is where all that came out of it is kept and what a
 resume goes by, ``worker`` is a run in a process of its own. After the solve ``measuring`` takes the numbers and has the
-pictures drawn, step by step (``steps``), with a ``journal``; ``record`` is what ``run.json`` says of all that.
+pictures drawn, one of the ``tasks`` after the other, with a ``journal``; ``document`` is what ``run.json`` says of all
+that.
 """

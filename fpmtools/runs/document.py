@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fpmtools.runs import findings
+from fpmtools.runs import tasks
 from fpmtools.runs.folder import CALIBRATION_FILE, RESULT_FILE, RUN_FILE
 from fpmtools.runs.journal import JOURNAL_FILE, Found
 from fpmtools.runs.spec import RunSpec
@@ -80,17 +80,15 @@ def describe(spec: RunSpec, outcome: Outcome, problem: Problem, solver: Solver[A
 def with_evidence(document: Mapping[str, Any], found: Mapping[str, Found]) -> dict[str, Any]:
     """What a solved run's document says once it is measured: numbers, curves, files, and ``missing`` with reasons."""
     measured = dict(document)
-    numbers = {
-        name: f.value for finding, f in found.items() if (name := findings.metric_name(finding)) and not f.reason
-    }
-    reasons = {findings.metric_name(finding) or finding: f.reason for finding, f in found.items() if f.reason}
-    if findings.RESULT in reasons:
-        reasons = {"metrics and pictures": f"its result cannot be opened: {reasons[findings.RESULT]}"}
-    elif findings.FIELD in reasons:
-        reasons = {"metrics and pictures": f"its field cannot be rendered: {reasons[findings.FIELD]}"}
+    numbers = {name: f.value for task, f in found.items() if (name := tasks.metric_name(task)) and not f.reason}
+    reasons = {tasks.metric_name(task) or task: f.reason for task, f in found.items() if f.reason}
+    if tasks.RESULT in reasons:
+        reasons = {"metrics and pictures": f"its result cannot be opened: {reasons[tasks.RESULT]}"}
+    elif tasks.FIELD in reasons:
+        reasons = {"metrics and pictures": f"its field cannot be rendered: {reasons[tasks.FIELD]}"}
     measured["metrics"] = numbers
     measured.pop("ring_correlation", None)
-    rings = (found.get(finding) for finding in reversed(findings.CURVES))
+    rings = (found.get(task) for task in reversed(tasks.CURVES))
     measured |= next(({"ring_correlation": f.value} for f in rings if f and not f.reason), {})
     points, seconds = measured.get("quality_over_time"), measured["times"]["solve_s"]
     final = {name: numbers.get(name) for name in ("psnr", "ssim")}
@@ -99,7 +97,7 @@ def with_evidence(document: Mapping[str, Any], found: Mapping[str, Found]) -> di
     if untracked := measured.get("untracked"):
         reasons["quality over time"] = untracked
     measured["missing"] = reasons
-    drawn = [str(name) for finding in findings.DRAWN if finding in found for name in found[finding].value or ()]
+    drawn = [str(name) for task in tasks.DRAWN if task in found for name in found[task].value or ()]
     fitted = [CALIBRATION_FILE] if document["calibration_file"] else []
     measured["files"] = sorted({RESULT_FILE, RUN_FILE, *fitted, *([JOURNAL_FILE] if found else []), *drawn})
     return measured

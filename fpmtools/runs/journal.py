@@ -16,7 +16,7 @@ JOURNAL_FILE = "evidence.jsonl"
 
 @dataclass(frozen=True)
 class Found:
-    """A finding: a JSON-ready ``value`` (None where it has no meaning here), or the ``reason`` why there is none."""
+    """What a task gave: a JSON-ready ``value`` (None where it has no meaning here), or why nothing, the ``reason``."""
 
     value: Any = None
     reason: str = ""
@@ -24,7 +24,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Entries:
-    """What a journal says: findings that are there, the one that was looked for last, how often each was in vain."""
+    """What a journal says: tasks that ended, the one that was begun last, how often each was in vain."""
 
     ended: dict[str, Found] = field(default_factory=dict)
     under_way: str = ""
@@ -32,22 +32,22 @@ class Entries:
 
 
 class Journal:
-    """One line when a finding is looked for and one when it is there, so that a crash shows where it happened."""
+    """One line when a task begins and one when it has ended, so that a crash shows where it happened."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL_FILE
 
-    def begin(self, finding: str) -> None:
+    def begin(self, task: str) -> None:
         """Say what is done next."""
-        self._append({"finding": finding})
+        self._append({"task": task})
 
-    def end(self, finding: str, found: Found) -> None:
+    def end(self, task: str, found: Found) -> None:
         """Keep what it gave."""
-        self._append({"finding": finding, **({"reason": found.reason} if found.reason else {"value": found.value})})
+        self._append({"task": task, **({"reason": found.reason} if found.reason else {"value": found.value})})
 
-    def put_off(self, finding: str) -> None:
+    def put_off(self, task: str) -> None:
         """Say that it was given up for reasons that are not its own."""
-        self._append({"finding": finding, "put_off": True})
+        self._append({"task": task, "put_off": True})
 
     def read(self) -> Entries:
         """All that is in it."""
@@ -56,18 +56,16 @@ class Journal:
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
                 entry = _entry(line)
                 if "value" in entry or "reason" in entry:
-                    entries.ended[entry["finding"]] = Found(entry.get("value"), str(entry.get("reason", "")))
-                    entries.in_vain.pop(entry["finding"], None)
+                    entries.ended[entry["task"]] = Found(entry.get("value"), str(entry.get("reason", "")))
+                    entries.in_vain.pop(entry["task"], None)
                     under_way = ""
                 elif "put_off" in entry:
-                    entries.in_vain[entry["finding"]] = max(entries.in_vain.get(entry["finding"], 0) - 1, 0)
+                    entries.in_vain[entry["task"]] = max(entries.in_vain.get(entry["task"], 0) - 1, 0)
                     under_way = ""
                 elif entry:
-                    under_way = entry["finding"]
+                    under_way = entry["task"]
                     entries.in_vain[under_way] = entries.in_vain.get(under_way, 0) + 1
-        return Entries(
-            entries.ended, under_way, {finding: count for finding, count in entries.in_vain.items() if count}
-        )
+        return Entries(entries.ended, under_way, {task: count for task, count in entries.in_vain.items() if count})
 
     def keep_only_values(self) -> None:
         """Forget what failed, so that it is tried again."""
@@ -75,9 +73,9 @@ class Journal:
         if not entries.in_vain and not any(found.reason for found in entries.ended.values()):
             return
         self.path.unlink(missing_ok=True)
-        for finding, found in entries.ended.items():
+        for task, found in entries.ended.items():
             if not found.reason:
-                self.end(finding, found)
+                self.end(task, found)
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         from fpmtools.storage import finite
@@ -97,4 +95,4 @@ def _entry(line: str) -> dict[str, Any]:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return {}
-    return entry if isinstance(entry, dict) and isinstance(entry.get("finding"), str) else {}
+    return entry if isinstance(entry, dict) and isinstance(entry.get("task"), str) else {}

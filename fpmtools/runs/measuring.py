@@ -1,6 +1,6 @@
 """What a finished run is worth: its numbers, its ring correlation and its pictures, one by one, in its folder.
 
-This runs in the run's own process, for results and metrics may be anybody's code. Each finding is written down at once,
+This runs in the run's own process, for results and metrics may be anybody's code. Each task is written down at once,
 so that a crash costs the one that it happened at and no other.
 """
 
@@ -26,7 +26,7 @@ from fpmtools.interrupts import TERMINATING, handled
 from fpmtools.metrics import RingCorrelation
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.results import open_result
-from fpmtools.runs import findings
+from fpmtools.runs import tasks
 from fpmtools.runs.folder import RUN_FILE, RunFolder
 from fpmtools.runs.journal import Found, Journal
 from fpmtools.runs.spec import read_json
@@ -35,31 +35,31 @@ TRIES = 3  # where the process has died this often it is not tried again
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
-def measure(folder: RunFolder, dataset: Dataset, wanted: Sequence[str], on_finding: Callable[[str], object]) -> None:
-    """Look for the findings ``wanted`` (see :mod:`fpmtools.runs.findings`) that are not there yet.
+def measure(folder: RunFolder, dataset: Dataset, wanted: Sequence[str], on_task: Callable[[str], object]) -> None:
+    """Do the tasks ``wanted`` (see :mod:`fpmtools.runs.tasks`) that are not done yet.
 
     What each gives goes to the folder's journal; one that raises leaves its reason there, and only an essential one
-    that does ends the whole. ``on_finding`` is told the name of each beforehand. Raises :class:`OutputError` when
-    something cannot be written: that is no finding's fault.
+    that does ends the whole. ``on_task`` is told the name of each beforehand. Raises :class:`OutputError` when
+    something cannot be written: that is no task's fault.
     """
     journal, run = folder.journal, _Measured(folder, dataset)
-    died = {finding for finding, count in journal.read().in_vain.items() if count >= TRIES}
-    for finding in findings.todo(folder.path, journal, wanted):
-        if finding in died:
+    died = {task for task, count in journal.read().in_vain.items() if count >= TRIES}
+    for task in tasks.todo(folder.path, journal, wanted):
+        if task in died:
             found = Found(reason=f"the process ended here, {TRIES} times")
         else:
-            journal.begin(finding)
-            on_finding(finding)
-            with _put_off(finding, journal):
-                found = _found(run, finding)
-        journal.end(finding, found)
-        if found.reason and finding in findings.ESSENTIAL:
+            journal.begin(task)
+            on_task(task)
+            with _put_off(task, journal):
+                found = _found(run, task)
+        journal.end(task, found)
+        if found.reason and task in tasks.ESSENTIAL:
             return
 
 
 @contextlib.contextmanager
-def _put_off(finding: str, journal: Journal) -> Iterator[None]:
-    """A signal, or a full disk, that ends the search for a finding is no fault of the finding's.
+def _put_off(task: str, journal: Journal) -> Iterator[None]:
+    """A signal, or a full disk, that ends a task is no fault of the task's.
 
     SIGTERM and SIGHUP end it at once. Ctrl-C ends it whatever comes of that: C code that calls Python back
     may swallow it, or turn it into an error of its own.
@@ -71,7 +71,7 @@ def _put_off(finding: str, journal: Journal) -> Iterator[None]:
         if number == signal.SIGINT:
             interrupted = usual is signal.default_int_handler
         else:
-            journal.put_off(finding)
+            journal.put_off(task)
         signal.signal(number, usual)
         signal.raise_signal(number)
 
@@ -82,25 +82,25 @@ def _put_off(finding: str, journal: Journal) -> Iterator[None]:
             raise KeyboardInterrupt
     except (KeyboardInterrupt, OutputError):
         with contextlib.suppress(OutputError):
-            journal.put_off(finding)
+            journal.put_off(task)
         raise
 
 
-def _found(run: _Measured, finding: str) -> Found:
+def _found(run: _Measured, task: str) -> Found:
     try:
-        return Found(run.take(finding))
+        return Found(run.take(task))
     except OutputError:
         raise
     except OSError as error:
         if error.errno in FULL:
             raise OutputError(f"cannot write in {run.folder.path}: {error.strerror}") from error
-        return Found(reason=findings.one_line(error))
+        return Found(reason=tasks.one_line(error))
     except (Exception, SystemExit) as error:
-        return Found(reason=findings.one_line(error))
+        return Found(reason=tasks.one_line(error))
 
 
 class _Measured:
-    """A run's folder, its data set, and what several findings need."""
+    """A run's folder, its data set, and what several tasks need."""
 
     def __init__(self, folder: RunFolder, dataset: Dataset) -> None:
         self.folder, self.dataset = folder, dataset
@@ -109,21 +109,21 @@ class _Measured:
     def case(self) -> Case:
         return Case(open_result(self.folder.path), self.dataset, self._solved)
 
-    def take(self, finding: str) -> Any:
-        name = findings.metric_name(finding)
+    def take(self, task: str) -> Any:
+        name = tasks.metric_name(task)
         if name is not None:
             return registry.metric_function(name)(self.case)
-        if finding in findings.DRAWN:
-            module, _, function = findings.DRAWN[finding].partition(":")
+        if task in tasks.DRAWN:
+            module, _, function = tasks.DRAWN[task].partition(":")
             draw = getattr(importlib.import_module(module), function)
             return draw(self.folder.path, self.case.reconstruction, self.dataset, self.folder.document)
         take: dict[str, Callable[[], Any]] = {
-            findings.RESULT: self._open,
-            findings.FIELD: self._field,
-            findings.RINGS_TRUTH: self._rings_with_truth,
-            findings.RINGS_HALVES: self._rings_of_halves,
+            tasks.RESULT: self._open,
+            tasks.FIELD: self._field,
+            tasks.RINGS_TRUTH: self._rings_with_truth,
+            tasks.RINGS_HALVES: self._rings_of_halves,
         }
-        return take[finding]()
+        return take[task]()
 
     def _open(self) -> dict[str, Any]:
         return {"kind": self.case.reconstruction.kind}
@@ -145,7 +145,7 @@ class _Measured:
     def _solved(self, part: Dataset) -> Reconstruction:
         """The result from part of the LEDs, which the comparison has solved before."""
         digest = part.digest
-        for place in (self.folder.path / name for name in (findings.HELD_OUT, *findings.HALVES)):
+        for place in (self.folder.path / name for name in (tasks.HELD_OUT, *tasks.HALVES)):
             if (place / RUN_FILE).is_file() and _digest(place) == digest:
                 return open_result(place)
         raise DataError(f"{part.name}: no solve of these {part.n_images} LEDs was made")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fpmtools import threads
 from fpmtools.errors import DataError, FpmError, SolverError, Terminated
-from fpmtools.runs import findings
+from fpmtools.runs import tasks
 from fpmtools.runs.document import describe, with_evidence
 from fpmtools.runs.folder import INTERRUPTED, RESULT_FILE, RUNNING, RunFolder, sha256
 from fpmtools.runs.spec import DataSpec, RunSpec
@@ -45,7 +45,7 @@ def run(
     on_event
         Called with dicts that have an ``event``: "calibrating" (step, total), "progress" (see
         :func:`fpmtools.engine.solve`), "looking" and "quality" (seconds, psnr, ssim) around each look at the quality,
-        "measuring" (finding), "warning" (text).
+        "measuring" (task), "warning" (text).
     command
         The command line, word by word, for the record.
 
@@ -254,15 +254,15 @@ def _has_more_time(place: RunFolder) -> bool:
 
 
 def _planned(place: RunFolder) -> list[str]:
-    return findings.planned(place.spec.outputs, truth=place.document["data"]["truth"] is not None)
+    return tasks.planned(place.spec.outputs, truth=place.document["data"]["truth"] is not None)
 
 
 def _to_measure(place: RunFolder) -> list[str]:
-    return findings.todo(place.path, place.journal, _planned(place))
+    return tasks.todo(place.path, place.journal, _planned(place))
 
 
 def _measure(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
     if _to_measure(place):
         from fpmtools.runs.measuring import measure
 
-        measure(place, dataset, _planned(place), lambda name: tell({"event": findings.MEASURING, "finding": name}))
+        measure(place, dataset, _planned(place), lambda name: tell({"event": tasks.MEASURING, "task": name}))

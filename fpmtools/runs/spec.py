@@ -133,7 +133,7 @@ class Outputs:
     """What is found out besides the result; nothing here changes it.
 
     ``track``: quality on the way, where there is a truth. ``measures``: metrics by name, and the curves of
-    :mod:`fpmtools.runs.findings`; None for the usual ones. ``pictures``: some of :data:`PICTURES`. ``warm_up``: a few
+    :mod:`fpmtools.runs.tasks`; None for the usual ones. ``pictures``: some of :data:`PICTURES`. ``warm_up``: a few
     steps are taken and thrown away before the clock starts, so that it does not count what happens only once.
     """
 

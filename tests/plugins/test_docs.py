@@ -11,6 +11,7 @@ import pytest
 from fpmtools import (
     ForwardModel,
     MetricRecord,
+    PlaneSolver,
     Problem,
     Reconstruction,
     Solver,
@@ -34,6 +35,7 @@ CODE = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
         *(field.name for field in dataclasses.fields(Problem)),
         *(name for name in vars(Problem) if not name.startswith("_")),
         *sorted(Solver.__abstractmethods__),
+        *(name for name in (*vars(PlaneSolver), *PlaneSolver.__annotations__) if not name.startswith("_")),
         *sorted(Reconstruction.__abstractmethods__),
         *(name for name in option.__annotations__ if name != "return"),
         "presets",
@@ -50,10 +52,12 @@ def test_names_of_the_forward_model_exist() -> None:
 
 
 def test_the_examples_run() -> None:
-    solver, announcement, test, metric = CODE
+    solver, planes, announcement, test, metric = CODE
     names: dict[str, object] = {"__name__": "guide"}
     exec(compile(solver, "solver", "exec", dont_inherit=True), names)
     assert not names["MySolver"].__abstractmethods__  # type: ignore[attr-defined]
+    exec(compile(planes, "planes", "exec", dont_inherit=True), names)
+    assert not names["MyPlaneSolver"].__abstractmethods__  # type: ignore[attr-defined]
     exec(compile(announcement, "announcement", "exec", dont_inherit=True), names)
     (record,) = names["fpmtools_solvers"]()  # type: ignore[operator]
     assert record.name == "my-solver"

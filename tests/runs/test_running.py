@@ -27,7 +27,7 @@ from fpmtools.evaluation import evaluate
 from fpmtools.formats import native
 from fpmtools.report import pictures
 from fpmtools.results import open_result
-from fpmtools.runs import findings, measuring, running
+from fpmtools.runs import measuring, running, tasks
 from fpmtools.runs.folder import RunFolder
 from fpmtools.runs.journal import Found, Journal
 from fpmtools.runs.spec import DataSpec, Limits, Outputs, RunSpec
@@ -81,7 +81,7 @@ def test_metrics_are_flat_and_those_of_evaluate(spec: RunSpec, dataset: Dataset,
 
 
 def test_outputs_are_what_is_asked_for(spec: RunSpec, tmp_path: Path) -> None:
-    outputs = Outputs(track=False, measures=("stored_bytes", findings.RINGS_TRUTH), pictures=("report",), warm_up=True)
+    outputs = Outputs(track=False, measures=("stored_bytes", tasks.RINGS_TRUTH), pictures=("report",), warm_up=True)
     document = running.run(replace(spec, outputs=outputs), tmp_path / "run")
     assert names(tmp_path / "run") == {RESULT, "run.json", "evidence.jsonl", "rendered.safetensors"}
     assert document["metrics"] == {"stored_bytes": document["stored_bytes"]}
@@ -159,7 +159,7 @@ def test_what_is_measured_is_not_solved_again(
     take = measuring._Measured.take
     with monkeypatch.context() as patch:
         patch.setattr(
-            measuring._Measured, "take", lambda run, finding: killed() if "residual" in finding else take(run, finding)
+            measuring._Measured, "take", lambda run, task: killed() if "residual" in task else take(run, task)
         )
         with pytest.raises(end):
             running.run(spec, tmp_path / "run")
@@ -168,7 +168,7 @@ def test_what_is_measured_is_not_solved_again(
                 running.resume(tmp_path / "run")
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (about["status"], about["solved"]) == ("running", "done")
-    assert "psnr" in {findings.metric_name(one) for one in Journal(tmp_path / "run").read().ended}
+    assert "psnr" in {tasks.metric_name(one) for one in Journal(tmp_path / "run").read().ended}
     monkeypatch.setattr(engine, "solve", killed)
     document = running.resume(tmp_path / "run")
     assert document["status"] == "done"
@@ -310,7 +310,7 @@ def test_the_threads_of_the_first_start_are_those_of_a_resume(
 
 def test_journals_of_an_earlier_result_do_not_count(spec: RunSpec, tmp_path: Path) -> None:
     running.run(spec, tmp_path / "run")
-    Journal(tmp_path / "run").end(findings.metric_finding("psnr"), Found(1e9))
+    Journal(tmp_path / "run").end(tasks.metric_task("psnr"), Found(1e9))
     document = running.run(spec, tmp_path / "run", force=True)
     assert document["metrics"]["psnr"] < 100
 

@@ -19,9 +19,9 @@ from fpmtools.reconstruction import Grid, PlaneStack
 from fpmtools.registry import solver_class
 from fpmtools.runs import tracking
 from fpmtools.runs.document import with_evidence
-from fpmtools.runs.findings import metric_finding
 from fpmtools.runs.journal import Entries, Found, Journal
 from fpmtools.runs.memory import PeakMemory
+from fpmtools.runs.tasks import metric_task
 from fpmtools.runs.tracking import Tracker
 from fpmtools.simulation import simulate
 
@@ -77,7 +77,7 @@ def test_tracking_takes_no_longer_than_solving(monkeypatch: pytest.MonkeyPatch) 
     seldom._spent_s = 1e9
     seldom(3e3, result)
     assert [len(tracker.record()["quality_over_time"]) for tracker in (seldom, always)] == [3, 4]
-    final = {metric_finding("psnr"): Found(1.0), metric_finding("ssim"): Found(0.5)}
+    final = {metric_task("psnr"): Found(1.0), metric_task("ssim"): Found(0.5)}
     for tracker, end in ((seldom, 4e3), (always, 2e3)):
         document = with_evidence({**tracker.record(), "times": {"solve_s": end}}, final)
         assert document["quality_over_time"][-1]["seconds"] == end

@@ -7,11 +7,13 @@ import math
 import numpy as np
 import pytest
 from fpmtools_admm.solver import Admm
+from fpmtools_ap.solver import AlternatingProjection
 from fpmtools_epry.solver import Epry
 from fpmtools_fd.solver import FeatureDomain
 from fpmtools_lbfgs.solver import Lbfgs
 from fpmtools_mpie.solver import MomentumPie
 
+from fpmtools.dataset import Dataset
 from fpmtools.options import make_options
 from fpmtools.problem import prepare
 from fpmtools.pupil import Pupil
@@ -20,14 +22,35 @@ from fpmtools.simulation import simulate
 LEDS = np.array([[x, y] for y in (-1, 0, 1) for x in (-1, 0, 1)]) * 0.13
 
 
-@pytest.fixture(scope="module", params=[{"subpixel": False}, {"subpixel": True}], ids=["on the grid", "off the grid"])
+# Neighbours, whose pupils overlap, and one that is far off; LED 4, on the axis, alone with another weight than 1.
+PATTERNS = np.array(
+    [
+        [0, 0, 0, 0, 0.8, 0, 0, 0, 0],
+        [1, 0.6, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 1, 0.5, 0, 0, 0, 0, 0],
+        [0, 0, 0, 1, 1, 1, 0, 0, 0.7],
+        [0, 0.9, 0, 0, 0, 0, 1, 1, 0],
+    ]
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("on the grid", None), ("off the grid", None), ("off the grid", PATTERNS)],
+    ids=["on the grid", "off the grid", "several LEDs"],
+)
 def problem(request):
     """9 LEDs of 12 × 14 pixels, with gains, a background and a complex pupil."""
+    where, patterns = request.param
     data = simulate("thin", image_shape=(12, 14), leds=LEDS, photons=500)
-    gain = 1 + 0.1 * np.sin(np.arange(9.0))
     background = np.full(9, 0.01 * float(data.images.means.max()))
+    if patterns is not None:
+        lit = np.tensordot(patterns, data.intensities, axes=1)
+        data = Dataset.from_arrays(lit, data.na, data.optics, patterns=patterns)
+        background = background[: len(patterns)]
+    gain = 1 + 0.1 * np.sin(np.arange(9.0))
     data = data.with_calibration(gain=gain, background=background, pupil=Pupil(np.array([0, 0, 0, 0.3, 0.2, 0.1])))
-    return prepare(data, z_um=2.0, device="cpu", dtype="complex128", **request.param)
+    return prepare(data, z_um=2.0, device="cpu", dtype="complex128", subpixel=where == "off the grid")
 
 
 class Oracle:
@@ -35,8 +58,12 @@ class Oracle:
 
     def __init__(self, problem):
         forward = problem.forward
-        self.leds, self.corners, self.object_shape = len(problem.order), forward.corners, forward.object_shape
-        self.kernels = np.broadcast_to(forward.kernel(problem.z_um)[0].numpy(), (self.leds, *forward.box_shape))
+        self.corners, self.object_shape = forward.corners, forward.object_shape
+        self.kernels = np.broadcast_to(forward.kernel(problem.z_um)[0].numpy(), (len(forward.na), *forward.box_shape))
+        known = problem.calibration.patterns
+        self.lit = [
+            [(led, w) for led, w in enumerate(weights) if w] for weights in (np.eye(9) if known is None else known)
+        ]
         self.measured, self.shape = problem.amplitudes.numpy(), forward.image_shape
         self.background = forward.background[:, 0, 0].numpy()
         self.guess = problem.first_guess().numpy()
@@ -52,13 +79,33 @@ class Oracle:
         h, w = self.kernels.shape[1:]
         return np.fft.fft2(image, axes=(0, 1))[:h, :w]
 
-    def size(self, wave, led):
-        return np.sqrt(np.abs(wave) ** 2 + self.background[led])
+    def size(self, waves, image):
+        """Amplitude of an image of these waves, one of each LED that lights it."""
+        light = sum(w * np.abs(wave) ** 2 for (_, w), wave in zip(self.lit[image], waves, strict=True))
+        return np.sqrt(light + self.background[image])
 
-    def projected(self, piece, led):
-        """Spectrum of the wave whose image has the measured amplitude."""
-        wave = self.image(piece)
-        return self.piece(wave * self.measured[led] / self.size(wave, led))
+    def pieces(self, spectrum, image, kernels=None):
+        """Spectra of these waves."""
+        kernels = self.kernels if kernels is None else kernels
+        return [spectrum[self.box(led)] * kernels[led] for led, _ in self.lit[image]]
+
+    def changes(self, spectrum, image, kernels=None):
+        """(LED, weight, what its spectrum lacks to that of the measured amplitude) of the LEDs that light an image."""
+        pieces = self.pieces(spectrum, image, kernels)
+        waves = [self.image(piece) for piece in pieces]
+        ratio = self.measured[image] / self.size(waves, image)
+        return [
+            (led, w, self.piece(wave * ratio) - piece)
+            for (led, w), wave, piece in zip(self.lit[image], waves, pieces, strict=True)
+        ]
+
+    def coverage(self, images, kernels=None):
+        """Σ w |P|² on the object's spectrum."""
+        kernels, total = self.kernels if kernels is None else kernels, np.zeros(self.object_shape)
+        for image in images:
+            for led, w in self.lit[image]:
+                total[self.box(led)] += w * np.abs(kernels[led]) ** 2
+        return total
 
     def field(self, spectrum):
         return np.fft.ifft2(np.fft.ifftshift(spectrum, axes=(0, 1)), axes=(0, 1))
@@ -66,13 +113,14 @@ class Oracle:
     def cost(self, spectrum):
         """Mean of ½ e², and its gradient ∂/∂Re + i ∂/∂Im."""
         total, gradient = 0.0, np.zeros_like(spectrum)
-        for led in range(self.leds):
-            wave = self.image(spectrum[self.box(led)] * self.kernels[led])
-            size = self.size(wave, led)
-            error = size - self.measured[led]
+        for image, lit in enumerate(self.lit):
+            waves = [self.image(piece) for piece in self.pieces(spectrum, image)]
+            size = self.size(waves, image)
+            error = size - self.measured[image]
             assert np.abs(error).max() < 1
             total += (error**2).sum() / 2
-            gradient[self.box(led)] += self.kernels[led].conj() * self.piece(error * wave / size) / error.size
+            for (led, w), wave in zip(lit, waves, strict=True):
+                gradient[self.box(led)] += self.kernels[led].conj() * self.piece(w * error * wave / size) / error.size
         return total / self.measured.size, gradient / self.measured.size
 
 
@@ -85,48 +133,68 @@ def close(found, expected):
     return np.abs(found.numpy() - expected).max() < 1e-9 * np.abs(expected).max()
 
 
+def test_ap_led_by_led(problem):
+    solver, state = made(AlternatingProjection, problem, step=0.8, damping=0.1)
+    oracle = Oracle(problem)
+    spectrum, peak = oracle.guess.copy(), np.abs(oracle.kernels).max()
+    for image in problem.order[:4]:
+        most = oracle.coverage([image]).max() if problem.calibration.patterns is not None else peak**2
+        for led, w, change in oracle.changes(spectrum, image):
+            kernel, size = oracle.kernels[led], np.abs(oracle.kernels[led])
+            share = size * kernel.conj() / (peak * (size**2 + 0.1 * peak**2)) * peak**2 / most
+            spectrum[oracle.box(led)] += 0.8 * w * share * change
+        solver.step(state)
+    assert close(solver.spectra(state)[1][0], spectrum)
+
+
 def test_mpie(problem):
     solver, state = made(MomentumPie, problem, step=0.7, regularisation=0.3, friction=0.6, every=2)
     oracle = Oracle(problem)
     spectrum, before, velocity = oracle.guess.copy(), oracle.guess.copy(), 0
     for visit in range(5):
-        led = problem.led_batch(visit, 1)[0]
-        box, kernel = oracle.box(led), oracle.kernels[led]
-        wave, power = spectrum[box] * kernel, np.abs(kernel) ** 2
-        change = kernel.conj() * (oracle.projected(wave, led) - wave)
-        spectrum[box] += 0.7 * change / (0.7 * power + 0.3 * power.max())
+        image = problem.led_batch(visit, 1)[0]
+        power = oracle.coverage([image])
+        for led, w, change in oracle.changes(spectrum, image):
+            box = oracle.box(led)
+            share = 0.7 * w * oracle.kernels[led].conj() / (0.7 * power[box] + 0.3 * power.max())
+            spectrum[box] += share * change
         if visit % 2 == 1:
             velocity = 0.6 * velocity + (spectrum - before)
             spectrum = spectrum + 0.6 * velocity
             before = spectrum.copy()
         solver.step(state)
-    assert close(solver.spectra(state)[0], spectrum)
+    assert close(solver.spectra(state)[1][0], spectrum)
 
 
-@pytest.mark.parametrize("problem", [{"subpixel": False}], indirect=True, ids=["on the grid"])
+@pytest.mark.parametrize(
+    "problem", [("on the grid", None), ("on the grid", PATTERNS)], indirect=True, ids=["one LED", "several LEDs"]
+)
 def test_epry_as_published(problem):
     solver, state = made(Epry, problem, step=0.9, pupil_step=0.8, modes=0, pupil_from=0)
     oracle = Oracle(problem)
     spectrum, factor = oracle.guess.copy(), np.ones(oracle.kernels.shape[1:], complex)
-    for led in problem.order[:4]:
-        known, box = oracle.kernels[led], oracle.box(led)
-        kernel, seen = known * factor, spectrum[box] * known
-        change = oracle.projected(spectrum[box] * kernel, led) - spectrum[box] * kernel
-        factor = factor + 0.8 * seen.conj() * change / (np.abs(seen) ** 2).max()
-        spectrum[box] += 0.9 * kernel.conj() * change / (np.abs(kernel) ** 2).max()
+    for image in problem.order[:4]:
+        kernels = oracle.kernels * factor
+        changes, before = oracle.changes(spectrum, image, kernels), spectrum.copy()
+        seen = {led: before[oracle.box(led)] * oracle.kernels[led] for led, _, _ in changes}
+        peak = sum(w * np.abs(seen[led]) ** 2 for led, w, _ in changes).max()
+        factor = factor + 0.8 * sum(w * seen[led].conj() * change for led, w, change in changes) / peak
+        most = oracle.coverage([image], kernels).max()
+        for led, w, change in changes:
+            spectrum[oracle.box(led)] += 0.9 * w * kernels[led].conj() * change / most
         solver.step(state)
-    assert close(solver.spectra(state)[0], spectrum)
+    assert close(solver.spectra(state)[1][0], spectrum)
     assert close(state.factor, factor)
 
 
 def test_epry_turns_its_modes_the_way_the_error_falls(problem):
     solver, state = made(Epry, problem, modes=10, mode_step=0.01, pupil_from=0)
-    oracle, led = Oracle(problem), problem.order[0]
+    oracle, image = Oracle(problem), problem.order[0]
 
     def error(coefficients):
-        kernel = oracle.kernels[led] * np.exp(1j * np.tensordot(coefficients, modes, axes=1))
-        wave = oracle.image(oracle.guess[oracle.box(led)] * kernel)
-        return ((oracle.size(wave, led) - oracle.measured[led]) ** 2).sum()
+        kernels = oracle.kernels * np.exp(1j * np.tensordot(coefficients, modes, axes=1))
+        waves = [oracle.image(piece) for piece in oracle.pieces(oracle.guess, image, kernels)]
+        return ((oracle.size(waves, image) - oracle.measured[image]) ** 2).sum()
 
     fy, fx = (axis / problem.forward.optics.cutoff for axis in problem.forward.box_frequencies)
     modes = Pupil.modes(10, fy[:, None], fx[None, :])
@@ -143,35 +211,35 @@ def test_epry_turns_its_modes_the_way_the_error_falls(problem):
 def test_admm(problem):
     solver, state = made(Admm, problem, penalty=0.4, prior=0.02, stop_below=0.0)
     oracle = Oracle(problem)
-    spectrum, multipliers = oracle.guess.copy(), np.zeros_like(oracle.kernels)
-    coverage = np.zeros(oracle.object_shape)
-    for led in range(oracle.leds):
-        coverage[oracle.box(led)] += np.abs(oracle.kernels[led]) ** 2
+    spectrum, images = oracle.guess.copy(), range(len(oracle.lit))
+    multipliers = [[np.zeros(oracle.kernels[0].shape, complex) for _ in lit] for lit in oracle.lit]
+    coverage = oracle.coverage(images)
     rho = 0.02 * coverage.max()
     for sweep in (1, 2, 3):
         answer = rho * spectrum
-        for led in range(oracle.leds):
-            wave = spectrum[oracle.box(led)] * oracle.kernels[led] + multipliers[led]
-            image = oracle.image(wave)
-            size = oracle.size(image, led)
-            own = oracle.piece(image / size * (oracle.measured[led] + 0.4 * size) / 1.4)
-            multipliers[led] = wave - own
-            answer[oracle.box(led)] += oracle.kernels[led].conj() * (own - multipliers[led])
+        for image in images:
+            pieces = [p + u for p, u in zip(oracle.pieces(spectrum, image), multipliers[image], strict=True)]
+            waves = [oracle.image(piece) for piece in pieces]
+            size = oracle.size(waves, image)
+            for i, (led, w) in enumerate(oracle.lit[image]):
+                own = oracle.piece(waves[i] / size * (oracle.measured[image] + 0.4 * size) / 1.4)
+                multipliers[image][i] = pieces[i] - own
+                answer[oracle.box(led)] += w * oracle.kernels[led].conj() * (own - multipliers[image][i])
         spectrum = answer / (coverage + rho)
         while state.sweep < sweep:
             solver.step(state)
-    assert close(state.multipliers[0], multipliers)
-    assert close(solver.spectra(state)[0], spectrum)
+    assert close(state.multipliers[0], np.array([u for own in multipliers for u in own]))
+    assert close(solver.spectra(state)[1][0], spectrum)
 
 
 def test_fd(problem):
     solver, state = made(FeatureDomain, problem, lr=0.05, led_batch=9)
     oracle, before = Oracle(problem), state.field[0].numpy().copy()
     gradient = np.zeros(oracle.object_shape, complex)
-    for led in range(oracle.leds):
-        wave = oracle.image(oracle.guess[oracle.box(led)] * oracle.kernels[led])
-        size = oracle.size(wave, led)
-        error = size - oracle.measured[led]
+    for image, lit in enumerate(oracle.lit):
+        waves = [oracle.image(piece) for piece in oracle.pieces(oracle.guess, image)]
+        size = oracle.size(waves, image)
+        error = size - oracle.measured[image]
         slope = np.zeros_like(error)
         for y, x in np.ndindex(error.shape):
             down = error[y + 1, x] - error[y, x] if y + 1 < error.shape[0] else 0
@@ -182,7 +250,8 @@ def test_fd(problem):
                 slope[y + 1, x] += down / norm
             if right:
                 slope[y, x + 1] += right / norm
-        gradient[oracle.box(led)] += oracle.kernels[led].conj() * oracle.piece(slope * wave / size)
+        for (led, w), wave in zip(lit, waves, strict=True):
+            gradient[oracle.box(led)] += w * oracle.kernels[led].conj() * oracle.piece(slope * wave / size)
     gradient = oracle.field(gradient)
     solver.step(state)
     change = state.field[0].numpy() - before
@@ -226,4 +295,4 @@ def test_lbfgs_is_bfgs_while_it_remembers_all(problem):
     while len(state.pairs) < 6:
         solver.step(state)
     assert float(state.value[0]) == pytest.approx(f, rel=1e-9)
-    assert close(solver.spectra(state)[0], (x[0::2] + 1j * x[1::2]).reshape(shape))
+    assert close(solver.spectra(state)[1][0], (x[0::2] + 1j * x[1::2]).reshape(shape))

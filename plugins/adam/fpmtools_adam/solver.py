@@ -6,12 +6,11 @@ Adam: Kingma & Ba, arXiv:1412.6980. LED mini-batches in random order, the step s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from fpmtools import Misfit, PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
+from fpmtools import Misfit, PlaneSolver, PlaneState, Problem, Progress, option
 
 BETAS = (0.9, 0.99)
 
@@ -28,34 +27,31 @@ class Options:
     )
 
 
-@dataclass
-class State:
-    problem: Problem
+class State(PlaneState):
     weights: torch.Tensor  # [led], mean 1
-    blocks: PlaneBlocks
     # Of the planes in work:
     unknown: torch.Tensor  # [z, H, W] complex: fields, or their unitary spectra
     mean: torch.Tensor  # [z, H, W] complex: Adam's first moment
     square: torch.Tensor  # [z, H, W, (re, im)]: Adam's second moment
-    count: int = 0  # steps so far
+    count: int  # steps so far
 
 
-class AdamPixels(Solver[State]):
+class AdamPixels(PlaneSolver[State]):
     """``fpmtools run --solver adam``."""
 
     Options = Options
     handles = frozenset({"losses", "patterns"})
+    kept = ("unknown", "mean", "square", "count")
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
-        none = torch.empty(0)
-        weights = problem.led_weights(self.options.dark_weight)
-        state = State(problem, weights, PlaneBlocks(problem), none, none, none)
-        self._begin(state)
+        state = State(problem)
+        state.weights = problem.led_weights(self.options.dark_weight)
+        self.begin(state)
         return state
 
-    def _begin(self, state: State) -> None:
-        """Start on the planes of the next block."""
+    def begin(self, state: State) -> None:
+        """The first guess, at rest."""
         spectra, forward = state.blocks.first_guess(), state.problem.forward
         in_space = self.options.domain == "pixels"
         state.unknown = forward.field(spectra) if in_space else spectra / math.sqrt(spectra[0].numel())
@@ -72,9 +68,7 @@ class AdamPixels(Solver[State]):
         rate = options.final_lr + (1 - options.final_lr) * (1 + math.cos(math.pi * state.count / per_block)) / 2
         state.count += 1
         _adam(state.unknown, found.gradient, state.mean, state.square, options.lr * rate, state.count)
-        steps, total = blocks.number * per_block + state.count, per_block * blocks.count
-        if state.count == per_block and not blocks.finish(self._spectra(state)):
-            self._begin(state)
+        steps, total = self.advance(state, state.count, per_block, finished=state.count == per_block)
         return Progress(steps, total, found.loss, blocks.done, error=found.error, what=problem.loss_name)
 
     def _gradient(self, state: State, leds: list[int]) -> Misfit:
@@ -88,30 +82,13 @@ class AdamPixels(Solver[State]):
         scaled = forward.field(found.gradient) * pixels if in_space else found.gradient * math.sqrt(pixels)
         return found._replace(gradient=scaled)
 
-    def _spectra(self, state: State) -> torch.Tensor:
+    def in_work(self, state: State) -> torch.Tensor:
         """Centred spectra of the planes in work, inside the synthetic aperture."""
         forward, unknown = state.problem.forward, state.unknown
         in_space = self.options.domain == "pixels"
         spectra = forward.spectrum(unknown) if in_space else unknown * math.sqrt(unknown[0].numel())
         # Adam scales every pixel's step on its own, which leaks into frequencies that no LED has measured.
         return spectra * torch.from_numpy(forward.synthetic_support()).to(forward.device)
-
-    def result(self, state: State) -> PlaneStack:
-        """All planes; those of blocks not yet begun are still the first guess."""
-        return state.blocks.stack(None if state.blocks.done else self._spectra(state))
-
-    def dump(self, state: State) -> dict[str, torch.Tensor]:
-        """What is finished; of the planes in work the unknown, Adam's moments and the number of steps."""
-        moments = {"mean": state.mean, "square": state.square}
-        return {"unknown": state.unknown, **moments, "count": torch.tensor(state.count), **state.blocks.dump()}
-
-    def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
-        """Inverse of :meth:`dump`."""
-        state = self.start(problem)
-        state.blocks.restore(tensors)
-        state.unknown, state.mean, state.square = tensors["unknown"], tensors["mean"], tensors["square"]
-        state.count = int(tensors["count"])
-        return state
 
 
 def _adam(

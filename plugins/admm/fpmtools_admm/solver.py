@@ -6,15 +6,16 @@ and a multiplier u_i, on which their difference adds up. In turn, for all LEDs a
     v_i = ψ_i + u_i,   |Z_i| = (A_i + μ |v_i|) / (1 + μ) with the phase of v_i,   u_i ← v_i − Z_i,
     O = (Σ P_i* F(Z_i − u_i) + ρ D(O)) / (Σ |P_i|² + ρ),
 
-ψ_i the object's wave under LED i and P_i its pupil. The last line is the object in closed form. D is a denoiser of
-choice, by which any picture of what objects look like may come in; without one, ρ only holds back what few LEDs see.
-Multipliers are kept on the pupil, where the object can answer them. One object per z-plane.
+ψ_i the object's wave under LED i and P_i its pupil. The last line is the object in closed form. Where several LEDs
+light an image each has a wave, |v_i|² is the sum Σ w |v|² over them, and their sums count with the same weights w. D
+is a denoiser of choice, by which any picture of what objects look like may come in; without one, ρ only holds back
+what few LEDs see. Multipliers are kept on the pupil, where the object can answer them. One object per z-plane.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
+from fpmtools import PlaneSolver, PlaneState, Problem, Progress, option
 
 ROOM = 1 << 25  # complex samples that the multipliers of the planes in work may take
-BATCHES = 4  # of the forward model's batches that one step takes
-KEPT = ("spectra", "multipliers", "answer", "errors", "last_error")  # of the state, in a checkpoint
 
 Denoiser = Callable[[NDArray[Any], float], NDArray[Any]]  # of [y, x, (re, im)], float32
 
@@ -70,97 +69,85 @@ class Options:
     )
 
 
-@dataclass
-class State:
-    problem: Problem
-    blocks: PlaneBlocks
+class State(PlaneState):
     coverage: torch.Tensor  # Σ |P|², [1, H, W]
-    version: int  # of the forward model that it is of
-    visits: int  # of LEDs, for the blocks that are finished
+    version: int = -1  # of the forward model that it is of
     # Of the planes in work:
-    spectra: torch.Tensor  # [z, H, W]
     multipliers: torch.Tensor  # spectra of u on the pupil, [z, led, box y, box x]
     answer: torch.Tensor  # Σ P* F(Z − u) of this sweep's LEDs so far, [z, H, W]
     errors: torch.Tensor  # Σ e² of this sweep's LEDs so far, 0-d
     last_error: torch.Tensor  # of the whole sweep before, 0-d
-    sweep: int = 0
-    at: int = 0  # LEDs visited in this sweep
+    sweep: int
+    at: int  # LEDs visited in this sweep
 
 
-class Admm(Solver[State]):
+class Admm(PlaneSolver[State]):
     """``fpmtools run --solver admm``."""
 
     Options = Options
+    handles = frozenset({"patterns"})
+    kept = ("spectra", "multipliers", "answer", "errors", "last_error", "sweep", "at")
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
-        none, per_plane = torch.empty(0), len(problem.order) * math.prod(problem.forward.box_shape)
-        blocks = PlaneBlocks(problem, ROOM // per_plane)
-        state = State(problem, blocks, none, -1, 0, none, none, none, none, none)
-        self._begin(state)
+        state = State(problem, ROOM // math.prod(self._waves(problem)))
+        self.begin(state)
         return state
 
-    def _begin(self, state: State) -> None:
-        """Start on the planes of the next block."""
+    def begin(self, state: State) -> None:
+        """Every plane at the first guess, with multipliers of zero."""
         forward = state.problem.forward
         state.spectra = state.blocks.first_guess()
-        shape = (len(state.spectra), len(state.problem.order), *forward.box_shape)
+        shape = (len(state.spectra), *self._waves(state.problem))
         state.multipliers = torch.zeros(shape, dtype=forward.dtype, device=forward.device)
         state.answer = torch.zeros_like(state.spectra)
         zero = torch.zeros((), dtype=forward.real_dtype, device=forward.device)
         state.errors, state.last_error, state.sweep, state.at = zero, zero + torch.inf, 0, 0
 
+    def _waves(self, problem: Problem) -> tuple[int, ...]:
+        """Number and size of the waves: an LED has one in every image that it lights."""
+        forward = problem.forward
+        return len(forward.lit(range(forward.images)) or ()), *forward.box_shape
+
     def step(self, state: State) -> Progress:
         """Some LEDs, at all planes of the block in work."""
         problem, forward, leds = state.problem, state.problem.forward, len(state.problem.order)
         if state.version != forward.version:
-            state.coverage, state.version = self._coverage(problem), forward.version
-        room = BATCHES * forward.batch_samples // math.prod(forward.image_shape)
-        last = min(state.at + max(1, room // len(state.spectra)), leds)
+            state.coverage, state.version = forward.coverage(), forward.version
+        last = min(state.at + state.blocks.images_per_step(len(state.spectra)), leds)
         self._gather(state, range(state.at, last))
         state.at = last
         error = state.errors / (len(state.spectra) * last * problem.amplitudes[0].numel())
         finished = last == leds and self._end_sweep(state)
-        visits = state.visits + state.sweep * leds + state.at
-        if finished:
-            state.visits = visits
-            if not state.blocks.finish(state.spectra):
-                self._begin(state)
-        total = state.visits + (state.blocks.count - state.blocks.number) * self.options.sweeps * leds
+        visits, most = state.sweep * leds + state.at, self.options.sweeps * leds
+        step, total = self.advance(state, visits, most, finished=finished)
         at_most = self.options.stop_below > 0
-        return Progress(visits, total, error / 2, state.blocks.done, at_most, error, "amplitude loss")
+        return Progress(step, total, error / 2, state.blocks.done, at_most, error, "amplitude loss")
 
-    def _coverage(self, problem: Problem) -> torch.Tensor:
-        """Σ |P|² over all LEDs, [1, H, W]."""
-        forward = problem.forward
-        coverage = torch.zeros(1, *forward.object_shape, dtype=forward.real_dtype, device=forward.device)
-        power = forward.kernel(0.0).abs().square()
-        for led in problem.order:
-            forward.add(coverage, power[:, led if power.shape[1] > 1 else 0][:, None], [led])
-        return coverage
-
-    def _gather(self, state: State, leds: range) -> None:
-        """New waves and multipliers of these LEDs, and what they say of the object."""
-        forward, measured, kernel = state.problem.forward, state.problem.amplitudes, state.blocks.kernel(leds)
-        penalty = self.options.penalty
+    def _gather(self, state: State, images: range) -> None:
+        """New waves and multipliers of these images, and what they say of the object."""
+        forward, measured, everything = state.problem.forward, state.problem.amplitudes, range(len(state.problem.order))
+        kernel, penalty = state.blocks.kernel(forward.lit(images) or ()), self.options.penalty
 
         def work(planes: slice, batch: slice) -> None:
-            chosen = leds[batch]
-            kept = slice(chosen.start, chosen.stop)
-            own = kernel[planes] if kernel.shape[1] == 1 else kernel[planes, batch]
-            wave = forward.crop(state.spectra[planes], chosen) * own
+            chosen = images[batch]
+            kept, leds = slice(chosen.start, chosen.stop), forward.lit(chosen) or ()
+            own, multipliers = forward.part(kernel, planes, images, batch), state.multipliers[planes]
+            multipliers = forward.part(multipliers, slice(None), everything, kept)
+            wave = forward.crop(state.spectra[planes], leds) * own
             error = forward.sizes(forward.to_image(wave), chosen) - measured[kept]
             state.errors += error.square().sum()
-            wave += state.multipliers[planes, kept]
+            wave += multipliers
             image = forward.to_image(wave)
             size = forward.sizes(image, chosen)
             # Z = v + (A − |v|) / (1 + μ) · v / |v|
-            image *= (measured[kept] - size) / ((1 + penalty) * size.clamp_min(1e-12))
-            change = forward.to_piece(image)
-            state.multipliers[planes, kept] = -change
-            forward.add(state.answer[planes], own.conj() * (wave + 2 * change), chosen)
+            ratio = (measured[kept] - size) / ((1 + penalty) * size.clamp_min(1e-12))
+            weight = forward.per_led(torch.ones_like(size[:1, :, :1, :1]), chosen)
+            change = forward.to_piece(image.mul_(forward.per_led(ratio, chosen) / weight))
+            multipliers.copy_(-change)
+            forward.add(state.answer[planes], own.conj() * weight * (wave + 2 * change), leds)
 
-        forward.in_batches(len(state.spectra), leds, work)
+        forward.in_batches(len(state.spectra), images, work)
 
     def _end_sweep(self, state: State) -> bool:
         """The object in closed form; True when the block is finished."""
@@ -181,26 +168,3 @@ class Admm(Solver[State]):
         parts = torch.view_as_real(forward.field(state.spectra)).cpu().numpy()
         clean = np.stack([denoise(plane, self.options.strength) for plane in parts]).astype(parts.dtype)
         return forward.spectrum(torch.view_as_complex(torch.from_numpy(clean).to(forward.device)))
-
-    def spectra(self, state: State) -> torch.Tensor:
-        """Centred spectra [z, H, W] of the problem's planes, as they stand."""
-        return state.blocks.spectra(None if state.blocks.done else state.spectra)
-
-    def result(self, state: State) -> PlaneStack:
-        """All planes; those of blocks not yet begun are still the first guess."""
-        return state.blocks.stack(None if state.blocks.done else state.spectra)
-
-    def dump(self, state: State) -> dict[str, torch.Tensor]:
-        """What is finished; of the planes in work the spectra, multipliers, errors and the place."""
-        tensors = {name: getattr(state, name) for name in KEPT}
-        place = torch.tensor([state.sweep, state.at, state.visits])
-        return {**tensors, "place": place, **state.blocks.dump()}
-
-    def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
-        """Inverse of :meth:`dump`."""
-        state = self.start(problem)
-        state.blocks.restore(tensors)
-        for name in KEPT:
-            setattr(state, name, tensors[name])
-        state.sweep, state.at, state.visits = (int(number) for number in tensors["place"])
-        return state

@@ -8,23 +8,23 @@ momentum of Nesterov, restarted when the error grows (O'Donoghue, Candès, Found
 then counts with the inverse of its remaining error, so that the sum of the LEDs' root-mean-square errors falls and a
 misfit of the bright field does not drown the dark field.
 
+Where several LEDs light an image, all their pieces of the object change with it, each by its share.
+
 One object per z-plane; planes are solved in blocks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
-from fpmtools.spectral_prior import WEIGHT, SpectralPrior
+from fpmtools import PlaneSolver, PlaneState, Problem, Progress, SpectralPrior, option
 
 CACHED_SAMPLES = 1 << 22  # complex samples of the kernels that are kept from one sweep to the next
-BATCHES = 4  # of the forward model's batches that one joint step takes
 RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, Li, Optica 4, 736, 2017)
 UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
 LOOK_AGAIN = 5  # sweeps after which the power law is fitted anew
@@ -50,8 +50,8 @@ class Options:
         maximum=1,
     )  # fmt: skip
     prior: float = option(
-        WEIGHT, "weight of what the object's own spectrum says to be light and noise, all LEDs together; 0: none",
-        minimum=0, maximum=1e3,
+        SpectralPrior.WEIGHT, "weight of what the object's own spectrum says to be light and noise, all LEDs together; "
+        "0: none", minimum=0, maximum=1e3,
     )  # fmt: skip
     damping: float = option(
         1e-6, "ε in the update |P| P* / (max|P| (|P|² + ε)); 1 in the published baseline", minimum=1e-9, maximum=10
@@ -71,46 +71,41 @@ class Joint:
     prior: torch.Tensor  # what the object's own spectrum adds to the coverage, [z, H, W]
 
 
-@dataclass
-class State:
-    problem: Problem
+class State(PlaneState):
     filter: torch.Tensor  # |P| / (max|P| (|P|² + ε)), [led or 1, box y, box x]
     peak: float  # max|P|
     floor: float  # Σ e² that rounding leaves
-    blocks: PlaneBlocks
-    visits: int  # of LEDs, for the blocks that are finished
     # Of the planes in work:
-    spectra: torch.Tensor  # [z, H, W]
     step: torch.Tensor  # [z]; 0 for those that wait for the others
     errors: torch.Tensor  # Σ e² of every LED at its last visit, [z, led]
     last_error: torch.Tensor  # its sum over the LEDs in the sweep before, [z]
-    sweep: int = 0
-    at: int = 0  # LEDs visited in this sweep
-    joint: Joint | None = None  # once the LEDs are taken together
-    plain: torch.Tensor | None = None  # then: the errors without the weights of the joint sweeps, [z, led]
-    kernel: torch.Tensor | None = field(default=None, repr=False)  # where there is room
-    version: int = 0  # of the forward model that the kernels are of
+    sweep: int
+    at: int  # LEDs visited in this sweep
+    joint: Joint | None  # once the LEDs are taken together
+    plain: torch.Tensor | None  # then: the errors without the weights of the joint sweeps, [z, led]
+    kernel: torch.Tensor | None  # where there is room
+    version: int  # of the forward model that the kernels are of
 
 
-class AlternatingProjection(Solver[State]):
+class AlternatingProjection(PlaneSolver[State]):
     """``fpmtools run --solver ap``."""
 
     Options = Options
+    handles = frozenset({"patterns"})
+    kept = ("spectra", "step", "errors", "last_error", "sweep", "at")
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"sweeps": 25, "step": 0.5, "halve_below": 0.01, "join_below": 0.0, "prior": 0.0, "damping": 1.0}
     }
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
-        floor = float(problem.amplitudes.square().sum()) * (2 * torch.finfo(problem.forward.real_dtype).eps) ** 2
-        none = torch.empty(0)
-        blocks = PlaneBlocks(problem)
-        state = State(problem, none, 0.0, floor, blocks, 0, none, none, none, none)
-        self._begin(state)
+        state, rounding = State(problem), 2 * torch.finfo(problem.forward.real_dtype).eps
+        state.floor = float(problem.amplitudes.square().sum()) * rounding**2
+        self.begin(state)
         return state
 
-    def _begin(self, state: State) -> None:
-        """Start on the planes of the next block."""
+    def begin(self, state: State) -> None:
+        """Every plane at the first guess, LED by LED."""
         state.spectra = state.blocks.first_guess()
         planes = torch.ones(len(state.spectra), dtype=state.problem.forward.real_dtype, device=state.problem.device)
         state.step, state.last_error = planes * self.options.step, planes * torch.inf
@@ -131,14 +126,16 @@ class AlternatingProjection(Solver[State]):
         damped = size.square() + self.options.damping * size.max().square()
         state.peak = float(size.max())
         state.filter, state.version = size / (state.peak * damped), forward.version
-        room = len(z_um) * len(state.problem.order) * math.prod(forward.box_shape) <= CACHED_SAMPLES
+        room = len(z_um) * len(forward.na) * math.prod(forward.box_shape) <= CACHED_SAMPLES
         state.kernel = forward.kernel(z_um) if room else None
 
-    def _kernel(self, state: State, leds: slice) -> torch.Tensor:
+    def _kernel(self, state: State, leds: Sequence[int]) -> torch.Tensor:
         """Kernels of some LEDs at the planes in work, [z, led or 1, box y, box x]."""
         if state.kernel is None:
-            return state.problem.forward.kernel(self._z_um(state), range(leds.start, leds.stop))
-        return state.kernel[:, leds] if state.kernel.shape[1] > 1 else state.kernel
+            return state.problem.forward.kernel(self._z_um(state), leds)
+        if state.kernel.shape[1] == 1:
+            return state.kernel
+        return state.kernel[:, slice(leds.start, leds.stop) if isinstance(leds, range) else list(leds)]
 
     def step(self, state: State) -> Progress:
         """One LED, or several of them together, at all planes of the block in work."""
@@ -149,55 +146,53 @@ class AlternatingProjection(Solver[State]):
             self._visit(state, problem.order[state.at])
             state.at += 1
         else:
-            room = BATCHES * problem.forward.batch_samples // math.prod(problem.forward.image_shape)
-            last = min(state.at + max(1, room // len(state.joint.planes)), leds)
-            self._gather(state, state.joint, slice(state.at, last))
+            last = min(state.at + state.blocks.images_per_step(len(state.joint.planes)), leds)
+            self._gather(state, state.joint, range(state.at, last))
             state.at = last
         finished = state.at == leds and self._end_sweep(state)
         samples = problem.forward.counted * (leds if state.sweep else state.at)
         loss = state.errors.sum(1).mean() / (2 * samples)
         error = 2 * loss if state.plain is None else state.plain.sum(1).mean() / samples
-        visits = state.visits + state.sweep * leds + state.at
-        if finished:
-            state.visits = visits
-            if not state.blocks.finish(state.spectra):
-                self._begin(state)
-        total = state.visits + (state.blocks.count - state.blocks.number) * self.options.sweeps * leds
+        visits, most = state.sweep * leds + state.at, self.options.sweeps * leds
+        step, total = self.advance(state, visits, most, finished=finished)
         stops = bool(self.options.join_below and self.options.stop_below)
-        return Progress(visits, total, loss, state.blocks.done, stops, error, "amplitude loss")
+        return Progress(step, total, loss, state.blocks.done, stops, error, "amplitude loss")
 
-    def _visit(self, state: State, led: int) -> None:
-        """Move every plane's spectrum towards the measured amplitude of one LED."""
-        forward, one, spectra = state.problem.forward, slice(led, led + 1), state.spectra
-        kernel, measured = self._kernel(state, one), state.problem.amplitudes[one]
-        own = state.filter[one] if len(state.filter) > 1 else state.filter
+    def _visit(self, state: State, image: int) -> None:
+        """Move every plane's spectrum towards the measured amplitude of one image."""
+        forward, one, spectra = state.problem.forward, range(image, image + 1), state.spectra
+        leds, measured = forward.lit(one) or (), state.problem.amplitudes[image : image + 1]
+        kernel, own = self._kernel(state, leds), state.filter if len(state.filter) == 1 else state.filter[list(leds)]
+        if forward.fields_per_image > 1:  # whose changes add up where their pupils overlap
+            own = own * (state.peak**2 / forward.coverage(one).max())
 
         def work(planes: slice, _: slice) -> None:
-            pieces, cost = forward.mismatch(spectra[planes], measured, [led], kernel[planes])
+            pieces, cost = forward.mismatch(spectra[planes], measured, one, kernel[planes])
             weight = kernel[planes].conj() * (own * -state.step[planes, None, None, None])
-            forward.add(spectra[planes], pieces.mul_(weight), [led])
-            state.errors[planes, led] = 2 * cost[:, 0]
+            forward.add(spectra[planes], pieces.mul_(weight), leds)
+            state.errors[planes, image] = 2 * cost[:, 0]
 
-        forward.in_batches(len(spectra), [led], work)
+        forward.in_batches(len(spectra), one, work)
 
-    def _gather(self, state: State, joint: Joint, leds: slice) -> None:
-        """Add these LEDs' share to the gradient at the look-ahead."""
-        forward, numbers = state.problem.forward, range(leds.start, leds.stop)
-        kernel, measured, weights = self._kernel(state, leds), state.problem.amplitudes[leds], joint.weights[:, leds]
+    def _gather(self, state: State, joint: Joint, images: range) -> None:
+        """Add these images' share to the gradient at the look-ahead."""
+        forward, chosen = state.problem.forward, slice(images.start, images.stop)
+        kernel, measured = self._kernel(state, forward.lit(images) or ()), state.problem.amplitudes[chosen]
+        weights = joint.weights[:, chosen]
         errors = torch.empty_like(weights)
 
         def work(planes: slice, batch: slice) -> None:
-            own = kernel[planes, batch] if kernel.shape[1] > 1 else kernel[planes]
+            own = forward.part(kernel, planes, images, batch)
             pieces, cost = forward.mismatch(
-                joint.ahead[planes], measured[batch], numbers[batch], own, weights=weights[planes, batch]
+                joint.ahead[planes], measured[batch], images[batch], own, weights=weights[planes, batch]
             )
-            forward.add(joint.gradient[planes], pieces.mul_(own.conj()), numbers[batch])
+            forward.add(joint.gradient[planes], pieces.mul_(own.conj()), forward.lit(images[batch]))
             errors[planes, batch] = 2 * cost
 
-        forward.in_batches(len(joint.ahead), numbers, work)
-        state.errors[joint.planes, leds] = errors
+        forward.in_batches(len(joint.ahead), images, work)
+        state.errors[joint.planes, chosen] = errors
         assert state.plain is not None
-        state.plain[joint.planes, leds] = errors / weights
+        state.plain[joint.planes, chosen] = errors / weights
 
     def _end_sweep(self, state: State) -> bool:
         """Decide how to go on: smaller steps, all LEDs together, or fewer planes; True when the block is finished."""
@@ -223,14 +218,8 @@ class AlternatingProjection(Solver[State]):
         error = error.clamp_min(LEAST_ERROR * error.mean(1, keepdim=True)).clamp_min(torch.finfo(error.dtype).tiny)
         # The sum of squares stays what it was, so that the losses before and after can be compared.
         weights = error.square().sum(1, keepdim=True) / error.sum(1, keepdim=True) / error
-        coverage = torch.zeros_like(spectra.real, memory_format=torch.contiguous_format)
-        power = (forward.kernel(0.0)[0].abs() / state.peak).square()
-
-        def work(planes: slice, batch: slice) -> None:
-            own = power[batch] if len(power) > 1 else power
-            forward.add(coverage[planes], weights[planes, batch, None, None] * own, range(batch.start, batch.stop))
-
-        forward.in_batches(len(spectra), range(len(state.problem.order)), work)
+        leds = forward.lit(range(forward.images))
+        coverage = forward.coverage(weights=weights, power=(forward.kernel(0.0, leds)[0].abs() / state.peak).square())
         # The more is left unexplained, the more slowly moves what few LEDs see, where noise and misfit would gather.
         unexplained = state.errors.sum(1) / state.problem.amplitudes.square().sum()
         restraint = (RESTRAINT * (unexplained / UNEXPLAINED).clamp(1e-6, 1))[:, None, None]
@@ -278,14 +267,9 @@ class AlternatingProjection(Solver[State]):
             state.joint = Joint(**{name: value[~settled] for name, value in vars(joint).items()})
             self._keep_kernel(state)
 
-    def result(self, state: State) -> PlaneStack:
-        """All planes; those of blocks not yet begun are still the first guess."""
-        return state.blocks.stack(None if state.blocks.done else state.spectra)
-
     def dump(self, state: State) -> dict[str, torch.Tensor]:
-        """What is finished; and of the planes in work the spectra, steps, errors, place and momentum."""
-        tensors = {name: getattr(state, name) for name in ("spectra", "step", "errors", "last_error")}
-        tensors |= {"place": torch.tensor([state.sweep, state.at, state.visits]), **state.blocks.dump()}
+        """What the joint sweeps need besides."""
+        tensors = super().dump(state)
         if state.joint is not None:
             tensors |= {f"joint.{name}": value for name, value in vars(state.joint).items()}
         if state.plain is not None:
@@ -294,11 +278,7 @@ class AlternatingProjection(Solver[State]):
 
     def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
         """Inverse of :meth:`dump`."""
-        state = self.start(problem)
-        state.blocks.restore(tensors)
-        for name in ("spectra", "step", "errors", "last_error"):
-            setattr(state, name, tensors[name])
-        state.sweep, state.at, state.visits = (int(number) for number in tensors["place"])
+        state = super().restore(problem, tensors)
         prefix = "joint."
         joint = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         state.joint = Joint(**joint) if joint else None

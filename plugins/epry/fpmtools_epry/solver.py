@@ -11,7 +11,8 @@ is held to Zernike modes, whose coefficients go along the same gradient by Adam 
 
 Steps are halved when a sweep gains little, so that noise is averaged (Zuo, Sun, Chen, Opt. Express 24, 20724, 2016).
 P is the instrument's pupil as it is known, with the defocus of each plane, times a factor that is found, one for all
-planes. The factor is smooth, so an LED off the Fourier grid sees it interpolated between samples.
+planes. The factor is smooth, so an LED off the Fourier grid sees it interpolated between samples. Where several LEDs
+light an image the changes of the pupil are added, and |P|² and |O_i|² are sums over the LEDs as well.
 """
 
 from __future__ import annotations
@@ -23,12 +24,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from fpmtools import Calibration, PlaneBlocks, PlaneStack, Problem, Progress, Pupil, Solver, option
+from fpmtools import Calibration, PlaneSolver, PlaneStack, PlaneState, Problem, Progress, Pupil, option
 
 SMALLEST = 2.0**-7  # share of the first step at which nothing is left to gain
 UNSEEN = 3  # modes that no image can tell: piston, and tilts, which move the object
 BETAS = (0.9, 0.99)
-KEPT = ("spectra", "factor", "modes", "step", "errors", "last_error")  # of the state, in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -49,47 +49,43 @@ class Options:
     )  # fmt: skip
 
 
-@dataclass
-class State:
-    problem: Problem
-    blocks: PlaneBlocks
-    visits: int  # of LEDs, for the blocks that are finished
+class State(PlaneState):
     rows: torch.Tensor  # [led or 1, box y, box y]: rows of the pupil's factor as an LED's samples see them
     columns: torch.Tensor  # [led or 1, box x, box x]
     basis: torch.Tensor  # Zernike modes, [mode, box y, box x]
     factor: torch.Tensor  # of the pupil, [box y, box x]
     modes: torch.Tensor  # coefficients in rad, Adam's first and second moment, and its steps, [4, mode] float64
     # Of the planes in work:
-    spectra: torch.Tensor  # [z, H, W]
     step: torch.Tensor  # 0-d, relative to the first
-    errors: torch.Tensor  # Σ e² of every LED at its last visit, [led]
+    errors: torch.Tensor  # Σ e² of every image at its last visit, [image]
     last_error: torch.Tensor  # of the whole sweep before, 0-d
-    sweep: int = 0
-    at: int = 0  # LEDs visited in this sweep
+    sweep: int
+    at: int  # LEDs visited in this sweep
 
 
-class Epry(Solver[State]):
+class Epry(PlaneSolver[State]):
     """``fpmtools run --solver epry``."""
 
     Options = Options
+    handles = frozenset({"patterns"})
+    kept = ("spectra", "factor", "modes", "step", "errors", "last_error", "sweep", "at")
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"sweeps": 20, "modes": 0, "pupil_from": 0, "halve_below": 0.0}
     }
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis, the pupil from what is known of it."""
-        forward, none = problem.forward, torch.empty(0)
-        offset = forward.parameters.offset
-        rows, columns = (_between(offset[:, axis], n).to(forward.dtype) for axis, n in enumerate(forward.box_shape))
-        basis = _basis(problem, self.options.modes)
-        factor = torch.ones(forward.box_shape, dtype=forward.dtype, device=forward.device)
-        modes = torch.zeros(4, len(basis), dtype=torch.float64, device=forward.device)
-        state = State(problem, PlaneBlocks(problem), 0, rows, columns, basis, factor, modes, none, none, none, none)
-        self._begin(state)
+        forward, state = problem.forward, State(problem)
+        (h, w), (y, x) = forward.box_shape, forward.parameters.offset.T
+        state.rows, state.columns = _between(y, h).to(forward.dtype), _between(x, w).to(forward.dtype)
+        state.basis = _basis(problem, self.options.modes)
+        state.factor = torch.ones(forward.box_shape, dtype=forward.dtype, device=forward.device)
+        state.modes = torch.zeros(4, len(state.basis), dtype=torch.float64, device=forward.device)
+        self.begin(state)
         return state
 
-    def _begin(self, state: State) -> None:
-        """Start on the planes of the next block; the pupil goes on."""
+    def begin(self, state: State) -> None:
+        """Every plane at the first guess; the pupil goes on as it was."""
         state.spectra = state.blocks.first_guess()
         one = torch.ones((), dtype=state.problem.forward.real_dtype, device=state.problem.device)
         state.step, state.errors, state.last_error = one, one.repeat(len(state.problem.order)) * 0, one * torch.inf
@@ -100,39 +96,36 @@ class Epry(Solver[State]):
         problem, sweeps, leds = state.problem, self.options.sweeps, len(state.problem.order)
         self._visit(state, problem.order[state.at])
         state.at += 1
-        seen = len(state.spectra) * (leds if state.sweep else state.at) * problem.amplitudes[0].numel()
+        seen = len(state.spectra) * (leds if state.sweep else state.at) * problem.forward.counted
         error = state.errors.sum() / seen
         finished = state.at == leds and self._end_sweep(state)
-        visits = state.visits + state.sweep * leds + state.at
-        if finished:
-            state.visits = visits
-            if not state.blocks.finish(state.spectra):
-                self._begin(state)
-        total = state.visits + (state.blocks.count - state.blocks.number) * sweeps * leds
+        step, total = self.advance(state, state.sweep * leds + state.at, sweeps * leds, finished=finished)
         at_most = self.options.halve_below > 0
-        return Progress(visits, total, error / 2, state.blocks.done, at_most, error, "amplitude loss")
+        return Progress(step, total, error / 2, state.blocks.done, at_most, error, "amplitude loss")
 
-    def _visit(self, state: State, led: int) -> None:
-        """Move every plane's spectrum, and the pupil, towards the measured amplitude of one LED."""
+    def _visit(self, state: State, image: int) -> None:
+        """Move every plane's spectrum, and the pupil, towards the measured amplitude of one image."""
         forward, options, spectra = state.problem.forward, self.options, state.spectra
-        rows, columns = (matrices[led if len(matrices) > 1 else 0] for matrices in (state.rows, state.columns))
-        known, measured = state.blocks.kernel([led]), state.problem.amplitudes[led : led + 1]
+        leds, measured = list(forward.lit([image]) or ()), state.problem.amplitudes[image : image + 1]
+        rows, columns = (each[leds] if len(each) > 1 else each for each in (state.rows, state.columns))
+        known = state.blocks.kernel(leds)
         kernel = known * (rows @ state.factor @ columns.mT)
-        share = options.step * state.step / _power(kernel).amax((2, 3), keepdim=True)
-        ask, peak = torch.zeros_like(state.factor), torch.zeros_like(state.step)
-        state.errors[led] = 0
+        share = options.step * state.step / forward.coverage([image], power=_power(kernel[0])).max()
+        weight = forward.per_led(state.step.new_ones(1, 1, 1, 1), [image])
+        ask, peak = state.factor.new_zeros(len(leds), *forward.box_shape), torch.zeros_like(state.step)
+        state.errors[image] = 0
 
         def work(planes: slice, _: slice) -> None:
-            pieces, cost = forward.mismatch(spectra[planes], measured, [led], kernel[planes])
-            seen = forward.crop(spectra[planes], [led]) * known[planes]
-            ask.sub_((seen.conj() * pieces).sum((0, 1)))
-            peak.add_(_power(seen).amax((2, 3)).sum())
-            forward.add(spectra[planes], pieces.mul_(kernel[planes].conj() * -share[planes]), [led])
-            state.errors[led] += 2 * cost.sum()
+            pieces, cost = forward.mismatch(spectra[planes], measured, [image], kernel[planes])
+            seen = forward.crop(spectra[planes], leds) * known[planes]
+            ask.sub_((seen.conj() * pieces).sum(0))
+            peak.add_((weight * _power(seen)).sum(1).amax((1, 2)).sum())
+            forward.add(spectra[planes], pieces.mul_(kernel[planes].conj() * -share), leds)
+            state.errors[image] += 2 * cost.sum()
 
-        forward.in_batches(len(spectra), [led], work)
+        forward.in_batches(len(spectra), [image], work)
         if state.sweep >= options.pupil_from:
-            ask = rows.mT @ ask @ columns
+            ask = (rows.mT @ ask @ columns).sum(0)
             if options.modes:
                 self._move_modes(state, ask)
             else:
@@ -161,13 +154,9 @@ class Epry(Solver[State]):
         state.sweep, state.at = state.sweep + 1, 0
         return state.sweep == self.options.sweeps or bool(state.step < SMALLEST)
 
-    def spectra(self, state: State) -> torch.Tensor:
-        """Centred spectra [z, H, W] of the problem's planes, as they stand."""
-        return state.blocks.spectra(None if state.blocks.done else state.spectra)
-
     def result(self, state: State) -> PlaneStack:
-        """All planes, those of blocks not yet begun being the first guess; the pupil is in its calibration."""
-        stack = state.blocks.stack(None if state.blocks.done else state.spectra)
+        """All planes; the pupil is in their calibration."""
+        stack = super().result(state)
         if (state.factor != 1).any():
             stack.calibration = self._calibration(state)
         return stack
@@ -185,21 +174,6 @@ class Epry(Solver[State]):
         step = (1 / forward.extent_um[0], 1 / forward.extent_um[1])
         factor = state.factor.cpu().numpy().astype(np.complex128)
         return replace(known, pupil=pupil.times(factor, step), found=found)
-
-    def dump(self, state: State) -> dict[str, torch.Tensor]:
-        """What is finished; of the planes in work the spectra, the pupil, steps, errors and the place."""
-        tensors = {name: getattr(state, name) for name in KEPT}
-        place = torch.tensor([state.sweep, state.at, state.visits])
-        return {**tensors, "place": place, **state.blocks.dump()}
-
-    def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
-        """Inverse of :meth:`dump`."""
-        state = self.start(problem)
-        state.blocks.restore(tensors)
-        for name in KEPT:
-            setattr(state, name, tensors[name])
-        state.sweep, state.at, state.visits = (int(number) for number in tensors["place"])
-        return state
 
 
 def _power(values: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,8 @@ def fpmtools_solvers() -> list[SolverRecord]:
             summary="FD-FPM: compares edges and not brightness, by adaptive gradients",
             solver="fpmtools_fd.solver:FeatureDomain",
             capabilities=frozenset({"2d", "z-stack", "resume", "patterns"}),
-            references=("S. Zhang et al., Optica 11, 634 (2024), doi:10.1364/OPTICA.517277",),
+            references=(
+                "S. Zhang et al., Optica 11, 634 (2024), https://opg.optica.org/abstract.cfm?uri=optica-11-5-634",
+            ),
         )
     ]

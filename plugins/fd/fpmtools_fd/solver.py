@@ -11,15 +11,13 @@ One object per z-plane.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
+from fpmtools import PlaneSolver, PlaneState, Problem, Progress, option
 
 BETAS = (0.9, 0.99)
-KEPT = ("field", "mean", "square")  # of the state, in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -30,32 +28,30 @@ class Options:
     final_lr: float = option(0.01, "last step size as a share of the first (cosine decay)", minimum=0, maximum=1)
 
 
-@dataclass
-class State:
-    problem: Problem  # with the feature-domain loss
-    blocks: PlaneBlocks
-    # Of the planes in work:
+class State(PlaneState):
+    """Of the planes in work; its problem has the feature-domain loss."""
+
     field: torch.Tensor  # [z, H, W] complex
     mean: torch.Tensor  # [z, H, W] complex: first moment of the gradient
     square: torch.Tensor  # [z, H, W, (re, im)]: second moment
-    count: int = 0  # steps so far
+    count: int  # steps so far
 
 
-class FeatureDomain(Solver[State]):
+class FeatureDomain(PlaneSolver[State]):
     """``fpmtools run --solver fd``."""
 
     Options = Options
     handles = frozenset({"patterns"})
+    kept = ("field", "mean", "square", "count")
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
-        none = torch.empty(0)
-        state = State(problem.minimising("feature"), PlaneBlocks(problem), none, none, none)
-        self._begin(state)
+        state = State(problem.minimising("feature"))
+        self.begin(state)
         return state
 
-    def _begin(self, state: State) -> None:
-        """Start on the planes of the next block."""
+    def begin(self, state: State) -> None:
+        """Fields of the first guess, at rest."""
         state.field = state.problem.forward.field(state.blocks.first_guess())
         state.mean = torch.zeros_like(state.field)
         state.square = torch.zeros_like(torch.view_as_real(state.mean))
@@ -72,9 +68,7 @@ class FeatureDomain(Solver[State]):
         state.count += 1
         # Only the direction counts: Adam takes the scale out.
         self._descend(state, forward.field(found.gradient), options.lr * rate)
-        steps, total = blocks.number * per_block + state.count, per_block * blocks.count
-        if state.count == per_block and not blocks.finish(self._in_work(state)):
-            self._begin(state)
+        steps, total = self.advance(state, state.count, per_block, finished=state.count == per_block)
         return Progress(steps, total, found.loss, blocks.done, error=found.error, what=problem.loss_name)
 
     def _descend(self, state: State, gradient: torch.Tensor, rate: float) -> None:
@@ -86,30 +80,8 @@ class FeatureDomain(Solver[State]):
         step = -rate / (1 - BETAS[0] ** state.count)
         torch.view_as_real(state.field).addcdiv_(torch.view_as_real(state.mean), scale, value=step)
 
-    def _in_work(self, state: State) -> torch.Tensor:
+    def in_work(self, state: State) -> torch.Tensor:
         """Centred spectra of the planes in work, inside the synthetic aperture."""
         forward = state.problem.forward
         # A step that is scaled pixel by pixel leaks into frequencies that no LED has measured.
         return forward.spectrum(state.field) * torch.from_numpy(forward.synthetic_support()).to(forward.device)
-
-    def spectra(self, state: State) -> torch.Tensor:
-        """Centred spectra [z, H, W] of the problem's planes, as they stand."""
-        return state.blocks.spectra(None if state.blocks.done else self._in_work(state))
-
-    def result(self, state: State) -> PlaneStack:
-        """All planes; those of blocks not yet begun are still the first guess."""
-        return state.blocks.stack(None if state.blocks.done else self._in_work(state))
-
-    def dump(self, state: State) -> dict[str, torch.Tensor]:
-        """What is finished; of the planes in work the field, Adam's moments and the number of steps."""
-        tensors = {name: getattr(state, name) for name in KEPT}
-        return {**tensors, "count": torch.tensor(state.count), **state.blocks.dump()}
-
-    def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
-        """Inverse of :meth:`dump`."""
-        state = self.start(problem)
-        state.blocks.restore(tensors)
-        for name in KEPT:
-            setattr(state, name, tensors[name])
-        state.count = int(tensors["count"])
-        return state

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
-from fpmtools import PlaneBlocks, PlaneStack, Problem, Progress, Solver, option
+from fpmtools import PlaneSolver, PlaneState, Problem, Progress, option
 
 ROOM = 1 << 24  # complex samples that spectra and pairs of the planes in work may take
-BATCHES = 4  # of the forward model's batches that one step takes
 SUFFICIENT = 1e-4  # share of the decrease that the slope promises, which a step must bring
 SHORTEST = 1e-4  # length of a step at which a plane is given up
 SHRINK = 0.3
 SMOOTH = 0.01  # ε: a difference between neighbouring pixels that counts as none, in mean bright-field amplitudes
 UNCOVERED = 0.02  # of the largest coverage: less moves as slowly as this
-KEPT = ("spectra", "value", "gradient", "direction", "slope", "length", "trial", "costs", "ask", "moving", "pending")
 
 
 @dataclass(frozen=True)
@@ -39,15 +37,11 @@ class Options:
     )
 
 
-@dataclass
-class State:
-    problem: Problem
-    blocks: PlaneBlocks
+class State(PlaneState):
     weights: torch.Tensor  # [image]
     inverse: torch.Tensor  # first guess of the inverse Hessian, [1, H, W]
     version: int  # of the forward model that all values are of
     # Of the planes in work:
-    spectra: torch.Tensor  # [z, H, W]
     value: torch.Tensor  # [z]; infinite before the first sweep
     gradient: torch.Tensor  # [z, H, W]
     direction: torch.Tensor  # [z, H, W]
@@ -58,32 +52,35 @@ class State:
     ask: torch.Tensor  # its gradient so far, [z, H, W]
     moving: torch.Tensor  # planes that still gain, [z] bool
     pending: torch.Tensor  # planes that are tried, their indices
-    pairs: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)  # oldest first, each [z, H, W]
-    squares: float | torch.Tensor = 0.0  # Σ e² of this sweep so far, mean over the planes tried
-    error: float | torch.Tensor = 0.0  # of the last whole sweep, per pixel
-    sweep: int = 0
-    at: int = 0  # images visited in this sweep
-    visits: int = 0  # of images, for the blocks that are finished
+    pairs: list[tuple[torch.Tensor, torch.Tensor]]  # oldest first, each [z, H, W]
+    squares: torch.Tensor  # Σ e² of this sweep so far, mean over the planes tried, 0-d
+    error: torch.Tensor  # of the last whole sweep, per pixel, 0-d
+    sweep: int
+    at: int  # images visited in this sweep
 
 
-class Lbfgs(Solver[State]):
+class Lbfgs(PlaneSolver[State]):
     """``fpmtools run --solver lbfgs``."""
 
     Options = Options
     handles = frozenset({"losses", "patterns"})
+    kept = (
+        "spectra", "value", "gradient", "direction", "slope", "length", "trial", "costs", "ask", "moving", "pending",
+        "squares", "error", "sweep", "at",
+    )  # fmt: skip
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
-        per_plane, none = math.prod(problem.forward.object_shape) * (2 * self.options.memory + 5), torch.empty(0)
-        blocks, weights = PlaneBlocks(problem, ROOM // per_plane), problem.led_weights(self.options.dark_weight)
-        state = State(problem, blocks, weights, none, -1, **dict.fromkeys(KEPT, none))  # type: ignore[arg-type]
-        self._begin(state)
+        per_plane = math.prod(problem.forward.object_shape) * (2 * self.options.memory + 5)
+        state = State(problem, ROOM // per_plane)
+        state.weights = problem.led_weights(self.options.dark_weight)
+        self.begin(state)
         return state
 
-    def _begin(self, state: State) -> None:
-        """Start on the planes of the next block."""
+    def begin(self, state: State) -> None:
+        """Every plane at the first guess, nothing known of its surroundings."""
         state.spectra, state.sweep = state.blocks.first_guess(), 0
-        state.error = state.squares = 0.0
+        state.error = torch.zeros((), dtype=state.problem.forward.real_dtype, device=state.problem.device)
         self._renew(state)
 
     def _renew(self, state: State) -> None:
@@ -94,18 +91,13 @@ class Lbfgs(Solver[State]):
         state.value, state.slope, state.length, state.costs = planes * torch.inf, planes * 0, planes, planes * 0
         state.trial, state.gradient = state.spectra.clone(), torch.zeros_like(state.spectra)
         state.direction, state.ask = torch.zeros_like(state.spectra), torch.zeros_like(state.spectra)
-        state.moving, state.pairs, state.at, state.squares = planes > 0, [], 0, 0.0
+        state.moving, state.pairs, state.at, state.squares = planes > 0, [], 0, torch.zeros_like(state.error)
         state.pending = torch.arange(len(planes), device=forward.device)
 
     def _inverse(self, state: State) -> torch.Tensor:
         """One over Σ w |P|² over all LEDs, in units of the mean loss, [1, H, W]."""
         problem, forward = state.problem, state.problem.forward
-        coverage = torch.zeros(1, *forward.object_shape, dtype=forward.real_dtype, device=forward.device)
-        power = forward.kernel(0.0)[0].abs().square()
-        for image, weight in enumerate(state.weights):
-            leds = forward.lit([image]) or ()
-            own = power[list(leds)] if len(power) > 1 else power.expand(len(leds), -1, -1)
-            forward.add(coverage, forward.per_led(weight * own[None], [image]), leds)
+        coverage = forward.coverage(weights=state.weights)
         count = problem.amplitudes.numel() * math.prod(forward.image_shape)
         # What no LED covers stays at zero, whatever the total variation would like there.
         return torch.where(coverage > 0, count / coverage.clamp_min(UNCOVERED * float(coverage.max())), 0)
@@ -115,23 +107,18 @@ class Lbfgs(Solver[State]):
         problem, images = state.problem, len(state.problem.order)
         if state.version != problem.forward.version:
             self._renew(state)
-        room = BATCHES * problem.forward.batch_samples // math.prod(problem.forward.image_shape)
-        last = min(state.at + max(1, room // len(state.pending)), images)
+        last = min(state.at + state.blocks.images_per_step(len(state.pending)), images)
         self._gather(state, range(state.at, last))
         state.at = last
         finished = last == images and self._end_sweep(state)
-        visits = state.visits + state.sweep * images + state.at
+        visits, most = state.sweep * images + state.at, self.options.sweeps * images
         known = bool(state.value.isfinite().all())
         samples = problem.amplitudes[0].numel()
         loss = state.value.mean() if known else state.costs.mean() / (samples * last)
         error = state.error if state.sweep else state.squares / (samples * last)
-        if finished:
-            state.visits = visits
-            if not state.blocks.finish(state.spectra):
-                self._begin(state)
-        total = state.visits + (state.blocks.count - state.blocks.number) * self.options.sweeps * images
+        step, total = self.advance(state, visits, most, finished=finished)
         what, at_most = problem.loss_name, self.options.stop_below > 0
-        return Progress(visits, total, loss, state.blocks.done, at_most, error, what)
+        return Progress(step, total, loss, state.blocks.done, at_most, error, what)
 
     def _gather(self, state: State, images: range) -> None:
         """Add these images' costs, and what they ask for, at the trial."""
@@ -143,10 +130,7 @@ class Lbfgs(Solver[State]):
         def work(planes: slice, batch: slice) -> None:
             chosen = images[batch]
             leds = forward.lit(chosen) or ()
-            own = kernel[planes]
-            if own.shape[1] > 1:
-                first = len(forward.lit(images[: batch.start]) or ())
-                own = own[:, first : first + len(leds)]
+            own = forward.part(kernel, planes, images, batch)
             found = forward.compare(trial[planes], measured[batch], chosen, own, problem.loss, weights[batch])
             pieces = forward.to_piece(found.psi.mul_(forward.per_led(found.change, chosen)))
             forward.add(ask[planes], pieces.mul_(own.conj()), leds)
@@ -173,7 +157,7 @@ class Lbfgs(Solver[State]):
         stuck = bad[state.length[bad] < SHORTEST]
         state.moving[stuck] = False
         state.pending = bad[state.moving[bad]]
-        state.error, state.squares = state.squares / count, 0.0
+        state.error, state.squares = state.squares / count, torch.zeros_like(state.squares)
         state.sweep, state.at = state.sweep + 1, 0
         state.costs.zero_()
         state.ask.zero_()
@@ -227,32 +211,18 @@ class Lbfgs(Solver[State]):
         slope = right.roll(1, -1) - right + lower.roll(1, -2) - lower
         return self.options.tv * (size - SMOOTH).mean((1, 2)), forward.spectrum(slope) * (self.options.tv / pixels**2)
 
-    def spectra(self, state: State) -> torch.Tensor:
-        """Centred spectra [z, H, W] of the problem's planes, as they stand."""
-        return state.blocks.spectra(None if state.blocks.done else state.spectra)
-
-    def result(self, state: State) -> PlaneStack:
-        """All planes; those of blocks not yet begun are still the first guess."""
-        return state.blocks.stack(None if state.blocks.done else state.spectra)
-
     def dump(self, state: State) -> dict[str, torch.Tensor]:
-        """What is finished; of the planes in work all that the next step needs."""
-        tensors = {name: getattr(state, name) for name in KEPT}
+        """The pairs besides."""
+        tensors = super().dump(state)
         for i, (step, change) in enumerate(state.pairs):
             tensors |= {f"step.{i}": step, f"change.{i}": change}
-        tensors |= {name: torch.as_tensor(getattr(state, name)) for name in ("squares", "error")}
-        place = torch.tensor([state.sweep, state.at, state.visits])
-        return {**tensors, "place": place, **state.blocks.dump()}
+        return tensors
 
     def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
         """Inverse of :meth:`dump`."""
-        state = self.start(problem)
-        state.blocks.restore(tensors)
-        for name in (*KEPT, "squares", "error"):
-            setattr(state, name, tensors[name])
+        state = super().restore(problem, tensors)
         pairs = range(sum(name.startswith("step.") for name in tensors))
         state.pairs = [(tensors[f"step.{i}"], tensors[f"change.{i}"]) for i in pairs]
-        state.sweep, state.at, state.visits = (int(number) for number in tensors["place"])
         return state
 
 

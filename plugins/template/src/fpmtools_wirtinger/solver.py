@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from fpmtools import PlaneStack, Problem, Progress, Solver, option
+from fpmtools import PlaneSolver, PlaneState, Problem, Progress, option
 
 
 @dataclass(frozen=True)
@@ -19,54 +18,39 @@ class Options:
     damping: float = option(0.1, "Regularises rarely covered frequencies, relative to the best covered", minimum=1e-4)
 
 
-@dataclass
-class State:
-    """Where a run is: ``spectra`` [z, y, x], the fixed ``scale`` of each frequency's step, and the steps done."""
+class State(PlaneState):
+    """Where a run is, besides the ``spectra`` [z, y, x] of the planes in work that every such state has."""
 
-    problem: Problem
-    spectra: torch.Tensor
-    scale: torch.Tensor
-    done: int = 0
+    scale: torch.Tensor  # of each frequency's step, [1, y, x]
+    done: int  # steps
 
 
-class Wirtinger(Solver[State]):
+class Wirtinger(PlaneSolver[State]):
     """Minimises ½ (|ψ| − √I)² over the spectrum of each plane (amplitude-based cost of Yeh et al., 2015)."""
 
     Options = Options
-    handles = frozenset({"losses"})
+    handles = frozenset({"losses", "patterns"})
+    kept = ("spectra", "done")
 
     def start(self, problem: Problem) -> State:
-        """Begin with the image of the most central LED in every plane."""
-        forward = problem.forward
-        spectra = problem.first_guess().repeat(len(problem.z_um), 1, 1)
-        power = forward.kernel(problem.z_um[0]).abs().square() * forward.crop(torch.ones_like(spectra[:1]))
-        coverage = forward.add(torch.zeros_like(spectra[:1]), power).real
-        # The gradient is a mean over LEDs and pixels, and its transform is not normalised.
-        count = problem.amplitudes.numel() * problem.amplitudes[0].numel() * len(problem.z_um)
-        return State(problem, spectra, self.options.step * count / (coverage + self.options.damping * coverage.max()))
+        """Everything that the first block of planes needs."""
+        state = State(problem)
+        self.begin(state)
+        return state
+
+    def begin(self, state: State) -> None:
+        """Begin with the image of the most central LED in every plane of the block."""
+        amplitudes, coverage = state.problem.amplitudes, state.problem.forward.coverage()
+        state.spectra, state.done = state.blocks.first_guess(), 0
+        # The gradient is a mean over planes, LEDs and pixels, and its transform is not normalised.
+        count = len(state.spectra) * amplitudes.numel() * amplitudes[0].numel()
+        state.scale = self.options.step * count / (coverage + self.options.damping * coverage.max())
 
     def step(self, state: State) -> Progress:
         """One pass over all LEDs."""
-        problem = state.problem
-        loss, gradient, error = problem.loss_and_gradient(state.spectra, problem.z_um)
+        problem, iterations = state.problem, self.options.iterations
+        loss, gradient, error = problem.loss_and_gradient(state.spectra, state.blocks.z_um)
         state.spectra -= state.scale * gradient
         state.done += 1
-        done = state.done >= self.options.iterations
-        return Progress(state.done, self.options.iterations, loss, done, error=error, what=problem.loss_name)
-
-    def result(self, state: State) -> PlaneStack:
-        """The planes as they stand."""
-        problem = state.problem
-        extent_um = problem.forward.extent_um
-        return PlaneStack.from_spectra(state.spectra.cpu().numpy(), problem.z_um, problem.output_shape, extent_um)
-
-    def dump(self, state: State) -> dict[str, torch.Tensor]:
-        """The spectra as (re, im), and the steps done; the rest follows from the problem."""
-        return {"spectra": torch.view_as_real(state.spectra), "done": torch.tensor(state.done)}
-
-    def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
-        """Inverse of :meth:`dump`."""
-        state = self.start(problem)
-        state.spectra = torch.view_as_complex(tensors["spectra"].contiguous())
-        state.done = int(tensors["done"])
-        return state
+        step, total = self.advance(state, state.done, iterations, finished=state.done == iterations)
+        return Progress(step, total, loss, state.blocks.done, error=error, what=problem.loss_name)

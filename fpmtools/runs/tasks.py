@@ -1,4 +1,4 @@
-"""What is found out about a finished run, as named findings: numbers, curves, pictures; parts that are solved again."""
+"""What is left to do when a run is solved, task by task: numbers, curves, pictures; parts that are solved again."""
 
 from __future__ import annotations
 
@@ -50,38 +50,38 @@ class Part:
         return "without held-out LEDs" if self.name == HELD_OUT else f"{self.name.replace('-', ' ')} of the LEDs"
 
 
-def metric_finding(name: str) -> str:
-    """The finding that is a metric."""
+def metric_task(name: str) -> str:
+    """The task that is a metric."""
     return METRIC + name
 
 
-def metric_name(finding: str) -> str | None:
-    """The metric that a finding is; None where it is something else."""
-    return finding.removeprefix(METRIC) if finding.startswith(METRIC) else None
+def metric_name(task: str) -> str | None:
+    """The metric that a task is; None where it is something else."""
+    return task.removeprefix(METRIC) if task.startswith(METRIC) else None
 
 
 def planned(outputs: Outputs, *, truth: bool) -> list[str]:
-    """The findings that ``outputs`` ask for, in order, of data with a ``truth`` or without."""
+    """The tasks that ``outputs`` ask for, in order, of data with a ``truth`` or without."""
     wanted = outputs.measures
     if wanted is None:
         wanted = (*(WITH_TRUTH if truth else ()), *WITHOUT_TRUTH)
-    numbers = [name if name in CURVES else metric_finding(name) for name in wanted]
+    numbers = [name if name in CURVES else metric_task(name) for name in wanted]
     first = [PICTURES] if "report" in outputs.pictures else []
     last = [FILES] if "files" in outputs.pictures else []
     return [*ESSENTIAL, *first, *numbers, *last] if first or numbers or last else []
 
 
 def todo(folder: Path, journal: Journal, wanted: Sequence[str]) -> list[str]:
-    """Which of the findings ``wanted`` are still to be looked for; pictures that are gone are drawn again."""
+    """Which of the tasks ``wanted`` are still to be done; pictures that are gone are drawn again."""
     ended = journal.read().ended
-    if any(ended[finding].reason for finding in ESSENTIAL if finding in ended):
+    if any(ended[task].reason for task in ESSENTIAL if task in ended):
         return []
     gone = {
-        finding
-        for finding in DRAWN
-        if finding in ended and not all((folder / str(name)).is_file() for name in ended[finding].value or ())
+        task
+        for task in DRAWN
+        if task in ended and not all((folder / str(name)).is_file() for name in ended[task].value or ())
     }
-    return [finding for finding in wanted if finding not in ended or finding in gone]
+    return [task for task in wanted if task not in ended or task in gone]
 
 
 def one_line(error: BaseException) -> str:

@@ -36,9 +36,11 @@ class _Images:
         from fpmtools.sampling import SamplingPlan
 
         dataset = as_used(reconstruction, dataset)
-        self.reconstruction, self.dataset, self.used = reconstruction, dataset, dataset.calibration.used
+        self.reconstruction, self.dataset = reconstruction, dataset
+        whole = math.prod(dataset.image_shape)
+        self.used = dataset.calibration.used & (dataset.images.bad.saturated < whole)
         self.scale = float(reconstruction.metadata.get("intensity_scale", 1.0))
-        every = replace(dataset.calibration, used=np.ones_like(self.used))
+        every = replace(dataset.calibration, used=np.ones(dataset.n_images, bool))
         margin = round(reconstruction.grid.margin_um[0] / dataset.optics.pixel_um)
         plan = SamplingPlan.choose(dataset, every, margin=margin)
         h, w = dataset.image_shape
@@ -47,15 +49,22 @@ class _Images:
         self.inside = np.s_[:, margin : margin + h, margin : margin + w]
 
     def measured(self, leds: Sequence[int]) -> NDArray[np.float64]:
+        """0 where a pixel does not count."""
         images = np.stack([np.asarray(self.dataset.images[i], dtype=np.float64) for i in leds])
-        return np.sqrt(np.maximum(images / self.scale, 0))
+        amplitudes = np.sqrt(np.maximum(images / self.scale, 0))
+        bad = self.dataset.images.bad
+        return np.where(np.stack([bad.of(image) for image in images]), 0, amplitudes) if bad else amplitudes
 
     def predicted(self, z_um: float, leds: Sequence[int]) -> NDArray[np.float64]:
+        """0 where the measured pixel does not count."""
         import torch
 
         field = np.ascontiguousarray(self.reconstruction.whole(z_um, self.forward.object_shape))
         images: NDArray[np.float64] = self.forward.amplitude(torch.from_numpy(field), z_um, leds)[0].numpy()
-        return images[self.inside]
+        inside, bad = images[self.inside], self.dataset.images.bad
+        if not bad:
+            return inside
+        return np.where(np.stack([bad.of(self.dataset.images[i]) for i in leds]), 0, inside)
 
     def batches(self, leds: Sequence[int]) -> Iterator[tuple[slice, Sequence[int]]]:
         h, w = self.dataset.image_shape

@@ -44,7 +44,7 @@ class AdamPixels(Solver[State]):
     """``fpmtools run --solver adam``."""
 
     Options = Options
-    handles = frozenset({"losses", "patterns"})
+    handles = frozenset({"losses", "patterns", "masks"})
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""

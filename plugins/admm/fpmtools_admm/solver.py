@@ -91,6 +91,7 @@ class Admm(Solver[State]):
     """``fpmtools run --solver admm``."""
 
     Options = Options
+    handles = frozenset({"masks"})
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
@@ -149,13 +150,15 @@ class Admm(Solver[State]):
             kept = slice(chosen.start, chosen.stop)
             own = kernel[planes] if kernel.shape[1] == 1 else kernel[planes, batch]
             wave = forward.crop(state.spectra[planes], chosen) * own
-            error = forward.sizes(forward.to_image(wave), chosen) - measured[kept]
-            state.errors += error.square().sum()
+            error, seen = forward.sizes(forward.to_image(wave), chosen) - measured[kept], forward.seen(chosen)
+            state.errors += (error if seen is None else error * seen).square().sum()
             wave += state.multipliers[planes, kept]
             image = forward.to_image(wave)
             size = forward.sizes(image, chosen)
             # Z = v + (A − |v|) / (1 + μ) · v / |v|
             image *= (measured[kept] - size) / ((1 + penalty) * size.clamp_min(1e-12))
+            if seen is not None:  # elsewhere Z = v
+                image *= seen
             change = forward.to_piece(image)
             state.multipliers[planes, kept] = -change
             forward.add(state.answer[planes], own.conj() * (wave + 2 * change), chosen)

@@ -89,6 +89,7 @@ class AlternatingProjection(Solver[State]):
     """``fpmtools run --solver ap``."""
 
     Options = Options
+    handles = frozenset({"masks"})
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"sweeps": 25, "step": 0.5, "halve_below": 0.01, "join_below": 0.0, "damping": 1.0}
     }

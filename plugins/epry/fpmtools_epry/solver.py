@@ -72,6 +72,7 @@ class Epry(Solver[State]):
     """``fpmtools run --solver epry``."""
 
     Options = Options
+    handles = frozenset({"masks"})
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"sweeps": 20, "modes": 0, "pupil_from": 0, "halve_below": 0.0}
     }

@@ -11,7 +11,7 @@ def fpmtools_solvers() -> list[SolverRecord]:
             name="fd",
             summary="FD-FPM: compares edges and not brightness, by adaptive gradients",
             solver="fpmtools_fd.solver:FeatureDomain",
-            capabilities=frozenset({"2d", "z-stack", "resume", "patterns"}),
+            capabilities=frozenset({"2d", "z-stack", "resume", "patterns", "masks"}),
             references=("S. Zhang et al., Optica 11, 634 (2024), doi:10.1364/OPTICA.517277",),
         )
     ]

@@ -45,7 +45,7 @@ class FeatureDomain(Solver[State]):
     """``fpmtools run --solver fd``."""
 
     Options = Options
-    handles = frozenset({"patterns"})
+    handles = frozenset({"patterns", "masks"})
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""

@@ -70,7 +70,7 @@ class Lbfgs(Solver[State]):
     """``fpmtools run --solver lbfgs``."""
 
     Options = Options
-    handles = frozenset({"losses", "patterns"})
+    handles = frozenset({"losses", "patterns", "masks"})
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
@@ -151,7 +151,8 @@ class Lbfgs(Solver[State]):
             pieces = forward.to_piece(found.psi.mul_(forward.per_led(found.change, chosen)))
             forward.add(ask[planes], pieces.mul_(own.conj()), leds)
             costs[planes] += found.cost.sum(1)
-            state.squares += (found.size - measured[batch]).square().sum() / len(trial)
+            error, seen = found.size - measured[batch], forward.seen(chosen)
+            state.squares += (error if seen is None else error * seen).square().sum() / len(trial)
 
         forward.in_batches(len(trial), images, work)
         state.costs[state.pending] += costs

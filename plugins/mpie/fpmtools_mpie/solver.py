@@ -59,6 +59,7 @@ class MomentumPie(Solver[State]):
     """``fpmtools run --solver mpie``."""
 
     Options = Options
+    handles = frozenset({"masks"})
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""

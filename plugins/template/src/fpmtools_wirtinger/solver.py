@@ -33,7 +33,7 @@ class Wirtinger(Solver[State]):
     """Minimises ½ (|ψ| − √I)² over the spectrum of each plane (amplitude-based cost of Yeh et al., 2015)."""
 
     Options = Options
-    handles = frozenset({"losses"})
+    handles = frozenset({"losses", "masks"})
 
     def start(self, problem: Problem) -> State:
         """Begin with the image of the most central LED in every plane."""

@@ -73,7 +73,9 @@ class BadPixels:
             most = f", up to {worst:.2%} of one" if count > 1 else f" ({worst:.2%} of it)"
             said.append(f"{int(self.saturated.sum())} saturated pixels of {of}{most}")
         if self.stuck.any():
-            said.append(f"{int(self.hot.sum())} hot and {int(self.dead.sum())} dead pixels of every image")
+            counts = {"hot": int(self.hot.sum()), "dead": int(self.dead.sum())}
+            kinds = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+            said.append(f"{kinds} pixel{'s' if sum(counts.values()) > 1 else ''} of every image")
         return " and ".join(said)
 
 

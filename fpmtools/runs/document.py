@@ -89,7 +89,10 @@ def with_evidence(document: Mapping[str, Any], found: Mapping[str, Found]) -> di
     elif findings.FIELD in reasons:
         reasons = {"metrics and pictures": f"its field cannot be rendered: {reasons[findings.FIELD]}"}
     measured["metrics"] = numbers
-    measured.pop("ring_correlation", None)
+    for name in ("fit", "ring_correlation"):
+        measured.pop(name, None)
+    if (fit := found.get(findings.FIT)) and fit.value:
+        measured["fit"] = fit.value
     rings = (found.get(finding) for finding in reversed(findings.CURVES))
     measured |= next(({"ring_correlation": f.value} for f in rings if f and not f.reason), {})
     points, seconds = measured.get("quality_over_time"), measured["times"]["solve_s"]

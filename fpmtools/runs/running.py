@@ -188,8 +188,8 @@ def _left_out(problem: Problem, solver: Solver[Any], name: str) -> list[str]:
     """How many pixels do not count, in words; nothing where all do."""
     if not problem.masked:
         return []
-    fate = "are left out" if "masks" in solver.handles else f"count all the same, for {name} cannot leave pixels out"
-    return [f"{problem.dataset.images.bad} {fate}"]
+    fate = "left out" if "masks" in solver.handles else f"{name} cannot leave out"
+    return [f"{fate}: {problem.dataset.images.bad}"]
 
 
 def _until_safe(place: RunFolder, problem: Problem, solver: Solver[Any], memory: PeakMemory, tell: OnEvent) -> None:

@@ -231,10 +231,9 @@ def _summarise(document: dict[str, Any], folder: Path) -> None:
     known = columns.of(supplied.record for supplied in registry.built_in_metrics())
     for key, remark in (("chi2", " (1: all but noise is explained)"), ("residual", "")):
         names = {"all": key, "bright": f"{key}_bright", "dark": f"{key}_dark"}
+        parts = (f"{lights} {number(found.get(name))}" for lights, name in names.items())
         if found.get(key) is not None:
-            echo(
-                f"{known[key].label}{remark}: {', '.join(f'{lights} {number(found.get(name))}' for lights, name in names.items())}"
-            )
+            echo(f"{known[key].label}{remark}: {', '.join(parts)}")
     if bad := document.get("fit", {}).get("bad"):
         echo(f"warning: {bad}", err=True)
     for name, reason in document["missing"].items():

@@ -11,11 +11,10 @@ import pytest
 import torch
 
 import fpmtools
-from fpmtools import engine, losses, registry
+from fpmtools import losses, registry
 from fpmtools.dataset import Dataset
 from fpmtools.forward.gradients import gradients
 from fpmtools.metrics import prediction_error, residual, score
-from fpmtools.options import make_options
 from fpmtools.problem import prepare
 from fpmtools.reconstruction import Grid, PlaneStack
 from fpmtools.runs import running
@@ -140,38 +139,6 @@ def test_no_loss_looks_at_masked_pixels(data: Dataset, loss: str) -> None:
     step = 1e-6 * float(spectrum.abs().max()) / float(found["object"].abs().max())
     moved = forward.loss_and_gradient(spectrum - step * found["object"], other, 0.0, loss=function).loss
     assert float(cost - moved) == pytest.approx(step * float(found["object"].abs().square().sum()), rel=1e-2)
-
-
-OPTIONS: dict[str, dict[str, Any]] = {
-    "ap": {"sweeps": 6},
-    "epry": {"sweeps": 2},
-    "mpie": {"sweeps": 2},
-    "fd": {"sweeps": 1},
-    "admm": {"sweeps": 3},
-    "lbfgs": {"sweeps": 3},
-    "adam": {"sweeps": 1, "dark_weight": 0.0},
-    "inr": {"steps": 2, "features": 4, "hidden": 8, "dark_weight": 0.0},
-}
-
-
-@pytest.mark.parametrize("name", OPTIONS)
-def test_no_solver_looks_at_masked_pixels(data: Dataset, name: str) -> None:
-    """What is in them changes nothing, but for the image that it starts from and a regularisation."""
-    problem = prepare(clipped(with_dead(data)), _made(name), z_um=(-2.0, 2.0))
-    seen = problem.forward.seen()
-    assert seen is not None
-    touched = problem.amplitudes + 2 * (~seen)
-    touched[problem.order[0]] = problem.amplitudes[problem.order[0]]
-    fields = [
-        engine.solve(replace(problem, amplitudes=amplitudes), _made(name)).reconstruction.field(-2.0)
-        for amplitudes in (problem.amplitudes, touched)
-    ]
-    assert np.abs(fields[1] - fields[0]).max() < 0.01
-
-
-def _made(name: str) -> Any:
-    cls = registry.solver_class(name)
-    return cls(make_options(cls, OPTIONS[name], None))
 
 
 # ---------------------------------------------------------------- what it is good for

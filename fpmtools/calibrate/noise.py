@@ -22,7 +22,7 @@ MEDIAN_OF_SQUARE = 0.4549  # of a normal variable of variance 1
 CAPPED = 2.5  # standard deviations: beyond them a square counts as much as there, so that edges hardly count
 MEAN_OF_CAPPED = 0.9776  # mean of min(x², CAPPED²) of a normal variable of variance 1
 ONE_LAW = math.log(2.0)  # of variances: images that differ more from one line have their own photons per unit
-STEPS = 20
+STEPS, REFINED = 20, 8
 
 Floats = NDArray[np.float64]
 
@@ -102,7 +102,7 @@ def _variance(squares: Floats) -> float:
     A median would do for normal noise, but that of few photons has long tails.
     """
     found = float(np.median(squares)) / MEDIAN_OF_SQUARE
-    for _ in range(STEPS):
+    for _ in range(REFINED):
         if found == 0:
             return float(squares.mean())
         found = float(np.minimum(squares, CAPPED**2 * found).mean()) / MEAN_OF_CAPPED

@@ -332,6 +332,7 @@ def _fingerprint(problem: Problem, solver: Solver[Any]) -> dict[str, Any]:
         "subpixel": forward.subpixel,
         "calibration": problem.calibration.digest,
         "loss": problem.loss_name,
+        "masked": problem.masked,
         "dtype": str(forward.dtype),
         "seed": problem.seed,
         "data": problem.dataset.digest,
@@ -377,7 +378,12 @@ def reconstruct(
     subpixel: bool | None = None,
     calibration: str | Path | Calibration = calibrate.AUTO,
     loss: str | Loss | None = None,
+<<<<<<< HEAD
     margin: int | str | None = None,
+=======
+    margin: int | str = 0,
+    mask: bool = True,
+>>>>>>> house-judge
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Reconstruction:
@@ -407,6 +413,7 @@ def reconstruct(
             calibration=calibrate.resolve(dataset, calibration),
             loss=loss,
             margin=margin,
+            mask=mask,
         )
         with limited(threads or threads_for(problem)):
             return solve(problem, solver, budget_s=budget_s, on_progress=on_progress).reconstruction

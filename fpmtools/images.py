@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpmtools.errors import DataError
 from fpmtools.optics import Shape
+from fpmtools.pixels import BadPixels, find
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,3 +87,8 @@ class Images:
     def means(self) -> NDArray[np.float64]:
         """Mean intensity of each, [image]."""
         return np.array([float(np.mean(image, dtype=np.float64)) for image in self])
+
+    @cached_property
+    def bad(self) -> BadPixels:
+        """Pixels that are saturated or stuck, by the values of all images together."""
+        return find(self)

@@ -79,11 +79,21 @@ def feature(
     cost = norm - FLAT
     down, right = down / norm, right / norm
     if weights is not None:
+        weights = weights * _whole(weights)
         cost, down, right = cost * weights, down * weights, right * weights
     slope = -(down + right)
     slope[..., 1:, :] += down[..., :-1, :]
     slope[..., 1:] += right[..., :-1]
     return cost.sum((-2, -1)), slope
+
+
+def _whole(weights: torch.Tensor) -> torch.Tensor:
+    """[..., y, x] bool: the differences from a pixel are to pixels that count."""
+    counts = weights > 0
+    whole = counts.clone()
+    whole[..., :-1, :] &= counts[..., 1:, :]
+    whole[..., :-1] &= counts[..., 1:]
+    return whole
 
 
 DEFAULT = "amplitude"

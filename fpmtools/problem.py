@@ -71,6 +71,11 @@ class Problem:
         return self.z_um[0], self.z_um[-1]
 
     @property
+    def masked(self) -> bool:
+        """Whether there are saturated or stuck pixels, which do not count; see :meth:`ForwardModel.seen`."""
+        return self.forward.mask is not None
+
+    @property
     def order(self) -> list[int]:
         """Image indices by ascending |NA|."""
         return cast(list[int], self.forward.calibration.order.tolist())
@@ -198,6 +203,7 @@ def prepare(
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
     margin: int | str | None = None,
+    mask: bool = True,
 ) -> Problem:
     """Put a data set on a device and on its sampling plan's grids.
 
@@ -218,6 +224,8 @@ def prepare(
     margin
         Camera pixels that are solved beyond each border and not shown, or "auto": :func:`suggested_margin`. Default:
         what the calibration has found to pay.
+    mask
+        Leave saturated and stuck pixels out, see :attr:`fpmtools.images.Images.bad`.
     solver
         Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
 
@@ -247,11 +255,15 @@ def prepare(
     if not isinstance(pixels, int):
         raise OptionError(f"margin must be a whole number of camera pixels, or auto; got {margin!r}")
     plan = SamplingPlan.choose(dataset, calibration, upsample=upsample, critical=critical_grid, margin=pixels)
-    forward = ForwardModel(
-        dataset.optics, calibration.selected(), plan, subpixel=subpixel, device=where, dtype=DTYPES[dtype]
-    )
     used = dataset.select(np.flatnonzero(calibration.used))
-    amplitudes = plan.amplitudes(used, forward.real_dtype).to(where)
+    bad = dataset.images.bad if mask and dataset.images.bad else None
+    left = None if bad is None else plan.mask(used, bad)
+    if left is not None and not left.any():
+        raise DataError(f"{dataset.name}: all pixels are saturated or stuck")
+    forward = ForwardModel(
+        dataset.optics, calibration.selected(), plan, subpixel=subpixel, mask=left, device=where, dtype=DTYPES[dtype]
+    )
+    amplitudes = plan.amplitudes(used, forward.real_dtype, bad).to(where)
     function = losses.find(losses.DEFAULT if loss is None else loss)[1]
     return Problem(dataset, forward, amplitudes, planes, calibration, seed, function)
 

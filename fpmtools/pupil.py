@@ -154,7 +154,7 @@ def monomials(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
 @functools.cache
 def zernike_monomials(count: int) -> NDArray[np.float64]:
     """The first ``count`` Zernike polynomials in Noll's order, C[mode, a, b] of y^a x^b; rms 1 over the unit disc."""
-    degree = noll(count)[0]
+    degree = noll(count)[0] if count else 0
     # Within a degree the order of the modes is not that of their degree in y and x.
     out = np.zeros((count, degree + 1, degree + 1))
     for j in range(1, count + 1):

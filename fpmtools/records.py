@@ -22,6 +22,7 @@ CAPABILITIES: Mapping[str, str] = {
     "cuda": "tested on a GPU",
     "losses": "minimises whatever loss it is given",
     "patterns": "images lit by several LEDs at once",
+    "masks": "leaves out pixels that are saturated or stuck",
     "calibrates": "improves the calibration itself",
 }
 
@@ -43,7 +44,7 @@ class SolverRecord:
         Solvers that return a ``PlaneStack`` leave it empty.
     capabilities
         Any words of ``CAPABILITIES``: ``2d``, ``z-stack``, ``continuous-z``, ``resume``, ``cuda``, ``losses``,
-        ``patterns``, ``calibrates``.
+        ``patterns``, ``masks``, ``calibrates``.
     references
         Papers, with DOI.
     api_version

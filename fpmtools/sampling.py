@@ -15,10 +15,12 @@ from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.errors import OpticsError, OptionError
 from fpmtools.optics import Optics, Shape, fast_length, resample
+from fpmtools.pixels import BadPixels
 
 # Without noise the band of the intensities is all there is. With photon noise, amplitudes carry some of the signal
 # beyond it: at 500 photons per pixel, solving on the band alone costs 0.2 dB in bright field, 1.4 dB with dark field.
 OVERSAMPLING = 1.5
+MENDED = 1.0  # pixels, standard deviation of the mean over what surrounds a bad one
 RESOLVED = 10.0  # lengths λ/2NA of a margin: at 3 it costs 1.3 dB of the amplitude and 2.8 of the phase, at 5 still 1.3
 MOST_MARGIN = 256  # camera pixels
 REPEATS = 2.0  # square of the step across the border over that between neighbours: 1 for these, 3.4 to 80 for others
@@ -118,19 +120,43 @@ class SamplingPlan:
         objects = (fast_length(2 * reach[0] + 2), fast_length(2 * reach[1] + 2))
         return cls(image, objects, output, extent, scale, margin_um)
 
-    def amplitudes(self, dataset: Dataset, dtype: torch.dtype) -> torch.Tensor:
+    def amplitudes(self, dataset: Dataset, dtype: torch.dtype, bad: BadPixels | None = None) -> torch.Tensor:
         """Measured amplitudes [image, y, x] on ``image_shape``: √(intensity / scale), one image at a time.
 
         The intensity is resampled inside its band, which also removes noise that no light can have caused; what noise
-        then leaves below zero counts as zero. In the margins it is what lies nearest inside.
+        then leaves below zero counts as zero. In the margins it is what lies nearest inside. What is ``bad`` becomes
+        what is around it, lest it spoil its neighbours.
         """
         out = torch.empty(dataset.n_images, *self.image_shape, dtype=dtype)
         precision = np.float64 if dtype == torch.float64 else np.float32
         margin = round(self.margin_um[0] / dataset.optics.pixel_um)
         for i, image in enumerate(dataset.images):
-            small = resample(continued(np.asarray(image, dtype=precision), margin), self.image_shape)
+            values = np.asarray(image, dtype=precision)
+            if bad:
+                values = mended(values, bad)
+            small = resample(continued(values, margin), self.image_shape)
             out[i] = torch.from_numpy(np.sqrt(np.maximum(small / self.scale, 0)))
         return out
+
+    def mask(self, dataset: Dataset, bad: BadPixels) -> torch.Tensor | None:
+        """[image or 1, y, x] bool on ``image_shape``, False where a ``bad`` pixel has a part; None where there is none.
+
+        On the camera's own grid these are the bad pixels; on another one all samples nearer than a pixel of the coarser
+        of the two grids.
+        """
+        if not bad:
+            return None
+        near = []
+        for n, extent, margin, count in zip(
+            self.image_shape, self.extent_um, self.margin_um, dataset.image_shape, strict=True
+        ):
+            pitch = extent / n / dataset.optics.pixel_um
+            at = np.arange(n) * pitch - margin / dataset.optics.pixel_um
+            near.append(np.abs(at[:, None] - np.arange(count)) < max(pitch, 1) * (1 - 1e-9))
+        rows, columns = (part.astype(np.float32) for part in near)
+        stacks = dataset.images if bad.saturated.any() else [np.zeros(dataset.image_shape)]
+        touched = [rows @ bad.of(image).astype(np.float32) @ columns.T > 0 for image in stacks]
+        return torch.from_numpy(~np.stack(touched))
 
     def window(self, dtype: torch.dtype) -> torch.Tensor | None:
         """[y, x] on ``image_shape``, 1 where the camera has measured and 0 in the margins; None without margins."""
@@ -141,6 +167,20 @@ class SamplingPlan:
             at = np.arange(n) * extent / n
             sides.append(torch.from_numpy((at > margin - extent / n / 2) & (at < extent - margin)).to(dtype))
         return sides[0][:, None] * sides[1]
+
+
+def mended(image: NDArray[Any], bad: BadPixels) -> NDArray[Any]:
+    """``image`` [y, x] with the mean of what surrounds them in place of bad pixels; saturated ones are at least so."""
+    from scipy.ndimage import gaussian_filter
+
+    wrong = bad.of(image)
+    if not wrong.any():
+        return image
+    good = (~wrong).astype(image.dtype)
+    share = gaussian_filter(good, MENDED, mode="nearest")
+    around = gaussian_filter(image * good, MENDED, mode="nearest") / np.maximum(share, 1e-6)
+    around = np.where(image >= bad.top, np.maximum(around, image), around)
+    return np.asarray(np.where(wrong, around, image), dtype=image.dtype)
 
 
 def continued(image: NDArray[Any], margin: int) -> NDArray[Any]:

@@ -44,7 +44,7 @@ class Solver(ABC, Generic[State]):
 
     Options: ClassVar[type[Any]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    handles: ClassVar[frozenset[str]] = frozenset()  # of "losses" and "patterns": what else than the usual it can take
+    handles: ClassVar[frozenset[str]] = frozenset()  # of "losses", "patterns", "masks": what else it can take
 
     def __init__(self, options: Any = None) -> None:
         self.options = self.Options() if options is None else options

@@ -105,7 +105,7 @@ class SolverConformance:
         record = registry.find(self.solver).record
         assert record.capabilities & {"2d", "z-stack"}, "say whether it solves one plane or a stack"
         assert ("resume" in record.capabilities) == self.solver_class().resumable()
-        assert record.capabilities & {"losses", "patterns"} == self.solver_class().handles
+        assert record.capabilities & {"losses", "patterns", "masks"} == self.solver_class().handles
 
     # ---------------------------------------------------------------- start, step, result
 
@@ -263,6 +263,21 @@ class SolverConformance:
         outcome = engine.solve(problem, self.make(), checkpoint=tmp_path / "checkpoint", resume=True)
         assert outcome.status == "done"
         assert_same(whole, stack(problem, outcome.reconstruction))
+
+    def test_masked_pixels_have_no_say(self) -> None:
+        """What stands in pixels that are left out changes nothing, but for the image that it starts from."""
+        if "masks" not in self.solver_class().handles:
+            pytest.skip("cannot leave pixels out")
+        images = small_dataset((24, 30)).intensities.copy()
+        images[:, [5, 14], [7, 20]] = 0  # stuck in all of them
+        problem = prepare(small_dataset((24, 30)).with_images(images), z_um=(-2.0, 2.0), device="cpu")
+        seen = problem.forward.seen()
+        assert seen is not None
+        other = torch.where(seen.bool(), problem.amplitudes, -problem.amplitudes)
+        other[problem.order[0]] = problem.amplitudes[problem.order[0]]
+        assert_same(
+            *(self._solve_fields(dataclasses.replace(problem, amplitudes=a)) for a in (problem.amplitudes, other))
+        )
 
     def test_leaves_global_state_alone(self) -> None:
         """Random generators, default type, threads and gradient mode are as they were."""

@@ -161,9 +161,9 @@ def test_camera(data: Dataset) -> None:
     assert clean.hot == clean.dead == 0
     assert not clean.saturated.any()
     flat = np.minimum(data.intensities, 1.5)
-    full, top = dark.saturation(data.with_images(flat))
-    assert top == 1.5
-    np.testing.assert_allclose(full, (flat == 1.5).mean(axis=(1, 2)))
+    cut = dark.examine(data.with_images(flat), data.bright_field)
+    assert cut.top == 1.5
+    np.testing.assert_allclose(cut.saturated, (flat == 1.5).mean(axis=(1, 2)))
 
 
 def test_a_dark_level_is_measured(data: Dataset) -> None:

@@ -40,7 +40,8 @@ def matrix(
         change = forward.to_image(piece * torch.stack([own[led] for own in derivatives]))
         size = forward.sizes(psi[None, None], [led])[0, 0].clamp_min(TINY)
         slopes = (change * psi.conj()).real / size
-        slopes = (slopes if forward.window is None else slopes * forward.window).flatten(1)
+        seen = forward.seen([led])
+        slopes = (slopes if seen is None else slopes * seen).flatten(1)
         gram, parts = (slopes @ slopes.T).double(), []
         if "pupil" in groups:
             parts.append(torch.eye(GLOBAL["pupil"], dtype=torch.float64))

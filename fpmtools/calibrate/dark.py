@@ -14,10 +14,7 @@ BOX = 5  # pixels along each axis of a local mean
 LOWEST = 2.0  # percent of the local means: the darkest places of an image
 LEAST = 5  # dark-field images: with fewer no line through them is trusted
 RESAMPLED = 60
-MOST = 40  # images whose mean shows pixels that are always bright
-SPIKE = 8.0  # standard deviations above (below) all eight neighbours, which no light through the objective can make
 PATCH = 256  # pixels along each axis, in the middle of the image, show whether there is any detail
-PLATEAU = 3.0  # times as many pixels at the largest value as just below it are no chance
 BLOCK = 4  # pixels along each axis: noise is averaged in them, detail is not
 STRUCTURE = 1.3  # variance of blocks, over that of noise alone
 
@@ -37,11 +34,11 @@ class Camera:
     offset_share
         The offset as a share of the mean of a typical dark-field image.
     saturated
-        Share of pixels at the largest value, [image]; all 0 where the largest value is none that pixels pile up at.
+        Share of saturated pixels, [image].
     top
-        That value, in the images' units.
+        Their value, in the images' units.
     hot, dead
-        How many pixels are far brighter, or darker, than all their neighbours in every image.
+        How many pixels are so in every image; see :class:`fpmtools.pixels.BadPixels`.
     empty
         [image] bool: nothing in it but noise.
     """
@@ -59,12 +56,11 @@ class Camera:
 def examine(dataset: Dataset, bright: Bools) -> Camera:
     """The camera of a data set whose images [image] are ``bright`` field or dark field."""
     offset, spread, share = dark_level(dataset, bright)
-    saturated, top = saturation(dataset)
-    hot, dead = odd_pixels(dataset, bright)
+    bad, size = dataset.images.bad, math.prod(dataset.image_shape)
     empty = np.array(
         [not lit and structure(image) < STRUCTURE for image, lit in zip(dataset.images, bright, strict=True)]
     )
-    return Camera(offset, spread, share, saturated, top, hot, dead, empty)
+    return Camera(offset, spread, share, bad.saturated / size, bad.top, int(bad.hot.sum()), int(bad.dead.sum()), empty)
 
 
 def dark_level(dataset: Dataset, bright: Bools) -> tuple[float, float, float]:
@@ -83,32 +79,6 @@ def dark_level(dataset: Dataset, bright: Bools) -> tuple[float, float, float]:
     again = [_intercept(means[k], lowest[k]) for k in rng.integers(0, len(dark), (RESAMPLED, len(dark)))]
     typical = float(np.median(means))
     return offset, float(np.std(again)), max(offset / typical, 0.0) if typical > 0 else 0.0
-
-
-def saturation(dataset: Dataset) -> tuple[Floats, float]:
-    """Share of saturated pixels of each image, and their value: where many more have the largest than the next one."""
-    tops = np.array([float(image.max()) for image in dataset.images])
-    top, pixels = float(tops.max()), math.prod(dataset.image_shape)
-    at = np.zeros(len(tops))
-    below: dict[float, int] = {}
-    for i in np.flatnonzero(tops == top):
-        values, counts = np.unique(dataset.images[i], return_counts=True)
-        at[i] = counts[-1]
-        for value, count in zip(values[-4:-1].tolist(), counts[-4:-1].tolist(), strict=True):
-            below[value] = below.get(value, 0) + count
-    if at.sum() < 10 or at.sum() < PLATEAU * max(below.values(), default=0):
-        at[:] = 0
-    return at / pixels, top
-
-
-def odd_pixels(dataset: Dataset, bright: Bools) -> tuple[int, int]:
-    """How many pixels stick out of all their neighbours, upwards in dark field and downwards in bright field."""
-    hot = dead = 0
-    if (~bright).any():
-        hot = _spikes(_mean_of(dataset, np.flatnonzero(~bright)))
-    if bright.any():
-        dead = _spikes(-_mean_of(dataset, np.flatnonzero(bright)))
-    return hot, dead
 
 
 def structure(image: NDArray[np.floating]) -> float:
@@ -134,21 +104,3 @@ def _intercept(means: Floats, lowest: Floats) -> float:
     a = np.stack([np.ones_like(means), means], axis=1) * weight[:, None]
     constant, slope = (float(c) for c in np.linalg.lstsq(a, lowest * weight, rcond=None)[0])
     return min(constant / (1 - slope) if slope < 0.9 else constant, float(lowest.min()))
-
-
-def _mean_of(dataset: Dataset, images: NDArray[np.intp]) -> Floats:
-    chosen = images[np.unique(np.linspace(0, len(images) - 1, min(MOST, len(images))).astype(int))]
-    total = np.zeros(dataset.image_shape)
-    for i in chosen:
-        total += dataset.images[i]
-    return total / len(chosen)
-
-
-def _spikes(image: Floats) -> int:
-    inner = image[1:-1, 1:-1]
-    h, w = image.shape
-    around = [image[y : h - 2 + y, x : w - 2 + x] for y in range(3) for x in range(3) if (y, x) != (1, 1)]
-    highest = np.maximum.reduce(around)
-    scale = np.median(np.abs(inner - np.mean(around, axis=0))) * 1.4826
-    spread = np.mean(np.abs(np.stack(around) - np.mean(around, axis=0)), axis=0)
-    return int((inner - highest > SPIKE * np.maximum(scale, spread)).sum()) if scale > 0 else 0

@@ -405,8 +405,9 @@ def _problem(dataset: Dataset, calibration: Calibration, z_um: float, margin: in
     reach = [math.floor(dataset.optics.cutoff * extent + soft.pupil.reach) for extent in plan.extent_um]
     height, width = (min(n, fast_length(4 * own + 2)) for n, own in zip(plan.image_shape, reach, strict=True))
     plan = replace(plan, image_shape=(height, width))
-    forward = ForwardModel(dataset.optics, soft, plan)
-    return replace(problem, forward=forward, amplitudes=plan.amplitudes(dataset, forward.real_dtype))
+    bad = dataset.images.bad or None
+    forward = ForwardModel(dataset.optics, soft, plan, mask=None if bad is None else plan.mask(dataset, bad))
+    return replace(problem, forward=forward, amplitudes=plan.amplitudes(dataset, forward.real_dtype, bad))
 
 
 def _noise(dataset: Dataset, problem: Problem) -> float:

@@ -19,8 +19,10 @@ DIFFERENCE = 6  # order along each axis
 PATCH = 128  # pixels along each axis, in the middle of the image, are enough
 BINS = 8  # of local brightness in an image
 MEDIAN_OF_SQUARE = 0.4549  # of a normal variable of variance 1
+CAPPED = 2.5  # standard deviations: beyond them a square counts as much as there, so that edges hardly count
+MEAN_OF_CAPPED = 0.9776  # mean of min(x², CAPPED²) of a normal variable of variance 1
 ONE_LAW = math.log(2.0)  # of variances: images that differ more from one line have their own photons per unit
-STEPS = 20
+STEPS, REFINED = 20, 8
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +43,7 @@ class Noise:
         Median over the images of |log(measured / law)| of the variance: how sure it is (0.1 is good, 1 bad).
     exponent, exponent_spread
         variance ∝ meanᵖ in the bright images: 1 for intensities with photon noise, 0 where read noise is all there is
-        or for amplitudes, about 2 for squared intensities; NaN where it cannot be told. The spread is over images.
+        or for amplitudes, 1.5 for squared intensities; NaN where it cannot be told. The spread is over images.
     """
 
     photons_per_unit: Floats
@@ -85,14 +87,26 @@ def variances(image: NDArray[np.floating]) -> tuple[Floats, Floats]:
     values = np.asarray(image, dtype=np.float64)
     order = min(DIFFERENCE, (min(values.shape) - 1) // 2)
     difference = np.diff(np.diff(values, order, axis=0), order, axis=1)
-    size = sum(math.comb(order, k) ** 2 for k in range(order + 1)) ** 2
-    noise = np.square(difference).ravel() / size
-    local = _box_means(values, order + 1).ravel()
+    taps = np.array([math.comb(order, k) ** 2 for k in range(order + 1)], float)
+    noise = np.square(difference).ravel() / taps.sum() ** 2
+    # A pixel counts in the local mean as its variance counts in that of the difference.
+    local = _local_means(values, taps / taps.sum()).ravel()
     ranked = np.argsort(local, kind="stable")
     means = [float(local[part].mean()) for part in np.array_split(ranked, BINS)]
-    # A median, so that edges and hot pixels do not count.
-    found = [float(np.median(noise[part])) / MEDIAN_OF_SQUARE for part in np.array_split(ranked, BINS)]
-    return np.array(means), np.array(found)
+    return np.array(means), np.array([_variance(noise[part]) for part in np.array_split(ranked, BINS)])
+
+
+def _variance(squares: Floats) -> float:
+    """Of a variable with these squares, most of which are noise; edges and hot pixels count little.
+
+    A median would do for normal noise, but that of few photons has long tails.
+    """
+    found = float(np.median(squares)) / MEDIAN_OF_SQUARE
+    for _ in range(REFINED):
+        if found == 0:
+            return float(squares.mean())
+        found = float(np.minimum(squares, CAPPED**2 * found).mean()) / MEAN_OF_CAPPED
+    return found
 
 
 def _middle(image: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -100,12 +114,14 @@ def _middle(image: NDArray[np.floating]) -> NDArray[np.floating]:
     return image[y : y + min(h, PATCH), x : x + min(w, PATCH)]
 
 
-def _box_means(values: Floats, size: int) -> Floats:
-    """Means of all ``size`` × ``size`` boxes inside [y, x]."""
-    sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
-    sums[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
-    boxes = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
-    return np.asarray(boxes / size**2)
+def _local_means(values: Floats, weights: Floats) -> Floats:
+    """Means of all square boxes inside [y, x], weighted alike along both axes."""
+    from scipy.ndimage import correlate1d
+
+    half = len(weights) // 2
+    means = correlate1d(correlate1d(values, weights, axis=0), weights, axis=1)
+    h, w = (n - len(weights) + 1 for n in values.shape)
+    return np.asarray(means[half : half + h, half : half + w])
 
 
 def _line(means: Floats, photons: float, read: float) -> Floats:

@@ -1,4 +1,4 @@
-"""``fpmtools evaluate``: a saved result against a known truth, by the four numbers of ``run`` and ``compare``."""
+"""``fpmtools evaluate``: a saved result against a known truth by the numbers of ``run`` and ``compare``, or by bars."""
 
 from __future__ import annotations
 
@@ -31,17 +31,27 @@ class _Pair(NamedTuple):
     compared: str
 
 
-@click.command(short_help="Judge a result by a known truth.")
+@click.command(short_help="Judge a result by a known truth or target.")
 @click.argument("result", type=click.Path(path_type=Path))
 @click.option(
     "--truth",
     "truth_file",
     type=click.Path(path_type=Path),
-    required=True,
     help="A simulated data set or a comparison's truth/NAME (.safetensors), or one image: .npy (amplitude or complex "
     "field), .tiff (amplitude).",
 )
-@click.option("--z", "z_um", type=float, help="z of an image truth in µm (may be left out where the result has one).")
+@click.option(
+    "--bars",
+    "bars_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="In place of a truth, three-bar elements of a target: CSV or JSON with x_um, y_um, and group, element (USAF), "
+    "per_mm or pitch_um; where needed angle_deg, label.",
+)
+@click.option("--phase", is_flag=True, help="With --bars: they are of phase, not of intensity.")
+@click.option(
+    "--z", "z_um", type=float, help="z of an image truth, or of bars, in µm (may be left out where the result has one)."
+)
 @click.option("--roi", type=integers("Y,X,H,W"), metavar="Y,X,H,W", help="Region of the data set that was solved.")
 @click.option(
     "--customary",
@@ -55,7 +65,9 @@ class _Pair(NamedTuple):
 @json_option
 def evaluate(
     result: Path,
-    truth_file: Path,
+    truth_file: Path | None,
+    bars_file: Path | None,
+    phase: bool,
     z_um: float | None,
     roi: tuple[int, int, int, int] | None,
     customary: bool,
@@ -64,11 +76,22 @@ def evaluate(
     force: bool,
     as_json: bool,
 ) -> None:
-    """PSNR, SSIM, RMSE and relative L2 of RESULT's amplitude, with observed, predicted and difference in one figure."""
-    figure_file = out or (result if result.is_dir() else result.parent) / "evaluation.png"
+    """PSNR, SSIM, RMSE and relative L2 of RESULT's amplitude, with observed, predicted and difference in one figure; or
+    the contrast of a target's bars against their frequency, beside what the optics pass.
+    """
+    if (truth_file is None) == (bars_file is None):
+        raise OptionError("give either --truth or --bars")
+    name = "evaluation.png" if bars_file is None else "bars.png"
+    figure_file = out or (result if result.is_dir() else result.parent) / name
     if figure_file.suffix.lower() != ".png":
         raise OptionError(f"{figure_file}: the figure's name must end in .png")
     claim_file(figure_file, force)
+    if truth_file is None:
+        from fpmtools.cli import _bars
+
+        assert bars_file is not None
+        _bars.judge(result, bars_file, z_um, phase, figure_file, as_json)
+        return
     import numpy as np
 
     from fpmtools import columns, metrics, registry

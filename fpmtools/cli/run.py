@@ -208,6 +208,8 @@ def _told(progress: str) -> Iterator[None]:
 
 
 def _summarise(document: dict[str, Any], folder: Path) -> None:
+    from fpmtools import columns, registry
+
     times, found, status = document["times"], document["metrics"], document["status"]
     words = {"stopped": "stopped by the budget", "reached": "target reached"}
     echo(
@@ -227,9 +229,14 @@ def _summarise(document: dict[str, Any], folder: Path) -> None:
         )
     if "target" in document and document["seconds_to_target"] is None:
         echo(f"not reached: {', '.join(f'{name} {least:g}' for name, least in document['target'].items())}")
-    names = {"all": "residual", "bright": "residual_bright", "dark": "residual_dark"}
-    parts = (f"{lights} {number(found.get(name))}" for lights, name in names.items())
-    echo(f"residual against the measurements: {', '.join(parts)}")
+    known = columns.of(supplied.record for supplied in registry.built_in_metrics())
+    for key, remark in (("chi2", " (1: all but noise is explained)"), ("residual", "")):
+        names = {"all": key, "bright": f"{key}_bright", "dark": f"{key}_dark"}
+        parts = (f"{lights} {number(found.get(name))}" for lights, name in names.items())
+        if found.get(key) is not None:
+            echo(f"{known[key].label}{remark}: {', '.join(parts)}")
+    if bad := document.get("fit", {}).get("bad"):
+        echo(f"warning: {bad}", err=True)
     for name, reason in document["missing"].items():
         echo(f"not measured: {name}: {reason}")
     echo(f"{folder}: {', '.join(document['files'])}")

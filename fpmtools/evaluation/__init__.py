@@ -16,9 +16,12 @@ from fpmtools.errors import DataError, OptionError
 from fpmtools.records import MetricRecord
 
 if TYPE_CHECKING:
+    from fpmtools.calibrate.noise import Noise
     from fpmtools.dataset import Dataset, Truth
     from fpmtools.metrics import AllInFocus, Match, RingCorrelation
     from fpmtools.reconstruction import Reconstruction
+
+NOISELESS = 3e-4  # noise of a pixel over its light: a hundred exposures of a full camera have more
 
 Solve = Callable[["Dataset"], "Reconstruction"]
 
@@ -67,10 +70,15 @@ _WITHOUT_TRUTH = (
             "µm", "lower", label="half-data resolution", rank=40, cost="solves", references=_RING),
     _record("held_out", "Relative amplitude error of predicted images of LEDs that a second solve did not see", "",
             "lower", label="held-out error", rank=41, spread=True, cost="solves"),
-    _record("residual", "Squared error of the predicted amplitudes over the measured squares, mean over the LEDs", "",
-            "lower", rank=42),
-    _record("residual_bright", "The same of the bright-field LEDs", "", "lower", label="residual, bright", rank=110),
-    _record("residual_dark", "The same of the dark-field LEDs", "", "lower", label="residual, dark", rank=111),
+    _record("chi2", "Squared error of the predicted intensities over what noise makes, mean over the LEDs; 1 is right",
+            "", "", label="χ²", rank=42),
+    _record("chi2_bright", "The same of the bright-field LEDs", label="χ², bright", rank=108),
+    _record("chi2_dark", "The same of the dark-field LEDs", label="χ², dark", rank=109),
+    _record("residual", "Squared error of the predicted amplitudes over the measured squares, mean over the LEDs; "
+            "amplitudes are square roots of the images as they are, at their own scale", "", "lower",
+            label="residual of amplitudes", rank=110),
+    _record("residual_bright", "The same of the bright-field LEDs", "", "lower", label="residual, bright", rank=111),
+    _record("residual_dark", "The same of the dark-field LEDs", "", "lower", label="residual, dark", rank=112),
     _record("stored_bytes", "Size of the saved arrays", "bytes", "lower"),
     _record("bytes_per_plane", "Size of the saved arrays over the planes", "bytes", "lower"),
     _record("ratio_dense", "Times smaller than the planes' amplitude and phase as float32", "", "higher"),
@@ -152,10 +160,26 @@ class Case:
 
     @functools.cached_property
     def residual(self) -> dict[str, Any]:
-        """See :func:`fpmtools.metrics.residual`."""
+        """See :func:`fpmtools.metrics.residual`; χ² is by the noise that the images have."""
         from fpmtools import metrics
 
-        return metrics.residual(self.reconstruction, self.dataset)
+        return metrics.residual(self.reconstruction, self.dataset, variance=None if self.clean else self.noise.variance)
+
+    @functools.cached_property
+    def noise(self) -> Noise:
+        """See :func:`fpmtools.calibrate.noise.measure`."""
+        from fpmtools.calibrate import noise
+
+        return noise.measure(self.dataset)
+
+    @functools.cached_property
+    def clean(self) -> bool:
+        """Whether the brightest image has less noise than any camera makes: then nothing is measured by it."""
+        import numpy as np
+
+        brightest = int(self.dataset.images.means.argmax())
+        mean = self.dataset.images.means[brightest]
+        return float(np.sqrt(self.noise.variance(brightest, mean))) < NOISELESS * float(mean)
 
     @functools.cached_property
     def stored(self) -> dict[str, float]:

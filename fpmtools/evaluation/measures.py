@@ -25,6 +25,11 @@ def _number(part: str, name: str) -> Measure:
     return lambda case: getattr(case, part)[name]
 
 
+def _chi2(lights: str) -> Measure:
+    """χ² of some LEDs, where there is noise to measure by."""
+    return lambda case: None if case.residual["chi2"] is None else case.residual["chi2"][lights]
+
+
 psnr = _number("scored", "psnr")
 ssim = _number("scored", "ssim")
 ssim_gaussian = _number("scored", "ssim_gaussian")
@@ -35,6 +40,10 @@ complex_nrmse_detilted = _number("scored", "complex_nrmse_detilted")
 phase_rmse_rad = _number("scored", "phase_rmse_rad")
 phase_rmse_detilted_rad = _number("scored", "phase_rmse_detilted_rad")
 in_band_db = _number("scored", "in_band_db")
+
+chi2 = _chi2("all")
+chi2_bright = _chi2("bright")
+chi2_dark = _chi2("dark")
 
 residual = _number("residual", "all")
 residual_bright = _number("residual", "bright")

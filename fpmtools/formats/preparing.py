@@ -118,6 +118,9 @@ def _without_dark(found: Dataset, dark: NDArray[np.float32] | None, recording: R
     if dark is not None or level:
         found.with_images(intensities).validate()  # what is negative now would become 0
         intensities -= np.float32(level) if dark is None else dark
+        if some and dark is not None:  # what was at the end of the range stays at one value, by which it is known
+            full = found.images.stored() == some.top
+            intensities[full] = intensities[full].max()
         below = float((intensities < 0).mean())
         name = f"the dark level {level:g}" if dark is None else f"the dark frame ({_name(recording, wanted)})"
         if below:

@@ -59,6 +59,8 @@ class ForwardModel(Fields):
         Grids, field of view, and the intensity that counts as 1.
     subpixel
         True: each LED's shift is exact. False: it is rounded to the Fourier grid.
+    mask
+        [image or 1, h, w] bool, False where a pixel was not measured, which no loss looks at; None: all were.
     device, dtype
         Torch device; complex64 or complex128.
 
@@ -93,6 +95,7 @@ class ForwardModel(Fields):
         plan: SamplingPlan,
         *,
         subpixel: bool = True,
+        mask: torch.Tensor | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.complex64,
     ) -> None:
@@ -101,6 +104,7 @@ class ForwardModel(Fields):
         window = plan.window(self.real_dtype)
         self.window = None if window is None else window.to(self.device)
         self.counted = math.prod(self.image_shape) if window is None else int(window.sum())
+        self.mask = None if mask is None else mask.to(self.device)
 
     def update(self, calibration: Calibration) -> None:
         """See the instrument as ``calibration`` does from now on."""
@@ -159,13 +163,23 @@ class ForwardModel(Fields):
         """Fields of some images, what they cost, and what that asks for; see :meth:`mismatch`."""
         psi = self.to_image(self.crop(spectrum, self.lit(images)) * kernel)
         size = self.sizes(psi, images)
-        of_pixels = self.window
+        of_pixels = self.seen(images)
         if weights is not None and weights.ndim == 3:
-            of_pixels = weights if self.window is None else weights * self.window
+            of_pixels = weights if of_pixels is None else weights * of_pixels
         cost, slope = loss(size, amplitudes, of_pixels)
         if weights is not None and weights.ndim < 3:
             cost, slope = cost * weights, slope.mul_(weights[..., None, None])
         return Compared(psi, size, cost, slope.div_(size.clamp_min_(TINY)))
+
+    def seen(self, images: Leds = None) -> torch.Tensor | None:
+        """What every cost of a pixel is multiplied by: 1 where it was measured, else 0; [image or 1, h, w].
+
+        None where all were. :meth:`compare`, and all that goes through it, does so by itself.
+        """
+        if self.mask is None:
+            return self.window
+        mask = self.mask if len(self.mask) == 1 else take(self.mask, images)
+        return mask if self.window is None else mask * self.window
 
     def lit(self, images: Leds) -> Leds:
         """The LEDs that light ``images``, one image after the other."""
@@ -303,8 +317,8 @@ class ForwardModel(Fields):
             pieces = self.to_piece(compared.psi.mul_(self.per_led(compared.change, chosen)))
             self.add(gradient[planes], pieces.mul_(own.conj() / (count * math.prod(self.image_shape))), leds)
             costs.append(compared.cost.sum())
-            error = compared.size - measured
-            errors.append(torch.linalg.vector_norm(error if self.window is None else error * self.window).square())
+            error, seen = compared.size - measured, self.seen(chosen)
+            errors.append(torch.linalg.vector_norm(error if seen is None else error * seen).square())
 
         self.in_batches(len(spectrum), images, work)
         return Misfit(torch.stack(costs).sum() / count, gradient, torch.stack(errors).sum() / count)

@@ -19,6 +19,7 @@ BLACK = 1e-12  # intensity, where 1 is the mean of the bright field
 BATCH_PIXELS = 1 << 23  # camera pixels of predicted images that are in memory at once
 Sample = TypeVar("Sample", bound=Dataset | KnownSample)
 Solve = Callable[[Dataset], Reconstruction]
+Variance = Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
 
 
 def as_used(reconstruction: Reconstruction, dataset: Sample) -> Sample:
@@ -36,9 +37,11 @@ class _Images:
         from fpmtools.sampling import SamplingPlan
 
         dataset = as_used(reconstruction, dataset)
-        self.reconstruction, self.dataset, self.used = reconstruction, dataset, dataset.calibration.used
+        self.reconstruction, self.dataset = reconstruction, dataset
+        whole = math.prod(dataset.image_shape)
+        self.used = dataset.calibration.used & (dataset.images.bad.saturated < whole)
         self.scale = float(reconstruction.metadata.get("intensity_scale", 1.0))
-        every = replace(dataset.calibration, used=np.ones_like(self.used))
+        every = replace(dataset.calibration, used=np.ones(dataset.n_images, bool))
         margin = round(reconstruction.grid.margin_um[0] / dataset.optics.pixel_um)
         plan = SamplingPlan.choose(dataset, every, margin=margin)
         h, w = dataset.image_shape
@@ -47,15 +50,39 @@ class _Images:
         self.inside = np.s_[:, margin : margin + h, margin : margin + w]
 
     def measured(self, leds: Sequence[int]) -> NDArray[np.float64]:
+        """0 where a pixel does not count."""
         images = np.stack([np.asarray(self.dataset.images[i], dtype=np.float64) for i in leds])
-        return np.sqrt(np.maximum(images / self.scale, 0))
+        amplitudes = np.sqrt(np.maximum(images / self.scale, 0))
+        bad = self.dataset.images.bad
+        return np.asarray(np.where([bad.of(image) for image in images], 0, amplitudes)) if bad else amplitudes
 
     def predicted(self, z_um: float, leds: Sequence[int]) -> NDArray[np.float64]:
+        """0 where the measured pixel does not count."""
         import torch
 
         field = np.ascontiguousarray(self.reconstruction.whole(z_um, self.forward.object_shape))
         images: NDArray[np.float64] = self.forward.amplitude(torch.from_numpy(field), z_um, leds)[0].numpy()
-        return images[self.inside]
+        inside, bad = images[self.inside], self.dataset.images.bad
+        return np.where([bad.of(self.dataset.images[i]) for i in leds], 0, inside) if bad else inside
+
+    def chi2(self, predicted: NDArray[np.float64], leds: Sequence[int], variance: Variance) -> NDArray[np.float64]:
+        """Squared error of the intensities by amplitudes [led, y, x] over its variance, both summed, [led]."""
+        found = np.full(len(leds), math.nan)
+        for k, i in enumerate(leds):
+            image = np.asarray(self.dataset.images[i], dtype=np.float64)
+            counts = ~self.dataset.images.bad.of(image)
+            error = predicted[k][counts] ** 2 * self.scale - image[counts]
+            expected = float(variance(i, image[counts]).sum())
+            if expected > 0:
+                found[k] = np.square(error).sum() / expected
+        return found
+
+    def summary(self, per_led: NDArray[np.float64]) -> dict[str, Any]:
+        """A number of each image, [image], and its means."""
+        bright, used = self.dataset.bright_field, self.used & np.isfinite(per_led)
+        groups = {"all": used, "bright": bright & used, "dark": ~bright & used}
+        means = {name: float(per_led[group].mean()) if group.any() else None for name, group in groups.items()}
+        return {**means, "per_led": per_led}
 
     def batches(self, leds: Sequence[int]) -> Iterator[tuple[slice, Sequence[int]]]:
         h, w = self.dataset.image_shape
@@ -65,36 +92,38 @@ class _Images:
             yield part, leds[part]
 
 
-def residual(reconstruction: Reconstruction, dataset: Dataset, *, planes: int = 5) -> dict[str, Any]:
+def residual(
+    reconstruction: Reconstruction, dataset: Dataset, *, planes: int = 5, variance: Variance | None = None
+) -> dict[str, Any]:
     """How far the images that a reconstruction predicts are from the measured ones; needs no truth.
 
     For each LED Σ(a − A)² / ΣA² over the camera's pixels, A the measured and a the predicted amplitude, both in the
-    reconstruction's units (no gain is fitted), averaged over ``planes`` z spread over the reconstructed range.
+    reconstruction's units (no gain is fitted), averaged over ``planes`` z spread over the reconstructed range. Pixels
+    that are saturated or stuck do not count.
+
+    With ``variance(image, intensities)``, that of pixels of these intensities, for a reconstruction of one plane also
+    χ² = Σ(a² − A²)² / Σ variance for each LED: 1 where noise is all that is not explained.
 
     Returns
     -------
     dict
         ``per_led`` [led] float64; its means ``all``, ``bright`` and ``dark`` (None where there are no such LEDs),
-        without images that were left out.
+        without images that were left out; ``chi2`` with the same of χ², or None. NaN for an image without noise.
     """
     low, high = reconstruction.grid.z_range
     depths = np.linspace(low, high, planes) if high > low else np.array([low])
     images = _Images(reconstruction, dataset)
-    per_led = np.zeros(dataset.n_images)
+    per_led, chi2 = np.zeros(dataset.n_images), np.zeros(dataset.n_images)
     for part, leds in images.batches(range(dataset.n_images)):
         measured = images.measured(leds)
         power = _power(measured)
         for z in depths:
-            error = images.predicted(float(z), leds) - measured
-            per_led[part] += (error**2).sum(axis=(-2, -1)) / (power * len(depths))
-    bright = images.dataset.bright_field
-    bright, dark = bright & images.used, ~bright & images.used
-    return {
-        "all": float(per_led[images.used].mean()),
-        "bright": float(per_led[bright].mean()) if bright.any() else None,
-        "dark": float(per_led[dark].mean()) if dark.any() else None,
-        "per_led": per_led,
-    }
+            predicted = images.predicted(float(z), leds)
+            per_led[part] += ((predicted - measured) ** 2).sum(axis=(-2, -1)) / (power * len(depths))
+            if variance is not None and len(depths) == 1:
+                chi2[part] = images.chi2(predicted, leds, variance)
+    known = variance is not None and len(depths) == 1
+    return {**images.summary(per_led), "chi2": images.summary(chi2) if known else None}
 
 
 def prediction_error(

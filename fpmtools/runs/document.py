@@ -87,7 +87,10 @@ def with_evidence(document: Mapping[str, Any], found: Mapping[str, Found]) -> di
     elif tasks.FIELD in reasons:
         reasons = {"metrics and pictures": f"its field cannot be rendered: {reasons[tasks.FIELD]}"}
     measured["metrics"] = numbers
-    measured.pop("ring_correlation", None)
+    for name in ("fit", "ring_correlation"):
+        measured.pop(name, None)
+    if (fit := found.get(tasks.FIT)) and fit.value:
+        measured["fit"] = fit.value
     rings = (found.get(task) for task in reversed(tasks.CURVES))
     measured |= next(({"ring_correlation": f.value} for f in rings if f and not f.reason), {})
     points, seconds = measured.get("quality_over_time"), measured["times"]["solve_s"]

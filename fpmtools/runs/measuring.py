@@ -20,7 +20,7 @@ import numpy as np
 from fpmtools import registry
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, OutputError
-from fpmtools.evaluation import Case
+from fpmtools.evaluation import Case, fit
 from fpmtools.evaluation.measures import TRUTH_THRESHOLD
 from fpmtools.interrupts import TERMINATING, handled
 from fpmtools.metrics import RingCorrelation
@@ -30,6 +30,7 @@ from fpmtools.runs import tasks
 from fpmtools.runs.folder import RUN_FILE, RunFolder
 from fpmtools.runs.journal import Found, Journal
 from fpmtools.runs.spec import read_json
+from fpmtools.storage import finite
 
 TRIES = 3  # where the process has died this often it is not tried again
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -120,6 +121,7 @@ class _Measured:
         take: dict[str, Callable[[], Any]] = {
             tasks.RESULT: self._open,
             tasks.FIELD: self._field,
+            tasks.FIT: self._fit,
             tasks.RINGS_TRUTH: self._rings_with_truth,
             tasks.RINGS_HALVES: self._rings_of_halves,
         }
@@ -133,6 +135,13 @@ class _Measured:
         field = self.case.reconstruction.field(z_um[len(z_um) // 2])
         if not np.isfinite(field).all():
             raise DataError("its field has values that are not finite")
+
+    def _fit(self) -> dict[str, Any] | None:
+        chi2 = self.case.residual["chi2"]
+        if chi2 is None:
+            return None
+        early = self.folder.document["solved"] in ("stopped", "interrupted")
+        return {"bad": fit.judge(self.case, early=early), "chi2_per_led": finite(chi2["per_led"].tolist())}
 
     def _rings_with_truth(self) -> dict[str, Any]:
         rings = self.case.rings_with_truth

@@ -202,13 +202,21 @@ def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
         place.document.pop("solved", None)
         place.update(resolved={"threads": count, "device": str(problem.device), "digest": digest})
         said = [*dataset.check(upsample=spec.upsample), *calibrate.warnings(problem.calibration)]
-        for text in said or inspection.brief(dataset):
+        for text in [*(said or inspection.brief(dataset)), *_left_out(problem, solver, spec.solver)]:
             tell({"event": "warning", "text": text})
         try:
             _until_safe(place, problem, solver, memory, tell)
         except SolverError as error:
             place.update(status=error.status, reason=" ".join(str(error).split()))
             raise
+
+
+def _left_out(problem: Problem, solver: Solver[Any], name: str) -> list[str]:
+    """How many pixels do not count, in words; nothing where all do."""
+    if not problem.masked:
+        return []
+    fate = "left out" if "masks" in solver.handles else f"{name} cannot leave out"
+    return [f"{fate}: {problem.dataset.images.bad}"]
 
 
 def _until_safe(place: RunFolder, problem: Problem, solver: Solver[Any], memory: PeakMemory, tell: OnEvent) -> None:

@@ -19,6 +19,7 @@ METRIC = "metric "
 RINGS_TRUTH = "ring correlation with the truth"
 RINGS_HALVES = "ring correlation of two halves"
 CURVES = (RINGS_TRUTH, RINGS_HALVES)
+FIT = "fit"  # whether the images are explained: a line of words, and χ² of each
 PICTURES = "pictures"  # what a report draws
 FILES = "files"  # the pictures in the run's own folder
 
@@ -34,7 +35,7 @@ WITH_TRUTH = (
     "psnr", "ssim", "ssim_gaussian", "rmse", "relative_l2", "complex_nrmse", "complex_nrmse_detilted",
     "phase_rmse_rad", "phase_rmse_detilted_rad", "in_band_db",
 )  # fmt: skip
-WITHOUT_TRUTH = ("residual", "residual_bright", "residual_dark")
+WITHOUT_TRUTH = ("chi2", "chi2_bright", "chi2_dark", "residual", "residual_bright", "residual_dark")
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def planned(outputs: Outputs, *, truth: bool) -> list[str]:
     """The tasks that ``outputs`` ask for, in order, of data with a ``truth`` or without."""
     wanted = outputs.measures
     if wanted is None:
-        wanted = (*(WITH_TRUTH if truth else ()), *WITHOUT_TRUTH)
-    numbers = [name if name in CURVES else metric_task(name) for name in wanted]
+        wanted = (*(WITH_TRUTH if truth else ()), *WITHOUT_TRUTH, FIT)
+    numbers = [name if name in (*CURVES, FIT) else metric_task(name) for name in wanted]
     first = [PICTURES] if "report" in outputs.pictures else []
     last = [FILES] if "files" in outputs.pictures else []
     return [*ESSENTIAL, *first, *numbers, *last] if first or numbers or last else []

@@ -20,6 +20,7 @@ from fpmtools.cli._inputs import DURATIONS, SIZES, planes, quantity, several
 from fpmtools.cli.evaluate import NUMBERS
 from fpmtools.dataset import Dataset
 from fpmtools.formats import native, truth
+from fpmtools.metrics import targets
 
 Json = Callable[..., Any]
 
@@ -244,6 +245,26 @@ def test_evaluate_an_image(finished: Path, tmp_path: Path, as_json: Json) -> Non
         expected = metrics.quality(3 * np.abs(field), np.abs(field), data_range=of)
         assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-5)
         assert (found["data_range_of"], found["relative_l2"]) == (of, pytest.approx(4 / 9, rel=1e-5))
+
+
+def test_evaluate_the_bars_of_a_target(
+    finished: Path, dataset: Dataset, tmp_path: Path, as_json: Json, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = fpmtools.open_result(finished).grid
+    y, x = (length / 2 for length in grid.extent_um)
+    (tmp_path / "bars.csv").write_text(f"x_um,y_um,group,element,angle_deg\n{x},{y},9,1,90\n{x},{y},9,2,0\n")
+    arguments = ["evaluate", finished, "--bars", tmp_path / "bars.csv", "--z", "1", "--out", tmp_path / "bars.png"]
+    found = as_json(*arguments)
+    field = fpmtools.open_result(finished).field(1.0)
+    for row, bars in zip(found["bars"], targets.from_file(tmp_path / "bars.csv"), strict=True):
+        own = targets.field_contrast(field, grid.pixel_um, bars)
+        assert (row["label"], row["per_mm"]) == (bars.label, bars.per_mm)
+        assert (row["contrast"], row["moved_um"]) == (pytest.approx(own.contrast), pytest.approx(own.moved_um))
+    assert found["cutoffs"]["objective NA/λ"] == pytest.approx(1000 * dataset.optics.na / dataset.optics.wavelength_um)
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*map(str, arguments), "--phase", "--force"]) == 0
+    assert "9.2" in capsys.readouterr().out
+    assert main(list(map(str, [*arguments, "--truth", tmp_path / "x.npy"]))) == 2
 
 
 def test_run_says_41_05_db_and_evaluate_26_98_db_of_one_result_and_truth(

@@ -40,7 +40,7 @@ class AdamPixels(PlaneSolver[State]):
     """``fpmtools run --solver adam``."""
 
     Options = Options
-    handles = frozenset({"losses", "patterns"})
+    handles = frozenset({"losses", "patterns", "masks"})
     kept = ("unknown", "mean", "square", "count")
 
     def start(self, problem: Problem) -> State:

@@ -85,7 +85,7 @@ class Admm(PlaneSolver[State]):
     """``fpmtools run --solver admm``."""
 
     Options = Options
-    handles = frozenset({"patterns"})
+    handles = frozenset({"patterns", "masks"})
     kept = ("spectra", "multipliers", "answer", "errors", "last_error", "sweep", "at")
 
     def start(self, problem: Problem) -> State:
@@ -135,13 +135,15 @@ class Admm(PlaneSolver[State]):
             own, multipliers = forward.part(kernel, planes, images, batch), state.multipliers[planes]
             multipliers = forward.part(multipliers, slice(None), everything, kept)
             wave = forward.crop(state.spectra[planes], leds) * own
-            error = forward.sizes(forward.to_image(wave), chosen) - measured[kept]
-            state.errors += error.square().sum()
+            error, seen = forward.sizes(forward.to_image(wave), chosen) - measured[kept], forward.seen(chosen)
+            state.errors += (error if seen is None else error * seen).square().sum()
             wave += multipliers
             image = forward.to_image(wave)
             size = forward.sizes(image, chosen)
             # Z = v + (A − |v|) / (1 + μ) · v / |v|
             ratio = (measured[kept] - size) / ((1 + penalty) * size.clamp_min(1e-12))
+            if seen is not None:  # elsewhere Z = v
+                ratio *= seen
             weight = forward.per_led(torch.ones_like(size[:1, :, :1, :1]), chosen)
             change = forward.to_piece(image.mul_(forward.per_led(ratio, chosen) / weight))
             multipliers.copy_(-change)

@@ -91,7 +91,7 @@ class AlternatingProjection(PlaneSolver[State]):
     """``fpmtools run --solver ap``."""
 
     Options = Options
-    handles = frozenset({"patterns"})
+    handles = frozenset({"patterns", "masks"})
     kept = ("spectra", "step", "errors", "last_error", "sweep", "at")
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"sweeps": 25, "step": 0.5, "halve_below": 0.01, "join_below": 0.0, "prior": 0.0, "damping": 1.0}

@@ -67,7 +67,7 @@ class Epry(PlaneSolver[State]):
     """``fpmtools run --solver epry``."""
 
     Options = Options
-    handles = frozenset({"patterns"})
+    handles = frozenset({"patterns", "masks"})
     kept = ("spectra", "factor", "modes", "step", "errors", "last_error", "sweep", "at")
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"sweeps": 20, "modes": 0, "pupil_from": 0, "halve_below": 0.0}

@@ -41,7 +41,7 @@ class FeatureDomain(PlaneSolver[State]):
     """``fpmtools run --solver fd``."""
 
     Options = Options
-    handles = frozenset({"patterns"})
+    handles = frozenset({"patterns", "masks"})
     kept = ("field", "mean", "square", "count")
 
     def start(self, problem: Problem) -> State:

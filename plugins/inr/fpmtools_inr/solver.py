@@ -119,7 +119,7 @@ class FpmInr(Solver[State]):
     """``fpmtools run --solver inr``."""
 
     Options = Options
-    handles = frozenset({"losses", "patterns"})
+    handles = frozenset({"losses", "patterns", "masks"})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": PAPER}
 
     def grid(self) -> Mapping[str, bool]:

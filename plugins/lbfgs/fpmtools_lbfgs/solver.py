@@ -63,7 +63,7 @@ class Lbfgs(PlaneSolver[State]):
     """``fpmtools run --solver lbfgs``."""
 
     Options = Options
-    handles = frozenset({"losses", "patterns"})
+    handles = frozenset({"losses", "patterns", "masks"})
     kept = (
         "spectra", "value", "gradient", "direction", "slope", "length", "trial", "costs", "ask", "moving", "pending",
         "squares", "error", "sweep", "at",
@@ -135,7 +135,8 @@ class Lbfgs(PlaneSolver[State]):
             pieces = forward.to_piece(found.psi.mul_(forward.per_led(found.change, chosen)))
             forward.add(ask[planes], pieces.mul_(own.conj()), leds)
             costs[planes] += found.cost.sum(1)
-            state.squares += (found.size - measured[batch]).square().sum() / len(trial)
+            error, seen = found.size - measured[batch], forward.seen(chosen)
+            state.squares += (error if seen is None else error * seen).square().sum() / len(trial)
 
         forward.in_batches(len(trial), images, work)
         state.costs[state.pending] += costs

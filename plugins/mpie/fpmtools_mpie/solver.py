@@ -54,7 +54,7 @@ class MomentumPie(PlaneSolver[State]):
     """``fpmtools run --solver mpie``."""
 
     Options = Options
-    handles = frozenset({"patterns"})
+    handles = frozenset({"patterns", "masks"})
     kept = ("spectra", "before", "velocity", "step", "errors", "last_error", "sweep", "at")
 
     def start(self, problem: Problem) -> State:

@@ -29,7 +29,7 @@ class Wirtinger(PlaneSolver[State]):
     """Minimises ½ (|ψ| − √I)² over the spectrum of each plane (amplitude-based cost of Yeh et al., 2015)."""
 
     Options = Options
-    handles = frozenset({"losses", "patterns"})
+    handles = frozenset({"losses", "patterns", "masks"})
     kept = ("spectra", "done")
 
     def start(self, problem: Problem) -> State:

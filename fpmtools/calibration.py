@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ class Calibration:
         weights = self.patterns * self.gain
         return np.asarray(weights @ self.na / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300))
 
-    @property
+    @cached_property
     def order(self) -> NDArray[np.intp]:
         """Image indices by ascending |NA|: the order in which classical solvers visit them."""
         return np.argsort(np.linalg.norm(self.image_na, axis=1), kind="stable")

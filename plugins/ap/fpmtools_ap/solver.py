@@ -135,11 +135,12 @@ class AlternatingProjection(Solver[State]):
 
     def step(self, state: State) -> Progress:
         """One LED, or several of them together, at all planes of the block in work."""
-        problem, leds = state.problem, len(state.problem.order)
+        problem, order = state.problem, state.problem.order
+        leds = len(order)
         if state.version != problem.forward.version:
             self._keep_kernel(state)
         if state.joint is None:
-            self._visit(state, problem.order[state.at])
+            self._visit(state, order[state.at])
             state.at += 1
         else:
             room = BATCHES * problem.forward.batch_samples // math.prod(problem.forward.image_shape)
@@ -166,9 +167,10 @@ class AlternatingProjection(Solver[State]):
         own = state.filter[one] if len(state.filter) > 1 else state.filter
 
         def work(planes: slice, _: slice) -> None:
-            pieces, cost = forward.mismatch(spectra[planes], measured, [led], kernel[planes])
-            weight = kernel[planes].conj() * (own * -state.step[planes, None, None, None])
-            forward.add(spectra[planes], pieces.mul_(weight), [led])
+            block, seen = spectra[planes], kernel[planes]
+            pieces, cost = forward.mismatch(block, measured, [led], seen)
+            weight = seen.conj() * (own * -state.step[planes, None, None, None])
+            forward.add(block, pieces.mul_(weight), [led])
             state.errors[planes, led] = 2 * cost[:, 0]
 
         forward.in_batches(len(spectra), [led], work)

@@ -6,6 +6,7 @@ Most of a short command's time is the import of torch. What such a process does,
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 
 READY = b"."
+OWN = ("cli.compare", "cli.run", "calibrate.inspection", "engine", "formats", "report.pictures", "runs.measuring")
+IMPORTED = (*(f"fpmtools.{name}" for name in OWN), "matplotlib.backends.backend_agg", "skimage.metrics", "tifffile")
 
 
 class Forked:
@@ -100,12 +103,8 @@ class Forked:
 
 def serve(path: str) -> None:
     """Fork processes as they are asked for at ``path``."""
-    import fpmtools.cli.compare
-    import fpmtools.cli.run
-    import fpmtools.engine
-    import fpmtools.report.figures
-    import fpmtools.runs.measuring  # noqa: F401
-
+    for name in IMPORTED:
+        importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)

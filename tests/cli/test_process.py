@@ -106,10 +106,11 @@ def test_full_disk(data_file: Path, tmp_path: Path, forked: Callable[..., Any]) 
     assert json.loads((folder / "run.json").read_text())["status"] == "running"
 
 
-def test_a_folder_whose_name_is_not_utf8(data_file: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_folder_whose_name_is_not_utf8(data_file: Path, tmp_path: Path, forked: Callable[..., Any]) -> None:
     folder = os.fsencode(tmp_path) + b"/na\xefve"
-    arguments = ["run", "--data", str(data_file), "--solver", "ap", "-o", "sweeps=1", "--z", "0", "-q", "--out", folder]
-    done = subprocess.run([*COMMAND, *arguments], env=environment, capture_output=True, check=False)
-    assert (done.returncode, done.stderr.count(b"\n")) == (0, done.stderr.count(b"warning: ")), done.stderr
-    assert done.stdout.startswith(b"ap on ")
+    words = ["run", "--data", data_file, "--solver", "ap", "-o", "sweeps=1", "--z", "0", "-q"]
+    with forked([*words, "--out", os.fsdecode(folder)], stdout=subprocess.PIPE) as done:
+        printed, said = done.communicate()
+    assert (done.returncode, said.count(b"\n")) == (0, said.count(b"warning: ")), said
+    assert printed.startswith(b"ap on ")
     assert os.path.isfile(folder + b"/reconstruction.safetensors")

@@ -119,7 +119,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compare(datasets: list[Dataset], folder: Path, **more: Any) -> comparison.Comparison:
-    return comparison.compare(datasets, SOLVERS, z_um=PLANES, threads=1, seeds=(3,), held_out=False, out=folder, **more)
+    return comparison.compare(
+        datasets, SOLVERS, z_um=PLANES, threads=1, seeds=(3,), held_out=False, out=folder, pictures=False, **more
+    )
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +280,9 @@ def test_failures_are_rows_and_disturb_nobody(
 
 @pytest.mark.usefixtures("hostile_plugin")
 def test_a_solver_that_never_ends_is_killed(datasets: list[Dataset], tmp_path: Path) -> None:
-    found = comparison.compare(datasets[1], ["endless"], z_um=0, threads=1, timeout_s=4, held_out=False, out=tmp_path)
+    found = comparison.compare(
+        datasets[1], ["endless"], z_um=0, threads=1, timeout_s=4, held_out=False, out=tmp_path, pictures=False
+    )
     assert [(row["status"], row["reason"]) for row in found.rows] == [("timed out", "killed after 4 s")]
 
 
@@ -309,7 +313,9 @@ def test_mistakes_about_other_packages_solvers_are_said_at_once() -> None:
 
 @pytest.mark.usefixtures("hostile_plugin")
 def test_ctrl_c_counts_when_a_run_was_about_to_end(datasets: list[Dataset], tmp_path: Path) -> None:
-    found = comparison.compare(datasets[1], ["parting", "ap"], z_um=0, threads=1, held_out=True, out=tmp_path)
+    found = comparison.compare(
+        datasets[1], ["parting", "ap"], z_um=0, threads=1, held_out=True, out=tmp_path, pictures=False
+    )
     assert found.interrupted
     assert [row["status"] for row in found.rows] == ["done", "skipped"]
     assert found.rows[0]["residual"] is not None

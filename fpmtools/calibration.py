@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ class Calibration:
         """Camera pixels beyond the border that a joint fit has found to pay; 0 where it has not, or there was none."""
         return int(self.found.get(JOINT, {}).get("margin", 0))
 
-    @property
+    @cached_property
     def order(self) -> NDArray[np.intp]:
         """Image indices by ascending |NA|: the order in which classical solvers visit them."""
         return np.argsort(np.linalg.norm(self.image_na, axis=1), kind="stable")

@@ -378,12 +378,8 @@ def reconstruct(
     subpixel: bool | None = None,
     calibration: str | Path | Calibration = calibrate.AUTO,
     loss: str | Loss | None = None,
-<<<<<<< HEAD
     margin: int | str | None = None,
-=======
-    margin: int | str = 0,
     mask: bool = True,
->>>>>>> house-judge
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Reconstruction:

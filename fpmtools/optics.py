@@ -165,10 +165,8 @@ def aperture_overlap(na_led: ArrayLike, na: float) -> float:
     led = np.unique(np.asarray(na_led, float).reshape(-1, 2), axis=0)
     if len(led) < 2:
         return 0.0
-    from scipy.spatial import cKDTree
-
-    distances, _ = cKDTree(led).query(led, k=2)
-    half = min(float(np.median(np.asarray(distances)[:, 1])) / (2 * na), 1.0)
+    nearest = [np.partition(np.linalg.norm(led - one, axis=1), 1)[1] for one in led]
+    half = min(float(np.median(nearest)) / (2 * na), 1.0)
     return 2 / math.pi * (math.acos(half) - half * math.sqrt(1 - half * half))
 
 

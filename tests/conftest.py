@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +58,23 @@ def one_thread() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
+
+
+@pytest.fixture(scope="session")
+def forked(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """``forked(words)``: the command with these words as a process of its own, see prefork.py."""
+    file = ROOT / "tests" / "prefork.py"
+    described = importlib.util.spec_from_file_location("prefork", file)
+    assert described is not None
+    assert described.loader is not None
+    prefork = importlib.util.module_from_spec(described)
+    described.loader.exec_module(prefork)
+    place = tmp_path_factory.mktemp("prefork") / "socket"
+    with subprocess.Popen([sys.executable, file, place], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.read(1) == prefork.READY
+        yield functools.partial(prefork.Forked, place)
+        server.kill()
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def wedge(data: Dataset, cycles: float) -> Dataset:
 
 
 def test_a_wedge_on_the_sample_is_a_shifted_board() -> None:
-    data = simulate("thin", image_shape=(80, 100), on_grid=True)
+    data = simulate("thin", image_shape=(48, 60), on_grid=True)
     for cycles in (0.5, 1):
         tilted = wedge(data, cycles)
         about = find_board(tilted).found["board"]

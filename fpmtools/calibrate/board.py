@@ -43,7 +43,7 @@ def find_board(dataset: Dataset) -> Calibration:
     nominal = dataset.calibration
     if nominal.patterns is not None:  # an image lit by many LEDs is hardly ever dark
         return _with(nominal, {"shift_na": [0.0, 0.0], "contradicted": 0, "left_out": [], "dead": [], "cause": ""})
-    board = _Board.of(nominal.na, dataset.images.means, dataset.optics.na)
+    board = _Board.of(nominal.na, dataset.images.means, dataset.optics.na, _Shifts.about(nominal.na, dataset.optics.na))
     contradicted, shift, cause = board.wrong(np.zeros(2)), np.zeros(2), ""
     if order := board.better_order():
         cause = f"the images fit the LEDs better {order}"
@@ -66,27 +66,50 @@ def _with(calibration: Calibration, about: dict[str, object]) -> Calibration:
 
 
 @dataclass(frozen=True)
+class _Shifts:
+    """Where the board is looked for: shifts ``by`` [trial, (x, y)], the smallest first.
+
+    ``distance`` [trial, near] is where LEDs ``near`` the edge of the pupil then stand, in objective NAs from the axis.
+    """
+
+    by: Floats
+    near: NDArray[np.intp]
+    distance: Floats
+
+    @classmethod
+    def about(cls, na: Floats, objective_na: float) -> _Shifts:
+        axis = np.linspace(-EDGE, EDGE, TRIALS) * objective_na
+        by = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+        by = by[np.argsort(np.linalg.norm(by, axis=1), kind="stable")]
+        by = by[np.linalg.norm(by, axis=1) <= EDGE * objective_na]
+        near = np.flatnonzero(np.abs(np.linalg.norm(na, axis=1) / objective_na - 1) < 2 * EDGE)
+        x, y = (na[near, axis] + by[:, axis, None] for axis in (0, 1))
+        return cls(by, near, np.sqrt(x * x + y * y) / objective_na)
+
+
+@dataclass(frozen=True)
 class _Board:
     """Direction sines [led, (x, y)], mean intensities [led], and which images are surely ``dark`` or ``bright``.
 
-    Only LEDs ``near`` the edge of the pupil count; ``level`` is the mean of a bright-field image.
+    Only LEDs near the edge of the pupil count; ``level`` is the mean of a bright-field image.
     """
 
     na: Floats
     means: Floats
     objective_na: float
+    shifts: _Shifts
     level: float
     dark: Bools
     bright: Bools
 
     @classmethod
-    def of(cls, na: Floats, means: Floats, objective_na: float) -> _Board:
-        distance = np.linalg.norm(na, axis=1)
-        inside = distance <= objective_na
+    def of(cls, na: Floats, means: Floats, objective_na: float, shifts: _Shifts) -> _Board:
+        inside = np.linalg.norm(na, axis=1) <= objective_na
         level = float(np.quantile(means[inside], 0.75)) if inside.any() else 0.0
-        near = (np.abs(distance / objective_na - 1) < 2 * EDGE) & (level > 0)
+        near = np.zeros(len(na), dtype=bool)
+        near[shifts.near] = level > 0
         dark, bright = near & (means < DARK * level), near & (means > BRIGHT * level)
-        return cls(na, means, objective_na, level, dark, bright)
+        return cls(na, means, objective_na, shifts, level, dark, bright)
 
     def wrong(self, shift: Floats, radius: float = 1.0) -> Bools:
         """[led] the image is dark although the LED, so moved, should be bright field, or the reverse."""
@@ -100,14 +123,12 @@ class _Board:
 
     def best_shift(self, radii: Sequence[float] = (1.0,)) -> tuple[Floats, NDArray[np.int_]]:
         """The smallest shift that settles most contradictions at the first radius, and how many are left at each."""
-        axis = np.linspace(-EDGE, EDGE, TRIALS) * self.objective_na
-        trials = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-        trials = trials[np.argsort(np.linalg.norm(trials, axis=1), kind="stable")]
-        trials = trials[np.linalg.norm(trials, axis=1) <= EDGE * self.objective_na]
-        counted = self.dark | self.bright
-        distance = np.linalg.norm(self.na[counted] + trials[:, None], axis=-1) / self.objective_na
-        counts = [((distance <= radius) == self.dark[counted]).sum(axis=1) for radius in radii]
-        return trials[int(counts[0].argmin())], np.array([count.min() for count in counts])
+        shifts = self.shifts
+        dark, bright = self.dark[shifts.near], self.bright[shifts.near]
+        # Who is seen contradicts a dark image, who is not a bright one: small whole numbers, exact in float32.
+        seen_too_much = dark.astype(np.float32) - bright
+        counts = [(shifts.distance <= radius).astype(np.float32) @ seen_too_much + bright.sum() for radius in radii]
+        return shifts.by[int(counts[0].argmin())], np.array([count.min() for count in counts], dtype=int)
 
     def shift(self) -> tuple[Floats, str]:
         """The shift to apply, or zero and the likely cause, in words, of what no shift explains."""
@@ -153,7 +174,7 @@ class _Board:
 
     def _agreement(self, order: NDArray[np.intp], counted: Bools) -> float:
         """Rank correlation of brightness and distance, with the best shift."""
-        board = _Board.of(self.na, self.means[order], self.objective_na)
+        board = _Board.of(self.na, self.means[order], self.objective_na, self.shifts)
         shift, _ = board.best_shift()
         distance = np.linalg.norm(board.na + shift, axis=1).round(9)
         ranks = np.stack([_ranks(board.means[counted]), _ranks(distance[counted])])

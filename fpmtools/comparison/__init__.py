@@ -150,6 +150,7 @@ def compare(
     loss: str | None = None,
     warm_up: bool = True,
     out: str | Path | None = None,
+    pictures: bool = True,
     resume: bool = False,
     on_event: OnEvent | None = None,
     command: Sequence[str] = (),
@@ -179,6 +180,7 @@ def compare(
       planned only once is no part of any solver's time.
     - ``out``: Folder to keep everything in: tables, the data sets, and each run's own folder. Without one it is a
       temporary folder that goes with the comparison.
+    - ``pictures``: Render those of each run, where there is ``out``; a report needs them.
     - ``resume``: Keep the results of runs with the same measurements and options that are in ``out``, go on with
       those that were stopped, and run the others.
     - ``on_event``: Called as ``on_event(title, event)`` for what a run says: dicts with ``event``, which is
@@ -233,7 +235,7 @@ def compare(
     with _ends_cleanly(), _folder(out) as root, locked(root):
         sources = [_save(dataset, root / DATA_FOLDER, z_um) for dataset in datasets]
         wanted = {
-            source.name: _wanted(dataset, source, known, held_out, ring_correlation, pictures=out is not None)
+            source.name: _wanted(dataset, source, known, held_out, ring_correlation, pictures and out is not None)
             for source, dataset in zip(sources, datasets, strict=True)
         }
         outputs = {name: replace(found.outputs, track=track, warm_up=warm_up) for name, found in wanted.items()}
@@ -381,7 +383,6 @@ def _wanted(
     known: Sequence[MetricRecord],
     held_out: bool | None,
     ring_correlation: bool,
-    *,
     pictures: bool,
 ) -> evidence.Wanted:
     from fpmtools.formats import native

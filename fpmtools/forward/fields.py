@@ -106,7 +106,7 @@ class Fields:
         corners = self.corners if leds is None else [self.corners[i] for i in leds]
         if len(corners) == 1:
             ((y, x),) = corners
-            spectrum[:, y : y + bh, x : x + bw] += pieces[:, 0]
+            spectrum[:, y : y + bh, x : x + bw].add_(pieces[:, 0])
         else:
             (height, width), count = self.object_shape, len(spectrum)
             first = torch.tensor([y * width + x for y, x in corners], device=self.device)[:, None]

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fpmtools as package
 from fpmtools import storage
@@ -64,21 +65,19 @@ def drain(descriptor: int) -> None:
 
 
 def test_interrupt_keeps_the_result_and_resume_continues(
-    data_file: Path, tmp_path: Path, environment: dict[str, str], fpmtools: Fpmtools
+    data_file: Path, tmp_path: Path, forked: Callable[..., Any]
 ) -> None:
     """On a terminal (a real one, of the pseudo kind): a bar, Ctrl-C, files, exit 130; then the run is continued."""
     master, terminal = pty.openpty()
     folder = tmp_path / "out"
     arguments = ["run", "--data", str(data_file), *ENDLESS, "--z", "-1:1:3", "--out", str(folder)]
-    with subprocess.Popen(
-        [*COMMAND, *arguments, "--json"], env=environment | {"TERM": "xterm"}, stdout=subprocess.PIPE, stderr=terminal
-    ) as process:
+    colourless = {"TERM": "xterm", "NO_COLOR": "1"}
+    with forked([*arguments, "--json"], environment=colourless, stdout=subprocess.PIPE, stderr=terminal) as process:
         os.close(terminal)
         shown = b""
         while b"loss" not in shown:
             shown += os.read(master, 4096)
         process.send_signal(signal.SIGINT)
-        assert process.stdout is not None
         # A terminal that nobody reads would stop who writes to it.
         reader = threading.Thread(target=drain, args=(master,), daemon=True)
         reader.start()
@@ -94,35 +93,35 @@ def test_interrupt_keeps_the_result_and_resume_continues(
     storage.read_tensors(folder / "checkpoint.safetensors", "checkpoint")
 
     budget = record["times"]["solve_s"] + 0.3
-    resumed = fpmtools(*arguments, "--resume", "--json", "--budget", budget)
-    assert resumed.returncode == 0, resumed.stderr
-    continued = json.loads(resumed.stdout)
+    with forked([*arguments, "--resume", "--json", "--budget", budget], stdout=subprocess.PIPE) as resumed:
+        printed, said = resumed.communicate()
+    assert resumed.returncode == 0, said
+    continued = json.loads(printed)
     assert continued["status"] == "stopped"
     assert continued["steps"] > record["steps"]
     assert continued["times"]["solve_s"] >= budget
 
 
-def test_full_disk(data_file: Path, tmp_path: Path, environment: dict[str, str]) -> None:
-    """A limit on file sizes (in 512 bytes) stands for a full disk: exit 5, one line, no half-written file, and what was
+def test_full_disk(data_file: Path, tmp_path: Path, forked: Callable[..., Any]) -> None:
+    """A limit on file sizes stands for a full disk: exit 5, one line, no half-written file, and what was
     complete by then, the record and the reconstruction, stays."""
     folder = tmp_path / "out"
-    command = (
-        f"{sys.executable} -m fpmtools run --data {data_file} --solver ap -o sweeps=1 --z 0 --quiet --out {folder}"
-    )
-    limited = ["sh", "-c", f"ulimit -f 14; exec {command}"]
-    done = subprocess.run(limited, env=environment, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
-    assert (done.returncode, done.stdout, len(lines)) == (5, "", 1), done.stderr
-    assert "cannot write" in lines[0]
+    words = ["run", "--data", data_file, "--solver", "ap", "-o", "sweeps=1", "--z", "0", "--quiet", "--out", folder]
+    with forked(words, stdout=subprocess.PIPE, file_bytes=7 << 10) as done:
+        printed, said = done.communicate()
+    lines = [line for line in said.splitlines() if not line.startswith(b"warning: ")]
+    assert (done.returncode, printed, len(lines)) == (5, b"", 1), said
+    assert b"cannot write" in lines[0]
     assert not [path for path in folder.iterdir() if path.suffix == ".part"]
     assert package.open_result(folder).field().shape == (34, 44)
     assert json.loads((folder / "run.json").read_text())["status"] == "running"
 
 
-def test_a_folder_whose_name_is_not_utf8(data_file: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_folder_whose_name_is_not_utf8(data_file: Path, tmp_path: Path, forked: Callable[..., Any]) -> None:
     folder = os.fsencode(tmp_path) + b"/na\xefve"
-    arguments = ["run", "--data", str(data_file), "--solver", "ap", "-o", "sweeps=1", "--z", "0", "-q", "--out", folder]
-    done = subprocess.run([*COMMAND, *arguments], env=environment, capture_output=True, check=False)
-    assert (done.returncode, done.stderr.count(b"\n")) == (0, done.stderr.count(b"warning: ")), done.stderr
-    assert done.stdout.startswith(b"ap on ")
+    words = ["run", "--data", data_file, "--solver", "ap", "-o", "sweeps=1", "--z", "0", "-q"]
+    with forked([*words, "--out", os.fsdecode(folder)], stdout=subprocess.PIPE) as done:
+        printed, said = done.communicate()
+    assert (done.returncode, said.count(b"\n")) == (0, said.count(b"warning: ")), said
+    assert printed.startswith(b"ap on ")
     assert os.path.isfile(folder + b"/reconstruction.safetensors")

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -204,23 +205,24 @@ def test_numbers_are_never_cut(width: int, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-def test_losing_stderr_loses_the_run(data_file: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_losing_stderr_loses_the_run(
+    data_file: Path, tmp_path: Path, environment: dict[str, str], forked: Callable[..., Any]
+) -> None:
     """It does not: a reader that has left, a terminal that is gone, a closed descriptor."""
     read, broken = os.pipe()
     os.close(read)
     master, gone = pty.openpty()
     os.close(master)
-    command = [*COMMAND, "run", "--data", str(data_file), "--solver", "ap", *QUIET]
+    words = ["run", "--data", str(data_file), "--solver", "ap", *QUIET]
     for style, stderr in {"json": broken, "auto": gone}.items():
-        done = subprocess.run(
-            [*command, "--out", str(tmp_path / style), "--progress", style],
-            env=environment | {"TERM": "xterm"}, stdout=subprocess.PIPE, stderr=stderr, check=False,
-        )  # fmt: skip
-        assert (done.returncode, b"against the truth" in done.stdout) == (0, True)
+        told = [*words, "--out", str(tmp_path / style), "--progress", style]
+        with forked(told, environment={"TERM": "xterm"}, stdout=subprocess.PIPE, stderr=stderr) as done:
+            printed, _ = done.communicate()
+        assert (done.returncode, b"against the truth" in printed) == (0, True)
         assert (tmp_path / style / "run.json").exists()
     os.close(broken)
     os.close(gone)
-    closed = ["sh", "-c", f'exec "$@" --out {tmp_path / "closed"} 2>&-', "sh", *command]
+    closed = ["sh", "-c", f'exec "$@" --out {tmp_path / "closed"} 2>&-', "sh", *COMMAND, *words]
     assert subprocess.run(closed, env=environment, stdout=subprocess.PIPE, check=False).returncode == 0
     mistake = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, "rum"], env=environment, check=False)
     assert mistake.returncode == 2

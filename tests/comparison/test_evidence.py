@@ -144,7 +144,8 @@ def forget() -> None:
 
 
 def compare(dataset: Dataset, folder: Path, *solvers: str, **more: Any) -> comparison.Comparison:
-    return comparison.compare(dataset, solvers or (AP,), z_um=(-1.0, 1.0), threads=1, out=folder, **more)
+    solvers = solvers or (AP,)
+    return comparison.compare(dataset, solvers, z_um=(-1.0, 1.0), threads=1, out=folder, pictures=False, **more)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ import math
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +119,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compare(datasets: list[Dataset], folder: Path, **more: Any) -> comparison.Comparison:
-    return comparison.compare(datasets, SOLVERS, z_um=PLANES, threads=1, seeds=(3,), held_out=False, out=folder, **more)
+    return comparison.compare(
+        datasets, SOLVERS, z_um=PLANES, threads=1, seeds=(3,), held_out=False, out=folder, pictures=False, **more
+    )
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +280,9 @@ def test_failures_are_rows_and_disturb_nobody(
 
 @pytest.mark.usefixtures("hostile_plugin")
 def test_a_solver_that_never_ends_is_killed(datasets: list[Dataset], tmp_path: Path) -> None:
-    found = comparison.compare(datasets[1], ["endless"], z_um=0, threads=1, timeout_s=4, held_out=False, out=tmp_path)
+    found = comparison.compare(
+        datasets[1], ["endless"], z_um=0, threads=1, timeout_s=4, held_out=False, out=tmp_path, pictures=False
+    )
     assert [(row["status"], row["reason"]) for row in found.rows] == [("timed out", "killed after 4 s")]
 
 
@@ -310,29 +313,28 @@ def test_mistakes_about_other_packages_solvers_are_said_at_once() -> None:
 
 @pytest.mark.usefixtures("hostile_plugin")
 def test_ctrl_c_counts_when_a_run_was_about_to_end(datasets: list[Dataset], tmp_path: Path) -> None:
-    found = comparison.compare(datasets[1], ["parting", "ap"], z_um=0, threads=1, held_out=True, out=tmp_path)
+    found = comparison.compare(
+        datasets[1], ["parting", "ap"], z_um=0, threads=1, held_out=True, out=tmp_path, pictures=False
+    )
     assert found.interrupted
     assert [row["status"] for row in found.rows] == ["done", "skipped"]
     assert found.rows[0]["residual"] is not None
     assert found.rows[0]["missing"] == "held_out: interrupted"
 
 
-def test_interrupt(datasets: list[Dataset], tmp_path: Path) -> None:
+def test_interrupt(datasets: list[Dataset], tmp_path: Path, forked: Callable[..., Any]) -> None:
     """Ctrl-C reaches the solver under way once, which keeps its result; the next one is not started."""
     data = native.save(datasets[0], tmp_path / "data.safetensors")
     arguments = ["--data", str(data), "--z", "0", "--threads", "1", "--out", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "fpmtools", "compare", "--json", "--progress", "json"]
-    command += ["--solvers", "ap:sweeps=1000000:join_below=0,adam"]
-    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        assert process.stdout is not None
+    solvers = ["--solvers", "ap:sweeps=1000000:join_below=0,adam"]
+    words = ["compare", "--json", "--progress", "json", *solvers, *arguments]
+    with forked(words, stdout=subprocess.PIPE) as process:
         event: dict[str, Any] = {}
         while event.get("event") != "progress":
             event = json.loads(process.stderr.readline())
         assert event["run"] == "ap:sweeps=1000000:join_below=0"
         process.send_signal(signal.SIGINT)
-        printed = json.loads(process.stdout.read())
-        process.stderr.read()
+        printed = json.loads(process.communicate()[0])
     assert event["remaining_s"] > 0
     assert process.returncode == 130
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,10 +37,6 @@ def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(data_file: Path, out: Path, *more: str) -> list[str]:
     arguments = ["--data", str(data_file), "--z=-1,1", "--threads", "1", "--no-tracking", "--out", str(out)]
     return ["compare", "--solvers", f"{SLOW_AP},ap:sweeps=1", *arguments, *more]
-
-
-def command(data_file: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "fpmtools", *words(data_file, out, *more)]
 
 
 def wait_for(there: Callable[[], bool]) -> bool:
@@ -85,17 +82,12 @@ def as_whole(out: Path, whole: Path) -> None:
 
 @pytest.mark.slow
 def test_a_comparison_that_is_ended_and_then_killed_comes_to_the_same_end(
-    data_file: Path, whole: Path, tmp_path: Path
+    data_file: Path, whole: Path, tmp_path: Path, forked: Callable[..., Any]
 ) -> None:
     """SIGTERM keeps a checkpoint and says so; kill −9 leaves no worker; each resume goes on from what is there."""
     out, temporary = tmp_path / "out", tmp_path / "tmp"
     temporary.mkdir()
-    with subprocess.Popen(
-        command(data_file, out, "--progress", "json"),
-        env={**os.environ, "TMPDIR": str(temporary)},
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stderr is not None
+    with forked(words(data_file, out, "--progress", "json"), environment={"TMPDIR": str(temporary)}) as process:
         assert any(b'"progress"' in line for line in process.stderr)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
@@ -109,9 +101,9 @@ def test_a_comparison_that_is_ended_and_then_killed_comes_to_the_same_end(
     assert json.loads((place / "run.json").read_text())["status"] == "running"
 
     workers: list[int] = []
-    with subprocess.Popen(command(data_file, out, "--resume"), stderr=subprocess.DEVNULL) as process:
+    with forked(words(data_file, out, "--resume")) as process:
         assert wait_for(lambda: bool(workers.extend(workers_of(process.pid)) or workers))
-        process.kill()
+        process.send_signal(signal.SIGKILL)
     assert wait_for(lambda: not any(map(alive, workers)))
 
     assert main(words(data_file, out, "--resume")) == 0

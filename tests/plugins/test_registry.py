@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fpmtools import Grid, open_result, registry
+from fpmtools.cli import main
 from fpmtools.errors import OptionError, SolverError
 from fpmtools.registry import asking
 
@@ -111,13 +112,12 @@ def test_every_broken_plugin_is_reported_and_no_other_is_lost(
 
 
 def test_the_doctor_also_finds_what_breaks_only_in_use(
-    write_plugin: Callable[..., Path], announcing: Callable[..., str]
+    plugin: Callable[..., Path], announcing: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_plugin("no-hook", "")
-    site = write_plugin("no-class", announcing("no-class", "no_class:Missing"))
-    done = run_fpmtools("doctor", "--json", path=site)
-    assert done.returncode == 1
-    found = json.loads(done.stdout)
+    plugin("no-hook", "")
+    plugin("no-class", announcing("no-class", "no_class:Missing"))
+    assert main(["doctor", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
     assert set(found["solvers"]) == BUILT_IN
     problems = " / ".join(found["problems"])
     assert "solver 'no-class' of no-class 1.0: cannot import no_class:Missing" in problems

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,19 +29,24 @@ SOLVERS = {
     "inr": ["--solver", "inr", "-o", "steps=60", "-o", "features=8"],
 }
 RESULT = "reconstruction.safetensors"
-Start = Callable[..., "subprocess.Popen[bytes]"]
+Start = Callable[..., Any]
 
 
 @pytest.fixture
-def start(data_file: Path) -> Start:
-    """``start(solver, folder)``: the command as a process of its own."""
+def words(data_file: Path) -> Callable[[str, Path], list[str]]:
+    """``words(solver, folder)``: the command."""
 
-    def begin(solver: str, folder: Path, **more: object) -> subprocess.Popen[bytes]:
+    def make(solver: str, folder: Path) -> list[str]:
         arguments = ["--data", str(data_file), *SOLVERS[solver], "--z=-1:1:3", "--threads", "1", "--quiet"]
-        command = [sys.executable, "-m", "fpmtools", "run", *arguments, "--out", str(folder)]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **more)  # type: ignore[call-overload,no-any-return]
+        return ["run", *arguments, "--out", str(folder)]
 
-    return begin
+    return make
+
+
+@pytest.fixture
+def start(words: Callable[[str, Path], list[str]], forked: Start) -> Start:
+    """``start(solver, folder)``: the command as a process of its own."""
+    return lambda solver, folder, **more: forked(words(solver, folder), **more)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +82,7 @@ def ends_as(folder: Path, whole: Path) -> None:
     assert document["metrics"] == pytest.approx(numbers)
 
 
-def wait_for(there: Callable[[], bool], process: subprocess.Popen[bytes], timeout_s: float = 120.0) -> None:
+def wait_for(there: Callable[[], bool], process: Any, timeout_s: float = 120.0) -> None:
     begun = time.monotonic()
     while not there() and process.poll() is None and time.monotonic() - begun < timeout_s:
         time.sleep(0.01)
@@ -148,8 +153,16 @@ def test_sigterm_leaves_a_checkpoint_and_draws_nothing(start: Start, tmp_path: P
 @pytest.mark.skipif(not MOMENTS, reason="many random moments: set FPMTOOLS_MOMENTS=60")
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT", "disk full"])
-def test_random_moments(how: str, solver: str, start: Start, whole: Callable[[str], Path], tmp_path: Path) -> None:
-    """Each of several times in a row, until one is not stopped any more."""
+def test_random_moments(
+    how: str, solver: str, words: Callable[[str, Path], list[str]], whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Each of several times in a row, until one is not stopped any more; also while it still imports."""
+
+    def start(solver: str, folder: Path, *, file_bytes: int | None = None) -> subprocess.Popen[bytes]:
+        limit = [] if file_bytes is None else ["prlimit", f"--fsize={file_bytes}"]
+        command = [*limit, sys.executable, "-m", "fpmtools", *words(solver, folder)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
     whole(solver)
     begun = time.monotonic()
     with start(solver, tmp_path / "timed") as process:
@@ -171,7 +184,7 @@ def test_random_moments(how: str, solver: str, start: Start, whole: Callable[[st
 
 def full_at(size: int, solver: str, folder: Path, start: Start) -> None:
     """A run none of whose files may be larger than ``size``: writing fails as on a full disk."""
-    with start(solver, folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))) as process:
+    with start(solver, folder, file_bytes=size) as process:
         said = process.communicate(timeout=300)[1].decode()
     assert process.returncode in (0, 5), said
     if process.returncode == 5:
@@ -212,7 +225,7 @@ def test_resuming_a_finished_run_looks_at_its_result(
 
 
 @pytest.mark.slow
-def test_several_stops_in_a_row(start: Start, whole: Callable[[str], Path], tmp_path: Path) -> None:
+def test_several_stops_in_a_row(start: Start, forked: Start, whole: Callable[[str], Path], tmp_path: Path) -> None:
     """Each resume is stopped as well, a little later each time: while it solves, and once it has a result."""
     folder = tmp_path / "run"
     with start("adam", folder) as process:
@@ -220,9 +233,7 @@ def test_several_stops_in_a_row(start: Start, whole: Callable[[str], Path], tmp_
         process.send_signal(signal.SIGTERM)
         process.wait(60)
     for event in ("progress", "measuring"):
-        command = [sys.executable, "-m", "fpmtools", "run", "--resume", str(folder), "--progress", "json"]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-            assert process.stderr is not None
+        with forked(["run", "--resume", folder, "--progress", "json"]) as process:
             assert any(f'"{event}"'.encode() in line for line in process.stderr)
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)

@@ -143,14 +143,14 @@ def test_one_cycle_visits_every_led_and_the_whole_range(tilted):
 
 @pytest.mark.slow
 def test_the_default_is_at_least_as_good_as_the_paper_preset():
-    data = simulate("tilted", image_shape=(24, 30), leds=direction_sines(raster(5, 5, 9.0), 74.0), tilt_um=5.0)
+    data = simulate("tilted", image_shape=(24, 30), leds=direction_sines(raster(4, 4, 9.0), 74.0), tilt_um=5.0)
     z = np.linspace(-5, 5, 3)
     # In float32: most processors only imitate bfloat16, slowly.
     options = {"mixed_precision": "off"}
     published = score(engine.reconstruct(data, "inr", preset="paper", options=options, z_um=z), data)
     default = score(engine.reconstruct(data, "inr", z_um=z), data)
-    assert default["psnr"] >= max(published["psnr"], 23)
-    assert default["ssim"] >= max(published["ssim"], 0.8)
+    assert default["psnr"] >= max(published["psnr"], 26)
+    assert default["ssim"] >= max(published["ssim"], 0.9)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_the_default_is_at_least_as_good_as_the_paper_preset():
 def test_every_option_still_fits(tilted, options):
     z = np.linspace(-10, 10, 3)
     early = engine.reconstruct(tilted, "inr", z_um=z, options={**options, "steps": 1})
-    late = engine.reconstruct(tilted, "inr", z_um=z, options={**options, "steps": 150})
+    late = engine.reconstruct(tilted, "inr", z_um=z, options={**options, "steps": 100})
     assert score(late, tilted)["in_band_db"] > score(early, tilted)["in_band_db"] + 3
 
 

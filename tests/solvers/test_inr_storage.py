@@ -8,11 +8,14 @@ import torch
 from fpmtools_inr.codec import CodedPlane
 from fpmtools_inr.network import ImplicitField, Layout
 from fpmtools_inr.reconstruction import code
+from fpmtools_inr.solver import FpmInr
 from safetensors.numpy import load_file
 
 from fpmtools import engine, storage
 from fpmtools.errors import DataError
 from fpmtools.metrics import score
+from fpmtools.options import make_options
+from fpmtools.problem import prepare
 from fpmtools.results import open_result
 from fpmtools.simulation import simulate
 
@@ -26,11 +29,15 @@ def tilted():
 
 @pytest.fixture(scope="module")
 def found(tilted):
-    """The same fit, stored in float32 and with 0.007 and 0.03 of rounding."""
-    return {
-        error: engine.reconstruct(tilted, "inr", z_um=Z, options={"steps": 300, "stored_error": error})
-        for error in (0.0, 0.007, 0.03)
+    """One fit, stored in float32 and with 0.007 and 0.03 of rounding."""
+    solvers = {
+        error: FpmInr(make_options(FpmInr, {"steps": 300, "stored_error": error})) for error in (0.0, 0.007, 0.03)
     }
+    problem = prepare(tilted, solvers[0.0], z_um=Z)
+    state = solvers[0.0].start(problem)
+    while not solvers[0.0].step(state).done:
+        pass
+    return {error: solver.result(state) for error, solver in solvers.items()}
 
 
 def network(branches=1, plane=(21, 34), features=6):

@@ -139,11 +139,12 @@ class AlternatingProjection(PlaneSolver[State]):
 
     def step(self, state: State) -> Progress:
         """One LED, or several of them together, at all planes of the block in work."""
-        problem, leds = state.problem, len(state.problem.order)
+        problem, order = state.problem, state.problem.order
+        leds = len(order)
         if state.version != problem.forward.version:
             self._keep_kernel(state)
         if state.joint is None:
-            self._visit(state, problem.order[state.at])
+            self._visit(state, order[state.at])
             state.at += 1
         else:
             last = min(state.at + state.blocks.images_per_step(len(state.joint.planes)), leds)
@@ -167,9 +168,10 @@ class AlternatingProjection(PlaneSolver[State]):
             own = own * (state.peak**2 / forward.coverage(one).max())
 
         def work(planes: slice, _: slice) -> None:
-            pieces, cost = forward.mismatch(spectra[planes], measured, one, kernel[planes])
-            weight = kernel[planes].conj() * (own * -state.step[planes, None, None, None])
-            forward.add(spectra[planes], pieces.mul_(weight), leds)
+            block, own_kernel = spectra[planes], kernel[planes]
+            pieces, cost = forward.mismatch(block, measured, one, own_kernel)
+            weight = own_kernel.conj() * (own * -state.step[planes, None, None, None])
+            forward.add(block, pieces.mul_(weight), leds)
             state.errors[planes, image] = 2 * cost[:, 0]
 
         forward.in_batches(len(spectra), one, work)

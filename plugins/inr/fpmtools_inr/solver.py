@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 
 from fpmtools import Grid, PlaneStack, Problem, Progress, Reconstruction, Solver, option
+from fpmtools_inr.adam import MOMENTS, Adam
 from fpmtools_inr.network import ACTIVATIONS, ImplicitField, Layout
 from fpmtools_inr.reconstruction import InrReconstruction, code
 from fpmtools_inr.schedule import Schedule
@@ -108,7 +109,7 @@ class State:
     problem: Problem
     network: ImplicitField
     evaluate: Any  # the network, or its compiled form
-    adam: torch.optim.Adam
+    adam: Adam
     schedule: Schedule
     weights: torch.Tensor
     bfloat16: bool
@@ -136,8 +137,7 @@ class FpmInr(Solver[State]):
         planes = [value for name, value in network.named_parameters() if name.endswith("plane")]
         others = [value for name, value in network.named_parameters() if not name.endswith("plane")]
         share = options.plane_lr or (5.0 if problem.z_range[1] > problem.z_range[0] else 20.0)
-        groups = [{"params": planes, "share": share}, {"params": others, "share": 1.0}]
-        adam = torch.optim.Adam(groups, lr=options.lr, fused=True)
+        adam = Adam([(planes, share), (others, 1.0)])
         schedule = Schedule.choose(options, problem)
         bfloat16 = (
             has_bfloat16(forward.device) if options.mixed_precision == "auto" else options.mixed_precision == "on"
@@ -174,14 +174,11 @@ class FpmInr(Solver[State]):
         """One batch of LEDs at one depth."""
         problem, options = state.problem, self.options
         z_um, leds, lr = state.schedule.at(state.count)
-        for group in state.adam.param_groups:
-            group["lr"] = lr * group["share"]
         scale = state.schedule.coarseness(state.count) if options.coarse_to_fine else 1
         spectrum = self._spectrum(state, z_um, scale)
         found = problem.loss_and_gradient(spectrum.detach(), z_um, leds, weights=state.weights[leds])
-        state.adam.zero_grad(set_to_none=True)
         torch.autograd.backward(spectrum, found.gradient)
-        state.adam.step()
+        state.adam.step(lr)
         state.count += 1
         done = state.count >= state.schedule.total
         return Progress(state.count, state.schedule.total, found.loss, done, error=found.error, what=problem.loss_name)
@@ -221,7 +218,7 @@ class FpmInr(Solver[State]):
         """Parameters, Adam's moments and the number of steps."""
         tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
         for i, parameter in enumerate(state.network.parameters()):
-            for name, value in state.adam.state.get(parameter, {}).items():
+            for name, value in state.adam.moments[parameter].items():
                 tensors[f"adam.{i}.{name}"] = value
         return {**tensors, "count": torch.tensor(state.count)}
 
@@ -231,8 +228,6 @@ class FpmInr(Solver[State]):
         prefix = "network."
         state.network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         for i, parameter in enumerate(state.network.parameters()):
-            moments = {name: tensors.get(f"adam.{i}.{name}") for name in ("step", "exp_avg", "exp_avg_sq")}
-            if moments["step"] is not None:
-                state.adam.state[parameter] = moments
+            state.adam.moments[parameter] = {name: tensors[f"adam.{i}.{name}"] for name in MOMENTS}
         state.count = int(tensors["count"])
         return state

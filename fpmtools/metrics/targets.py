@@ -2,7 +2,7 @@
 
 An element is three bars, each half a period wide and five times as long, with two gaps between them. Its contrast is
 (B − G) / (B + G) of the mean intensities of bars and gaps, taken where the profile across them should be flat; of a
-phase target it is the difference of the mean phases. Where the element lies is known to about a bar's width, so it is
+phase target it is the difference of the mean phases. Its place is known to about half a bar's width, so the element is
 moved across the bars to where they stand out most of gaps and surroundings.
 """
 
@@ -24,9 +24,9 @@ from fpmtools.errors import DataError, printable
 LONG = 0.6  # share of the bars' length over which the profile is a mean
 FLAT = 0.5  # share of a bar's, or a gap's, width that counts
 SAMPLES = 16  # of the profile in a bar's width
-REACH = 3.25  # bars' widths from the middle of the element, whose own end is at 2.5, to where its surroundings count
-PLACE = 1.0  # bars' widths by which the place is moved, at most
-STEPS = 33
+REACH = 3.5  # bars' widths from the middle of the element, whose own end is at 2.5, to where its surroundings count
+PLACE = 0.5  # bars' widths by which the place is moved, at most
+STEPS = 17
 FILE_BYTES = 1 << 20
 
 Floats = NDArray[np.float64]
@@ -109,8 +109,9 @@ def bar_contrast(image: ArrayLike, pixel_um: tuple[float, float], bars: Bars, *,
         raise DataError(f"bars {bars.label or f'of {bars.per_mm:.4g} per mm'}: they reach out of the image")
     profile = map_coordinates(values, [rows, columns], order=3, mode="nearest").mean(axis=0)
     moves = np.linspace(-PLACE, PLACE, STEPS) * width
-    move = float(max(moves, key=lambda move: abs(np.subtract(*_means(u - move, profile, width, 3)))))
-    bar, gap = _means(u - move, profile, width, 1)
+    # By all of their width: edges that are too sharp or too soft then pull to neither side.
+    move = float(max(moves, key=lambda move: abs(np.subtract(*_means(u - move, profile, width, 3, 1.0)))))
+    bar, gap = _means(u - move, profile, width, 1, FLAT)
     contrast = abs(bar - gap) / (1.0 if phase else max(bar + gap, 1e-300))
     shown = np.abs(u - move) <= REACH * width + 1e-9
     return BarContrast(bars, float(contrast), move, (u - move)[shown], profile[shown])
@@ -132,10 +133,10 @@ def field_contrast(
     return bar_contrast(np.angle(field * np.exp(-1j * piston)), pixel_um, bars, phase=True)
 
 
-def _means(u: Floats, profile: Floats, width: float, last: int) -> tuple[float, float]:
-    """Means of a profile where the three bars and the gaps, up to the ``last``, should be flat."""
+def _means(u: Floats, profile: Floats, width: float, last: int, share: float) -> tuple[float, float]:
+    """Means of a profile over the middle ``share`` of the three bars, and of the gaps up to the ``last``."""
     nearest = np.rint(u / width)  # even: a bar; odd: a gap
-    flat, odd = np.abs(u / width - nearest) <= FLAT / 2, nearest % 2 == 1
+    flat, odd = np.abs(u / width - nearest) <= share / 2, nearest % 2 == 1
     bars, gaps = flat & ~odd & (np.abs(nearest) <= 2), flat & odd & (np.abs(nearest) <= last)
     return float(profile[bars].mean()), float(profile[gaps].mean())
 

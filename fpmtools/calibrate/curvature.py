@@ -63,14 +63,15 @@ def _kernels(forward: ForwardModel, z_um: float, groups: Sequence[str]) -> list[
         found = [1j * (y @ mode @ x.mT).to(forward.real_dtype) * kernel for mode in table[FIXED:]]
     if "board" in groups:
         z = torch.as_tensor([z_um], dtype=forward.real_dtype)
+        pupil, precision = forward.calibration.pupil, forward.real_dtype
         for axis in (0, 1):
-            moved = numbers.offset.clone()
-            moved[:, 1 - axis] += STEP
-            own = forward.kernels.evaluate(
-                forward.calibration.pupil, replace(numbers, offset=moved), forward.real_dtype
-            )
-            transmission, axial = own[0].to(forward.dtype), own[1].to(forward.real_dtype)
-            by_sample = (forward.kernels.at(z, transmission, axial)[0] - kernel) / STEP
+            there = []
+            for step in (STEP, -STEP):
+                moved = numbers.offset.clone()
+                moved[:, 1 - axis] += step
+                transmission, axial = forward.kernels.evaluate(pupil, replace(numbers, offset=moved), precision)
+                there.append(forward.kernels.at(z, transmission.to(forward.dtype), axial.to(precision))[0])
+            by_sample = (there[0] - there[1]) / (2 * STEP)
             per_na = led_shifts(forward.optics, torch.eye(2).double().numpy(), forward.extent_um)[axis, 1 - axis]
             found.append(by_sample * per_na)
     return found

@@ -101,7 +101,7 @@ def with_evidence(document: Mapping[str, Any], found: Mapping[str, Found]) -> di
         reasons["quality over time"] = untracked
     measured["missing"] = reasons
     drawn = [str(name) for task in tasks.DRAWN if task in found for name in found[task].value or ()]
-    fitted = [CALIBRATION_FILE] if document["calibration_file"] else []
+    fitted = [CALIBRATION_FILE] if document.get("calibration_file") else []
     measured["files"] = sorted({RESULT_FILE, RUN_FILE, *fitted, *([JOURNAL_FILE] if found else []), *drawn})
     return measured
 

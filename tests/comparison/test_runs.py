@@ -213,7 +213,8 @@ def trials(datasets: list[Dataset], folder: Path) -> list[Trial]:
         Source(one.name, one.digest, folder / "other.file", PLANES, one.truth and one.truth.digest) for one in datasets
     ]
     outputs = {one.name: Outputs() for one in datasets}
-    return interleaved(comparison.check_solvers(SOLVERS), sources, (3,), 1, outputs, threads=1, calibration="nominal")
+    same = {"threads": 1, "calibration": "nominal", "calibrate": "none"}
+    return interleaved(comparison.check_solvers(SOLVERS), sources, (3,), 1, outputs, **same)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ from fpmtools import PlaneSolver, PlaneState, Problem, Progress, SpectralPrior, 
 CACHED_SAMPLES = 1 << 22  # complex samples of the kernels that are kept from one sweep to the next
 RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, Li, Optica 4, 736, 2017)
 UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
-LOOK_AGAIN = 5  # sweeps after which the power law is fitted anew
+NOISELESS = 2.5e-7  # Σ e² / Σ A² that a million photons in every pixel leave: no camera has less noise
+LOOK_AGAIN = 5  # sweeps after which the prior is found anew
 LEAST_ERROR = 0.03  # of the mean: an LED's error below this share weighs no more
 
 
@@ -239,17 +240,23 @@ class AlternatingProjection(PlaneSolver[State]):
         if not self.options.prior:
             return
         forward, errors = state.problem.forward, state.errors[joint.planes]
-        variance = errors.sum(1) / (errors.shape[1] * forward.counted)
+        light = state.problem.amplitudes.square().sum()
+        noisy = errors.sum(1) > NOISELESS * light
+        variance = noisy * errors.sum(1) / (errors.shape[1] * forward.counted)
         unit = state.peak**2 / math.prod(forward.image_shape)
         prior = SpectralPrior(forward, joint.coverage * unit)
         found = prior(state.spectra[joint.planes], variance, None if before is None else before * unit)
         joint.prior = found * (self.options.prior / unit)
 
+    def _unexpected(self, state: State, joint: Joint, spectra: torch.Tensor) -> torch.Tensor:
+        """What spectra cost for being larger than expected, in units of Σ e², [z]."""
+        unit = state.peak**2 / math.prod(state.problem.forward.image_shape)
+        return (joint.prior * spectra.abs().square()).sum((1, 2)) * unit
+
     def _advance(self, state: State, joint: Joint) -> None:
         """Step from the look-ahead to the weighted average of what the LEDs ask for, and look ahead again."""
-        pixels = math.prod(state.problem.forward.image_shape)
-        expected = (joint.prior * joint.ahead.abs().square()).sum((1, 2)) * state.peak**2 / pixels
-        error = state.errors[joint.planes].sum(1) + expected
+        point, misfit = joint.ahead, state.errors[joint.planes].sum(1)
+        error = misfit + self._unexpected(state, joint, point)
         gain = 1 - error / state.last_error[joint.planes]
         state.last_error[joint.planes] = error
         # A step without momentum lowers the error, unless rounding is all that is left of it.
@@ -264,7 +271,7 @@ class AlternatingProjection(PlaneSolver[State]):
         joint.gradient.zero_()
         if self.options.prior and state.sweep % LOOK_AGAIN == 0:
             self._expect(state, joint, joint.prior)
-            state.last_error[joint.planes] = torch.inf
+            state.last_error[joint.planes] = misfit + self._unexpected(state, joint, point)
         if self.options.stop_below and settled.any():
             state.joint = Joint(**{name: value[~settled] for name, value in vars(joint).items()})
             self._keep_kernel(state)

@@ -107,7 +107,7 @@ def test_the_curvature_is_that_of_finite_differences(shape: tuple[int, int]) -> 
     )
     problem = prepare(chosen, calibration=start, z_um=3.0, dtype="complex128")
     forward, spectrum = problem.forward, problem.first_guess()[None]
-    leds = range(forward.images)
+    leds = dict.fromkeys(range(forward.images), 1.0)
 
     def sizes(at: Instrument) -> torch.Tensor:
         forward.update(at.calibration())

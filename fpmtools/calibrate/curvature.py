@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,26 +23,28 @@ def matrix(
     spectrum: torch.Tensor,
     instrument: Instrument,
     z_um: float,
-    images: Sequence[int],
+    images: Mapping[int, float],
     groups: Sequence[str],
 ) -> torch.Tensor:
     """Σ over images and pixels of J Jᵀ, J = ∂amplitude / ∂numbers of ``groups`` (of :data:`GLOBAL`) in their order.
 
-    [number, number] float64. ``forward`` is as ``instrument`` is; ``spectrum`` [1, H, W].
+    [number, number] float64. ``images``: their indices, and what each counts. ``forward`` is as ``instrument`` is;
+    ``spectrum`` [1, H, W].
     """
-    derivatives, kernel = _kernels(forward, z_um, groups), forward.kernel(z_um)
+    leds = list(images)
+    derivatives, kernel = _kernels(forward, z_um, leds, groups), forward.kernel(z_um, leds)[0]
     by_board = instrument.by_board()
     count = sum(GLOBAL[name] for name in groups)
     total = torch.zeros(count, count, dtype=torch.float64)
-    for led in images:
+    for at, (led, weight) in enumerate(images.items()):
         piece = forward.crop(spectrum, [led])[0]
-        psi = forward.to_image(piece * kernel[0, led])[0]
-        change = forward.to_image(piece * torch.stack([own[led] for own in derivatives]))
+        psi = forward.to_image(piece * kernel[at])[0]
+        change = forward.to_image(piece * torch.stack([own[at] for own in derivatives]))
         size = forward.sizes(psi[None, None], [led])[0, 0].clamp_min(TINY)
         slopes = (change * psi.conj()).real / size
         seen = forward.seen([led])
         slopes = (slopes if seen is None else slopes * seen).flatten(1)
-        gram, parts = (slopes @ slopes.T).double(), []
+        gram, parts = weight * (slopes @ slopes.T).double(), []
         if "pupil" in groups:
             parts.append(torch.eye(GLOBAL["pupil"], dtype=torch.float64))
         if "board" in groups:
@@ -52,9 +54,10 @@ def matrix(
     return total
 
 
-def _kernels(forward: ForwardModel, z_um: float, groups: Sequence[str]) -> list[torch.Tensor]:
-    """Derivatives of the kernel [led, box y, box x], by the free Zernike coefficients, then by na_x and na_y."""
-    numbers, cutoff, kernel = forward.parameters, forward.optics.cutoff, forward.kernel(z_um)[0]
+def _kernels(forward: ForwardModel, z_um: float, leds: list[int], groups: Sequence[str]) -> list[torch.Tensor]:
+    """Derivatives of these LEDs' kernels [led, box y, box x] by the free Zernike coefficients, then by na_x and na_y."""
+    every, cutoff, kernel = forward.parameters, forward.optics.cutoff, forward.kernel(z_um, leds)[0]
+    numbers = replace(every, offset=every.offset[leds], gain=None if every.gain is None else every.gain[leds])
     found = []
     if "pupil" in groups:
         axes = zip((forward.kernels.ky, forward.kernels.kx), numbers.offset.T, forward.extent_um, strict=True)

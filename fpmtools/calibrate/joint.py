@@ -39,7 +39,7 @@ FREE_FROM = {"board": 0, "pupil": 10, "gain": 18, "jitter": 15}  # step
 JUDGED, STEPS = 35, 60  # what is of single LEDs is judged after so many steps
 FINE = 15  # step from which on the pupil's edge is as sharp as it becomes
 COARSE_EDGE, FINE_EDGE = 0.5, 0.15  # softness, Fourier pixels
-CURVED = (0, 3, 6, 9, 12, 15, 18, 21, 25, 30)  # steps at which the Gauss-Newton matrix is made anew
+CURVED = (0, 3, 6, 9, 12, 15, 19, 24, 30)  # steps at which the Gauss-Newton matrix is made anew
 NEAR, SOME = 1.4, 4  # NA of the objective up to which all LEDs are looked at, and every so many beyond
 DAMPING = 1e-3  # of its diagonal
 SHORTENED = 0.7  # steps of the instrument: object and instrument share what they explain
@@ -53,7 +53,7 @@ EXPLAINED = 1.5  # of the variance that noise has: then there is nothing to look
 SMALL = 1e-3  # of the light of the bright field, that is not worth it either
 BETTER = 0.005  # share of the left-out images' error by which a group must lower it
 PAYS, ALL_PAY = 0.15, 0.25  # and by which one with numbers for each LED must, and all such together: they fit anything
-CONTROL, LOOKS, ABLATION = 30, 3, 8  # steps of the object alone before a comparison, looks on the way
+CONTROL, LOOKS, ABLATION = 20, 2, 6  # steps of the object alone before a comparison, looks on the way
 BACKGROUND_BLUR, BACKGROUND_SHARE = 3.0, 0.01  # pixels; of an image's pixels that no light of the sample reaches
 LEAST_LEDS, LEAST_PIXELS = 12, 48
 ENOUGH = 81 * 128**2  # pixels of all images together; a region of the field is taken where there are more
@@ -137,11 +137,8 @@ class _Fit:
         near = np.linalg.norm(forward.na, axis=1) < NEAR * forward.optics.na
         light, dark = [i for i in self.seen if near[i]], [i for i in self.seen if not near[i]]
         some = dark[::SOME]
-        matrix = curvature.matrix(forward, self.object, self.instrument, self.z, light, self.shared)
-        if some:
-            rest = curvature.matrix(forward, self.object, self.instrument, self.z, some, self.shared)
-            matrix = matrix + rest * (len(dark) / len(some))
-        return matrix
+        counts = dict.fromkeys(light, 1.0) | dict.fromkeys(some, len(dark) / max(len(some), 1))
+        return curvature.matrix(forward, self.object, self.instrument, self.z, counts, self.shared)
 
     def _numbers(self) -> int:
         return sum(curvature.GLOBAL[name] for name in self.shared)

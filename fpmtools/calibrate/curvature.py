@@ -55,7 +55,7 @@ def matrix(
 
 
 def _kernels(forward: ForwardModel, z_um: float, leds: list[int], groups: Sequence[str]) -> list[torch.Tensor]:
-    """Derivatives of these LEDs' kernels [led, box y, box x] by the free Zernike coefficients, then by na_x and na_y."""
+    """Derivatives of these LEDs' kernels [led, box y, box x], by free Zernike coefficients, then by na_x and na_y."""
     every, cutoff, kernel = forward.parameters, forward.optics.cutoff, forward.kernel(z_um, leds)[0]
     numbers = replace(every, offset=every.offset[leds], gain=None if every.gain is None else every.gain[leds])
     found = []

@@ -53,6 +53,7 @@ EXPLAINED = 1.5  # of the variance that noise has: then there is nothing to look
 SMALL = 1e-3  # of the light of the bright field, that is not worth it either
 BETTER = 0.005  # share of the left-out images' error by which a group must lower it
 PAYS, ALL_PAY = 0.15, 0.25  # and by which one with numbers for each LED must, and all such together: they fit anything
+AT_LAST = 0.5  # of the error without them: so much is left of it at most, once all is settled
 CONTROL, LOOKS, ABLATION = 20, 2, 6  # steps of the object alone before a comparison, looks on the way
 BACKGROUND_BLUR, BACKGROUND_SHARE = 3.0, 0.01  # pixels; of an image's pixels that no light of the sample reaches
 LEAST_LEDS, LEAST_PIXELS = 12, 48
@@ -306,44 +307,65 @@ def fit(
         instrument = replace(instrument, background=np.maximum(background(chosen), start.background))
     state = _Fit.begin(problem, instrument, held, COARSE_EDGE)
     shared = [name for name in GROUPS if name in groups and name not in PACES]
-    state, report["groups"] = _choice(state, shared, [name for name in PACES if name in groups], on_step)
-    alone = [name for name, judged in report["groups"].items() if judged["kept"]]
-    state.run(STEPS, [*shared, *alone], on_step)
-    report["fitted"] = fitted = state.error(held)
+    single = [name for name in PACES if name in groups]
+    state, judged = _choice(state, shared, single, on_step)
+    state.run(STEPS, [*shared, *(name for name in single if judged[name]["kept"])], on_step)
+    fitted = state.error(held)
     for name in shared:
         without = state.without(name, ABLATION)
-        kept = fitted < (1 - BETTER) * min(without, report["nominal"])
-        report["groups"][name] = {"kept": kept, "without": without, "with": fitted}
-    found = state.instrument
-    for name, judged in report["groups"].items():
-        judged["kept"] &= fitted < (1 - BETTER) * report["nominal"]
-        found = found if judged["kept"] else found.without(name)
-    # Where single LEDs were moved they still are a little off, and a sharp edge would hold that against them.
-    softness = FINE_EDGE if report["groups"].get("jitter", {}).get("kept") else 0.0
-    report["margin"] = margin if margin and _margin_pays(chosen, problem, found, held, softness, z_um) else 0
-    return _whole(calibration, found.calibration(softness), report)
+        judged[name] = {"kept": fitted < (1 - BETTER) * without, "without": without, "with": fitted}
+    rival = _Rival.of(state.instrument, judged, problem, held)
+    plain = _Rival.of(state.instrument, {n: g for n, g in judged.items() if n not in PACES}, problem, held)
+    if rival.error > AT_LAST * plain.error:  # what single LEDs have gained was not for good
+        rival = plain
+    if rival.error > (1 - BETTER) * report["nominal"]:
+        rival = _Rival.of(state.instrument, {}, problem, held)
+    for name, group in judged.items():
+        group["kept"] = name in rival.kept
+    report |= {"fitted": rival.error, "groups": judged, "margin": 0}
+    if margin:
+        without = rival.on(_problem(chosen, start, z_um, 0), held)
+        report["margin"] = margin if rival.error < (1 - BETTER) * without else 0
+    return _whole(calibration, rival.instrument.calibration(rival.softness), report)
 
 
-def _margin_pays(
-    dataset: Dataset, problem: Problem, found: Instrument, held: list[int], softness: float, z_um: float
-) -> bool:
-    """Whether left-out images are predicted better by an object that is larger than they are."""
-    without = _problem(dataset, found.nominal, z_um, 0)
-    fits = [_Fit.begin(own, found, held, softness) for own in (problem, without)]
-    for fit in fits:
+@dataclass
+class _Rival:
+    """An instrument with some groups only, and the error of left-out images after a solve of the object alone."""
+
+    instrument: Instrument
+    kept: tuple[str, ...]
+    error: float = math.inf
+
+    @classmethod
+    def of(cls, found: Instrument, judged: dict[str, dict[str, Any]], problem: Problem, held: list[int]) -> _Rival:
+        kept = tuple(name for name, group in judged.items() if group["kept"])
+        for name in set(GROUPS) - set(kept):
+            found = found.without(name)
+        rival = cls(found, kept)
+        rival.error = rival.on(problem, held)
+        return rival
+
+    @property
+    def softness(self) -> float:
+        """Where single LEDs were moved they still are a little off, and a sharp edge would hold that against them."""
+        return FINE_EDGE if "jitter" in self.kept else 0.0
+
+    def on(self, problem: Problem, held: list[int]) -> float:
+        """Its error there, from the first guess on."""
+        fit = _Fit.begin(problem, self.instrument, held, self.softness)
         fit.advance(CONTROL)
-    larger, same = (fit.error(held) for fit in fits)
-    return larger < (1 - BETTER) * same
+        return fit.error(held)
 
 
 def _choice(
-    state: _Fit, shared: Sequence[str], alone: Sequence[str], on_step: OnStep
+    state: _Fit, shared: Sequence[str], single: Sequence[str], on_step: OnStep
 ) -> tuple[_Fit, dict[str, dict[str, Any]]]:
-    """The state at step ``JUDGED`` with those groups of ``alone`` that pay, and how each was judged.
+    """The state at step ``JUDGED`` with those groups of ``single`` that pay, and how each was judged.
 
     Each of them has a number for each LED, and so could come to terms with anything that the model lacks.
     """
-    state.run(min([FREE_FROM[name] for name in alone], default=JUDGED), shared, on_step)
+    state.run(min([FREE_FROM[name] for name in single], default=JUDGED), shared, on_step)
     trials: dict[tuple[str, ...], tuple[float, _Fit]] = {}
 
     def tried(*names: str) -> tuple[float, _Fit]:
@@ -356,7 +378,7 @@ def _choice(
     kept: list[str] = []
     (error, best), report = tried(), {}
     # All of them together first: where that does not pay, and mostly it does not, no other trial is needed.
-    left = list(alone) if alone and tried(*alone)[0] < (1 - ALL_PAY) * error else []
+    left = list(single) if single and tried(*single)[0] < (1 - ALL_PAY) * error else []
     while left:
         name = min(left, key=lambda name: tried(*kept, name)[0])
         found = tried(*kept, name)
@@ -365,8 +387,8 @@ def _choice(
             break
         kept, (error, best) = [*kept, name], found
         left.remove(name)
-    for name in alone:
-        last = min(((*kept, name), tuple(alone)), key=lambda names: names not in trials)
+    for name in single:
+        last = min(((*kept, name), tuple(single)), key=lambda names: names not in trials)
         report.setdefault(name, {"kept": False, "without": error, "with": tried(*last)[0]})
     return best, report
 

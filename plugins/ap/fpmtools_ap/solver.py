@@ -69,7 +69,7 @@ class Joint:
     coverage: torch.Tensor  # Σ w |P|² / max|P|² over the LEDs, towards its largest value, [z, H, W]
     ahead: torch.Tensor  # Nesterov's look-ahead, [z, H, W]
     gradient: torch.Tensor  # the sum over this sweep's LEDs so far, [z, H, W]
-    prior: torch.Tensor  # what the object's own spectrum adds to the coverage, [z, H, W]
+    prior: torch.Tensor  # what the object's own spectrum adds to coverage · max|P|², [z, H, W]
 
 
 class State(PlaneState):
@@ -243,15 +243,14 @@ class AlternatingProjection(PlaneSolver[State]):
         light = state.problem.amplitudes.square().sum()
         noisy = errors.sum(1) > NOISELESS * light
         variance = noisy * errors.sum(1) / (errors.shape[1] * forward.counted)
-        unit = state.peak**2 / math.prod(forward.image_shape)
-        prior = SpectralPrior(forward, joint.coverage * unit)
-        found = prior(state.spectra[joint.planes], variance, None if before is None else before * unit)
-        joint.prior = found * (self.options.prior / unit)
+        pixels = math.prod(forward.image_shape)
+        prior = SpectralPrior(forward, joint.coverage * (state.peak**2 / pixels))
+        found = prior(state.spectra[joint.planes], variance, None if before is None else before / pixels)
+        joint.prior = found * (self.options.prior * pixels)
 
     def _unexpected(self, state: State, joint: Joint, spectra: torch.Tensor) -> torch.Tensor:
         """What spectra cost for being larger than expected, in units of Σ e², [z]."""
-        unit = state.peak**2 / math.prod(state.problem.forward.image_shape)
-        return (joint.prior * spectra.abs().square()).sum((1, 2)) * unit
+        return (joint.prior * spectra.abs().square()).sum((1, 2)) / math.prod(state.problem.forward.image_shape)
 
     def _advance(self, state: State, joint: Joint) -> None:
         """Step from the look-ahead to the weighted average of what the LEDs ask for, and look ahead again."""
@@ -264,8 +263,8 @@ class AlternatingProjection(PlaneSolver[State]):
         settled |= error < state.floor
         joint.inertia = torch.where(gain < 0, 0, joint.inertia) + 1
         momentum = ((joint.inertia - 1) / (joint.inertia + 2))[:, None, None]
-        asked = joint.gradient / state.peak**2 + joint.prior * joint.ahead
-        new = joint.ahead - asked / (joint.coverage + joint.prior)
+        asked = joint.gradient + joint.prior * joint.ahead
+        new = joint.ahead - asked / (joint.coverage * state.peak**2 + joint.prior)
         joint.ahead = new + momentum * (new - state.spectra[joint.planes])
         state.spectra[joint.planes] = new
         joint.gradient.zero_()

@@ -12,7 +12,7 @@ import torch
 
 import fpmtools
 from fpmtools import calibrate
-from fpmtools.calibrate import curvature, joint
+from fpmtools.calibrate import curvature, descent, joint
 from fpmtools.calibrate.instrument import MODES, Instrument
 from fpmtools.calibration import Calibration
 from fpmtools.cli import main
@@ -126,6 +126,18 @@ def test_the_curvature_is_that_of_finite_differences(shape: tuple[int, int]) -> 
     assert torch.linalg.norm(matrix - jacobian @ jacobian.T) < 2e-3 * torch.linalg.norm(matrix)
 
 
+def test_a_fit_that_goes_astray_is_said_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = tile(aberration_rad=1.0)
+    monkeypatch.setattr(descent, "SHORTENED", 60.0)
+    monkeypatch.setattr(descent, "FARTHEST", 1e3)
+    found = joint.fit(dataset, dataset.calibration, z_um=0.0, groups=("board",))
+    assert "outside the reconstruction grid" in found.found["joint"]["diverged"]
+    assert np.allclose(found.na, dataset.na, atol=1e-12)
+    assert not found.pupil.zernike_rad.any()
+    (said,) = calibrate.warnings(found)
+    assert "went astray" in said
+
+
 def test_the_names_of_what_is_fitted_are_the_same_everywhere() -> None:
     assert set(joint.GROUPS) == set(spec.GROUPS) == set(calibrate.NAMES)
     with pytest.raises(OptionError, match="did you mean 'pupil'"):
@@ -157,6 +169,16 @@ def test_a_run_calibrates_and_says_so_and_its_calibration_serves_again(
     same = [(tmp_path / name / "reconstruction.safetensors").read_bytes() for name in "ab"]
     assert same[0] == same[1]
     assert not (tmp_path / "b" / "calibration.safetensors").exists()
+    # A run that was stopped goes on with what was found, and finds it again where that is damaged.
+    assert main([*words, "--budget", "0.001s", "--out", str(tmp_path / "d")]) == 0
+    kept = tmp_path / "d" / "calibration.safetensors"
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-9])
+    capsys.readouterr()
+    assert main(["run", "--resume", str(tmp_path / "d"), "--budget", "1h"]) == 0
+    assert "calibrating" in capsys.readouterr().err
+    assert kept.read_bytes() == whole
+    assert (tmp_path / "d" / "reconstruction.safetensors").read_bytes() == same[0]
     assert main([*again, "--calibrate", "none", "--out", str(tmp_path / "c")]) == 0
     nominal = json.loads((tmp_path / "c" / "run.json").read_text())
     assert document["metrics"]["psnr"] > nominal["metrics"]["psnr"] + 1
@@ -175,7 +197,7 @@ def test_a_comparison_calibrates_once_for_all(off: Path, tmp_path: Path) -> None
         on_event=lambda title, event: told.append(event["event"]) if event["event"] == "calibrating" else None,
         out=tmp_path / "both",
     )
-    assert told.count("calibrating") == joint.STEPS
+    assert told.count("calibrating") == descent.STEPS
     runs = [json.loads(path.read_text()) for path in sorted((tmp_path / "both").rglob("run.json"))]
     found = [run["data"]["calibration"]["joint"] for run in runs if "data" in run]
     assert len(found) >= 2

@@ -13,6 +13,13 @@ from fpmtools.dataset import Dataset
 __all__ = ["AUTO", "NOMINAL", "NONE", "find_board", "improve", "resolve", "warnings"]
 
 AUTO, NOMINAL, NONE = "auto", "nominal", "none"
+NAMES = {  # of what a joint fit looks for
+    "background": "a background",
+    "board": "the board's place",
+    "pupil": "aberrations",
+    "gain": "the brightness of each LED",
+    "jitter": "the place of each LED",
+}
 
 
 def resolve(dataset: Dataset, how: str | Path | Calibration = AUTO) -> Calibration:
@@ -77,23 +84,18 @@ def warnings(calibration: Calibration) -> list[str]:
     return said
 
 
-NAMES = {
-    "background": "a background",
-    "board": "the board's place",
-    "pupil": "aberrations",
-    "gain": "the brightness of each LED",
-    "jitter": "the place of each LED",
-}
-
-
 def _of_joint(found: Mapping[str, Any]) -> list[str]:
     """What a joint fit has found, in a line; nothing where there was nothing to look for."""
     if "fitted" not in found:
         return []
     kept = [NAMES[name] for name, group in found["groups"].items() if group["kept"]]
+    if found["softness"]:
+        kept.append("a soft edge of the pupil")
     if found["margin"]:
         kept.append(f"a margin of {found['margin']} pixels")
     off = f"the images do not fit the instrument as it is given ({found['explained']:.3g} × what noise makes)"
+    if "diverged" in found:
+        return [f"{off}, and the fit of another one went astray: the instrument is taken as it is given"]
     if not kept:
         return [f"{off}, and no other was found that predicts left-out images better; look at what was measured"]
     change = f"error of left-out images {found['nominal']:.3g} → {found['fitted']:.3g}"

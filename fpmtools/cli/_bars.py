@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fpmtools.cli._inputs import one_plane
 from fpmtools.cli._output import echo, print_json
-from fpmtools.errors import FpmError, OptionError
+from fpmtools.errors import FpmError
 
 if TYPE_CHECKING:
     from fpmtools.reconstruction import Reconstruction
@@ -23,11 +24,7 @@ def judge(result: Path, listed: Path, z_um: float | None, phase: bool, figure_fi
 
     wanted = targets.from_file(listed)
     reconstruction = open_result(result)
-    low, high = reconstruction.grid.z_range
-    if z_um is None:
-        if low != high:
-            raise OptionError(f"{result} covers z from {low:g} to {high:g} µm: say which with --z")
-        z_um = low
+    z_um = one_plane(reconstruction, result) if z_um is None else z_um
     field, pixel_um = reconstruction.field(z_um), reconstruction.grid.pixel_um
     found = [targets.field_contrast(field, pixel_um, bars, phase=phase) for bars in wanted]
     cutoffs = _cutoffs(result, reconstruction, phase)

@@ -16,6 +16,7 @@ from fpmtools.errors import OptionError, unknown
 
 if TYPE_CHECKING:
     from fpmtools.dataset import Dataset
+    from fpmtools.reconstruction import Reconstruction
 
 BUILT_IN = "sim:tilted"
 MOST_PLANES = 100_000
@@ -328,6 +329,14 @@ def load(data: str, reading: dict[str, Any]) -> Dataset:
     from fpmtools import formats
 
     return formats.load(data, **reading)
+
+
+def one_plane(reconstruction: Reconstruction, result: Path) -> float:
+    """The z of a ``result`` that has one, µm."""
+    low, high = reconstruction.grid.z_range
+    if low != high:
+        raise OptionError(f"{result} covers z from {low:g} to {high:g} µm: say which with --z")
+    return low
 
 
 def given() -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fpmtools.cli._inputs import force_option, integers, json_option
+from fpmtools.cli._inputs import force_option, integers, json_option, one_plane
 from fpmtools.cli._output import claim_file, echo, print_json
 from fpmtools.errors import OptionError
 
@@ -47,11 +47,7 @@ def render(
     from fpmtools.results import open_result
 
     reconstruction = open_result(result)
-    low, high = reconstruction.grid.z_range
-    if z_um is None:
-        if low != high:
-            raise OptionError(f"{result} covers z from {low:g} to {high:g} µm: say which with --z")
-        z_um = low
+    z_um = one_plane(reconstruction, result) if z_um is None else z_um
     if out is None:
         out = (result if result.is_dir() else result.parent) / f"field_z{z_um:+g}um.npy"
         claim_file(out, force)

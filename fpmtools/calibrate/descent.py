@@ -1,0 +1,219 @@
+"""Steps of object and instrument together, by a schedule: what becomes free, and when.
+
+All LEDs at once. Object, board and pupil take the same accelerated steps with restarts (Nesterov; O'Donoghue, Candès,
+Found. Comput. Math. 15, 715, 2015), each divided by its own curvature: the object's spectrum by its coverage, as in the
+joint sweeps of classical solvers, the instrument's numbers by their Gauss-Newton matrix. What is of one LED alone, gain
+and jitter, is moved by Adam (Kingma, Ba, arXiv:1412.6980): all LEDs at one pace, however little light tells of them.
+The board is free from the first step on, as long as the object is still undecided: an object that has come to terms
+with wrong positions holds on to them. The pupil's edge is soft meanwhile, very much so at first, for only then has a
+loss a slope by positions that cross it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fpmtools.calibrate import curvature
+from fpmtools.calibrate.instrument import FIXED, Instrument
+from fpmtools.forward.gradients import gradients
+from fpmtools.problem import Problem
+from fpmtools.spectral_prior import SpectralPrior
+
+FREE_FROM = {"board": 0, "pupil": 10, "gain": 18, "jitter": 15}  # step
+STEPS = 60
+FINE = 15  # step from which on the pupil's edge is as sharp as it becomes
+COARSE_EDGE, FINE_EDGE = 0.5, 0.15  # softness, Fourier pixels
+CURVED = (0, 3, 6, 9, 12, 15, 19, 24, 30)  # steps at which the Gauss-Newton matrix is made anew
+NEAR, SOME = 1.4, 4  # NA of the objective up to which all LEDs are looked at, and every so many beyond
+DAMPING = 1e-3  # of its diagonal
+SHORTENED = 0.7  # steps of the instrument: object and instrument share what they explain
+FARTHEST = 0.5  # Fourier pixels that the board may move an LED by in one step
+PACES = {"jitter": 3e-3, "gain": 0.01}  # of Adam's first steps; jitter in units of the objective's NA
+KNOWN_FROM, KNOWN_EVERY = 20, 5  # steps at which the object's own spectrum is looked at
+ALIKE = 30.0  # pixels whose errors go together, where expected spreads are weighed against images
+
+OnStep = Callable[[int, int], object]
+
+
+@dataclass
+class Descent:
+    """Object and instrument as they stand; ``ahead`` is where momentum takes both."""
+
+    problem: Problem
+    seen: list[int]
+    held: list[int]
+    object: torch.Tensor
+    instrument: Instrument
+    ahead: tuple[torch.Tensor, Instrument]
+    softness: float
+    count: int = 0  # steps of the schedule that are done
+    free: tuple[str, ...] = ()
+    inertia: int = 0
+    last: float = math.inf
+    matrix: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    prior: torch.Tensor | None = None  # what the object's own spectrum adds to its coverage, [1, H, W]
+    moments: dict[str, tuple[torch.Tensor, torch.Tensor, int]] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, problem: Problem, instrument: Instrument, held: list[int], softness: float) -> Descent:
+        """At the first guess; the LEDs that are ``held`` back the object does not see."""
+        guess = problem.first_guess()[None].clone()
+        seen = [i for i in range(len(problem.amplitudes)) if i not in held]
+        return cls(problem, seen, held, guess, instrument, (guess, instrument), softness)
+
+    def copy(self) -> Descent:
+        """Another one, that goes on from here."""
+        return replace(self, moments=dict(self.moments))
+
+    @property
+    def z(self) -> float:
+        """Where the sample is, µm."""
+        return self.problem.z_um[0]
+
+    @property
+    def shared(self) -> list[str]:
+        """The groups that are free and that all images share."""
+        return [name for name in curvature.GLOBAL if name in self.free]
+
+    def rest(self) -> None:
+        """Lose all momentum."""
+        self.inertia, self.last, self.ahead = 0, math.inf, (self.object, self.instrument)
+
+    def advance(self, steps: int) -> None:
+        """So many steps of the object alone."""
+        for _ in range(steps):
+            self.step()
+
+    def run(self, last: int, groups: Sequence[str], on_step: OnStep) -> None:
+        """The schedule of :data:`FREE_FROM` for these groups, from where it stands to before step ``last``."""
+        for step in range(self.count, last):
+            free = tuple(name for name in groups if name in FREE_FROM and step >= FREE_FROM[name])
+            if free != self.free or (step == FINE and self.softness > FINE_EDGE):
+                self.free = free
+                self.softness = min(self.softness, COARSE_EDGE if step < FINE else FINE_EDGE)
+                self.rest()
+            if self.shared and (step in CURVED or len(self.matrix) != self._numbers()):
+                self.rest()
+                self._update(self.instrument)
+                self.matrix = self._curvature()
+            self.step(1 - 0.9 * step / STEPS)
+            on_step(step + 1, STEPS)
+            if step >= KNOWN_FROM and (step - KNOWN_FROM) % KNOWN_EVERY == 0:
+                variance = torch.tensor([2 * self.last], dtype=torch.float64)
+                coverage = self._update(self.instrument)
+                prior = SpectralPrior(self.problem.forward, coverage)
+                self.prior = prior.WEIGHT * prior(self.object, variance, self.prior)
+        self.count = max(last, self.count)
+
+    def _curvature(self) -> torch.Tensor:
+        """Of what lies around the pupil, and of some of the dark field beyond for all of it."""
+        forward = self.problem.forward
+        near = np.linalg.norm(forward.na, axis=1) < NEAR * forward.optics.na
+        light, dark = [i for i in self.seen if near[i]], [i for i in self.seen if not near[i]]
+        some = dark[::SOME]
+        counts = dict.fromkeys(light, 1.0) | dict.fromkeys(some, len(dark) / max(len(some), 1))
+        return curvature.matrix(forward, self.object, self.instrument, self.z, counts, self.shared)
+
+    def _numbers(self) -> int:
+        return sum(curvature.GLOBAL[name] for name in self.shared)
+
+    def step(self, pace: float = 0.0) -> None:
+        """Object and all that is free, one step on; gains and jitter with the share ``pace`` of theirs."""
+        ahead, instrument = self.ahead
+        forward, amplitudes = self.problem.forward, self.problem.amplitudes
+        coverage = self._update(instrument)
+        by_na = {"board", "jitter"} & set(self.free)
+        wrt = [name for name in ("pupil", "gain") if name in self.free] + (["na"] if by_na else [])
+        loss, slopes = gradients(forward, ahead, amplitudes[self.seen], self.z, self.seen, wrt=["object", *wrt])
+        pixels = len(self.seen) * forward.counted
+        self.inertia = 1 if float(loss) > self.last else self.inertia + 1
+        self.last = float(loss)
+        prior = 0.0 if self.prior is None else self.prior
+        new = ahead - (slopes["object"] * pixels + prior * ahead) / (coverage + prior)
+        momentum = (self.inertia - 1) / (self.inertia + 2)
+        moved = self.instrument
+        if wrt:
+            own = [name for name in wrt if name != "pupil"]  # of LEDs that the object has not seen, too
+            if own and self.held and {"gain", "jitter"} & set(self.free):
+                theirs = gradients(forward, ahead, amplitudes[self.held], self.z, self.held, wrt=own)[1]
+                for name in own:
+                    slopes[name][self.held] = theirs[name][self.held] * (len(self.held) / len(self.seen))
+            moved = instrument.moved(self._of_all(slopes, pixels) | self._of_leds(slopes, pixels, pace))
+        farther = self.instrument.towards(moved, 1 + momentum, self.shared)
+        alone = {name: getattr(moved, name) for name in self.free if name not in self.shared}
+        self.ahead = new + momentum * (new - self.object), farther.moved(alone)
+        self.object, self.instrument = new, moved
+
+    def _update(self, instrument: Instrument) -> torch.Tensor:
+        """Let the forward model see that instrument; what its LEDs cover of the object, [1, H, W]."""
+        forward = self.problem.forward
+        forward.update(instrument.calibration(self.softness))
+        power = forward.kernels.transmission.abs().square().expand(len(forward.na), -1, -1)
+        cover = torch.zeros(1, *forward.object_shape, dtype=forward.real_dtype)
+        forward.add(cover, power[self.seen][None].contiguous(), self.seen)
+        return torch.lerp(cover, cover.amax().expand_as(cover), 0.05) / math.prod(forward.image_shape)
+
+    def _of_all(self, slopes: dict[str, torch.Tensor], pixels: int) -> dict[str, torch.Tensor]:
+        """Board and pupil, one Gauss-Newton step on."""
+        if not self.shared:
+            return {}
+        instrument, by_board = self.ahead[1], self.ahead[1].by_board()
+        parts = {
+            "pupil": lambda: slopes["pupil"][FIXED : len(instrument.pupil)],
+            "board": lambda: torch.einsum("iak,ia->k", by_board[self.seen], slopes["na"][self.seen]),
+        }
+        slope = torch.cat([parts[name]() for name in self.shared]) * pixels
+        values = {name: getattr(instrument, name)[FIXED if name == "pupil" else 0 :] for name in self.shared}
+        spread = {name: instrument.spread(name)[FIXED if name == "pupil" else 0 :] for name in self.shared}
+        known = 2 * self.last * ALIKE / torch.cat(list(spread.values())).square()
+        damped = self.matrix + torch.diag(known + DAMPING * self.matrix.diagonal())
+        step = SHORTENED * torch.linalg.solve(damped, slope + known * torch.cat(list(values.values())))
+        steps = dict(zip(self.shared, step.split([curvature.GLOBAL[name] for name in self.shared]), strict=True))
+        if "board" in steps:
+            forward = self.problem.forward
+            farthest = FARTHEST * forward.optics.wavelength_um / max(forward.extent_um)
+            length = float((by_board @ steps["board"]).norm(dim=1).max())
+            steps["board"] = steps["board"] * min(1.0, farthest / max(length, 1e-12))
+        if "pupil" in steps:
+            steps["pupil"] = torch.nn.functional.pad(steps["pupil"], (FIXED, 0))
+        return {name: getattr(instrument, name) - steps[name] for name in self.shared}
+
+    def _of_leds(self, slopes: dict[str, torch.Tensor], pixels: int, pace: float) -> dict[str, torch.Tensor]:
+        """Gain and jitter, one step of Adam on."""
+        found, instrument = {}, self.instrument
+        nominal = torch.from_numpy(instrument.nominal.gain)
+        for name in [name for name in PACES if name in self.free]:
+            values, unit = getattr(instrument, name), instrument.spread(name)
+            slope = slopes["na"] if name == "jitter" else slopes["gain"] * torch.exp(values) * nominal
+            slope = slope + 2 * self.last * ALIKE / pixels * values / unit.square()
+            mean, square, count = self.moments.get(name, (torch.zeros_like(values), torch.zeros_like(values), 0))
+            mean, square, count = 0.8 * mean + 0.2 * slope, 0.95 * square + 0.05 * slope.square(), count + 1
+            self.moments[name] = mean, square, count
+            step = mean / (1 - 0.8**count) / ((square / (1 - 0.95**count)).sqrt() + 1e-30)
+            length = PACES[name] * (instrument.objective_na if name == "jitter" else 1.0)
+            found[name] = values - pace * length * (step - step.mean(dim=0))
+        return found
+
+    def errors(self, images: Sequence[int]) -> NDArray[np.float64]:
+        """Mean squared error of the amplitudes of each of some images."""
+        forward, amplitudes = self.problem.forward, self.problem.amplitudes
+        self._update(self.instrument)
+        every = [forward.loss_and_gradient(self.object, amplitudes[[i]], self.z, [i]).error for i in images]
+        return np.array([float(error) for error in every])
+
+    def left_out(self) -> NDArray[np.float64]:
+        """Error of each image that the object has not seen."""
+        return self.errors(self.held)
+
+    def without(self, name: str, steps: int) -> float:
+        """Mean error of the left-out images once that group is as it is nominally, and the object has adapted to it."""
+        other = replace(self, instrument=self.instrument.without(name), free=())
+        other.rest()
+        other.advance(steps)
+        return float(other.left_out().mean())

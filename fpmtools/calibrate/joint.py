@@ -131,10 +131,10 @@ def fit(
         group["kept"] = name in rival.kept
     report |= {"fitted": rival.error, "groups": judged, "margin": 0}
     # Positions that are a little off, and a pupil that cuts samples in two, look like an edge that is soft.
-    errors = {softness: rival.on(problem, held, softness) for softness in (0.0, FINE_EDGE)}
-    softness = report["softness"] = min(errors, key=lambda own: float(errors[own].mean()))
+    errors = {softness: rival.on(problem, held, softness, 2 * CONTROL) for softness in (0.0, FINE_EDGE)}
+    softness = report["softness"] = FINE_EDGE if _ratio(errors[FINE_EDGE], errors[0.0]) < 1 else 0.0
     if margin:
-        without = rival.on(_problem(chosen, z_um, 0), held, softness)
+        without = rival.on(_problem(chosen, z_um, 0), held, softness, 2 * CONTROL)
         report["margin"] = margin if errors[softness].mean() < (1 - BETTER) * without.mean() else 0
     return _whole(calibration, rival.instrument.calibration(softness), report)
 
@@ -161,13 +161,13 @@ class _Rival:
         """Mean over the images."""
         return float(self.errors.mean())
 
-    def on(self, problem: Problem, held: list[int], softness: float = 0.0) -> NDArray[np.float64]:
-        """Its errors there, from the first guess on.
+    def on(self, problem: Problem, held: list[int], softness: float = 0.0, steps: int = CONTROL) -> NDArray[np.float64]:
+        """Its errors there after so many steps of the object, from the first guess on.
 
         With a sharp edge: to a soft one, brightness and place of single LEDs make up for what is wrong with it.
         """
         fit = Descent.begin(problem, self.instrument, held, softness)
-        fit.advance(CONTROL)
+        fit.advance(steps)
         return fit.left_out()
 
 

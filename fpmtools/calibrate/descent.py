@@ -210,10 +210,3 @@ class Descent:
     def left_out(self) -> NDArray[np.float64]:
         """Error of each image that the object has not seen."""
         return self.errors(self.held)
-
-    def without(self, name: str, steps: int) -> float:
-        """Mean error of the left-out images once that group is as it is nominally, and the object has adapted to it."""
-        other = replace(self, instrument=self.instrument.without(name), free=())
-        other.rest()
-        other.advance(steps)
-        return float(other.left_out().mean())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class FpmError(Exception):
@@ -54,6 +55,13 @@ class OutputError(FpmError):
     """A result that cannot be written: folder in use, no permission, disk full."""
 
     exit_code = 5
+
+    @classmethod
+    def of(cls, error: OSError, where: str | Path | None) -> OutputError:
+        """What the system said of ``where``."""
+        # A write that the disk had no room for has no errno where NumPy noticed it.
+        reason = error.strerror or f"not all of it could be written ({error}); the disk may be full"
+        return cls(f"cannot write {where or 'the results'}: {reason}")
 
 
 class Terminated(FpmError):

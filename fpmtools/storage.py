@@ -62,7 +62,7 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
             os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError.of(error, path) from error
     return path
 
 

@@ -1,10 +1,14 @@
-"""Shared fixtures: where the measured data sets are, and a writer of MATLAB's v7.3 files."""
+"""Shared fixtures: measured data sets, processes, a disk that is full, and a writer of MATLAB's v7.3 files.
+
+``FPMTOOLS_MOMENTS=60`` ends runs and comparisons at that many random moments in each way, instead of at one.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +79,45 @@ def forked(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         assert server.stdout.read(1) == prefork.READY
         yield functools.partial(prefork.Forked, place)
         server.kill()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "draw" in metafunc.fixturenames:
+        metafunc.parametrize("draw", range(int(os.environ.get("FPMTOOLS_MOMENTS", "1"))))
+
+
+class Disk:
+    """A file system of its own at ``path``, as large as asked for."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        path.mkdir()
+        self._mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs")
+
+    def _mount(self, *words: str) -> None:
+        done = subprocess.run(["mount", *words, self.path], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"only who may mount has a disk that is full: {done.stderr.strip()}")
+
+    def grow(self) -> None:
+        """There is room again."""
+        self._mount("-o", "remount,size=64m")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Disk]]:
+    """``disk(size)``: an empty file system with room for so many bytes; skips the test where none can be mounted."""
+    if not shutil.which("mount"):
+        pytest.skip("only who may mount has a disk that is full: there is no mount")
+    made: list[Disk] = []
+
+    def make(size: int) -> Disk:
+        made.append(Disk(tmp_path / f"disk{len(made)}", size))
+        return made[-1]
+
+    yield make
+    for one in made:
+        subprocess.run(["umount", one.path], check=True)
 
 
 @pytest.fixture

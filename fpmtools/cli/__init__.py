@@ -110,7 +110,7 @@ def _explain(error: Exception) -> FpmError:
         errno.EROFS,
         errno.EACCES,
     }:
-        return OutputError(f"cannot write {error.filename or 'the results'}: {error.strerror}")
+        return OutputError.of(error, error.filename)
     kind = type(error).__name__
     return FpmError(f"unexpected {kind}: {error} (set FPMTOOLS_DEBUG=1 to see where; please report it)")
 

@@ -172,7 +172,7 @@ def fetch(
                 folder.mkdir(parents=True, exist_ok=True)
                 _bring(file, target, expected, entry, source_dir, progress)
             except OSError as error:
-                raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+                raise OutputError.of(error, target) from error
             brought.append(file.name)
         if expected is None:
             first_seen[file.name] = seen[key] = _sha256(target)

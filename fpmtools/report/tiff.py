@@ -38,7 +38,7 @@ def write_amplitude_phase(
     try:
         spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (the with below closes it)
     except OSError as error:
-        raise OutputError(f"cannot write in {folder}: {error.strerror or error}") from error
+        raise OutputError.of(error, f"in {folder}") from error
     with spool:
 
         def amplitudes() -> Iterable[NDArray[np.float32]]:

@@ -320,4 +320,4 @@ def _cannot_write(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"cannot write in {path}: {error.strerror or error}") from error
+        raise OutputError.of(error, f"in {path}") from error

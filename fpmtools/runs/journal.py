@@ -86,7 +86,7 @@ class Journal:
                 torn = file.read(1) not in (b"\n", b"")
                 file.write((b"\n" if torn else b"") + json.dumps(finite(entry)).encode() + b"\n")
         except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise OutputError.of(error, self.path) from error
 
 
 def _entry(line: str) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def _found(run: _Measured, task: str) -> Found:
         raise
     except OSError as error:
         if error.errno in FULL:
-            raise OutputError(f"cannot write in {run.folder.path}: {error.strerror}") from error
+            raise OutputError.of(error, f"in {run.folder.path}") from error
         return Found(reason=tasks.one_line(error))
     except (Exception, SystemExit) as error:
         return Found(reason=tasks.one_line(error))

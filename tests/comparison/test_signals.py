@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -109,6 +110,56 @@ def test_a_comparison_that_is_ended_and_then_killed_comes_to_the_same_end(
     assert main(words(data_file, out, "--resume")) == 0
     history = json.loads((place / "run.json").read_text())["history"]
     assert history == sorted(history)
+    as_whole(out, whole)
+
+
+@pytest.fixture(scope="module")
+def seconds(
+    data_file: Path, whole: Path, forked: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> float:
+    """What an uninterrupted comparison takes as a process of its own."""
+    begun = time.monotonic()
+    with forked(words(data_file, tmp_path_factory.mktemp("timed") / "out")) as process:
+        process.communicate()
+    return time.monotonic() - begun
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_a_signal_at_a_random_moment(
+    how: str,
+    draw: int,
+    data_file: Path,
+    whole: Path,
+    seconds: float,
+    tmp_path: Path,
+    forked: Callable[..., Any],
+) -> None:
+    out = tmp_path / "out"
+    with forked(words(data_file, out)) as process:
+        time.sleep(seconds * random.Random(f"{how} {draw}").random())
+        workers = workers_of(process.pid)
+        process.send_signal(getattr(signal, how))
+        process.communicate(timeout=120)
+    assert wait_for(lambda: not any(map(alive, workers)))
+    assert main(words(data_file, out, *(["--resume"] if out.exists() else []))) == 0
+    as_whole(out, whole)
+
+
+@pytest.mark.slow
+def test_a_disk_that_becomes_full_at_a_random_moment(
+    draw: int, data_file: Path, whole: Path, disk: Callable[[int], Any], forked: Callable[..., Any]
+) -> None:
+    """It has room for some of what the comparison writes: that goes on once there is more."""
+    most = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
+    full = disk(random.Random(f"full {draw}").randrange(4096, 2 * most))
+    out = full.path / "out"
+    with forked(words(data_file, out)) as process:
+        said = process.communicate(timeout=300)[1].decode()
+    assert process.returncode in (0, 1, 5), said
+    assert process.returncode == 0 or "cannot write" in said, said
+    full.grow()
+    assert main(words(data_file, out, *(["--resume"] if out.exists() else []))) == 0
     as_whole(out, whole)
 
 

@@ -1,12 +1,9 @@
-"""A run that is ended at any moment, in any way, comes to the same end when it is resumed.
-
-``FPMTOOLS_MOMENTS=60`` tries that many random moments for each solver and each way, instead of a few.
-"""
+"""A run that is ended at any moment, in any way, comes to the same end when it is resumed."""
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import random
 import shutil
 import signal
@@ -22,7 +19,6 @@ import pytest
 from fpmtools.cli import main
 from fpmtools.runs.folder import RunFolder
 
-MOMENTS = int(os.environ.get("FPMTOOLS_MOMENTS", "0"))
 SOLVERS = {
     "ap": ["--solver", "ap", "-o", "sweeps=150", "-o", "join_below=0", "-o", "halve_below=0"],
     "adam": ["--solver", "adam", "-o", "sweeps=60"],
@@ -32,34 +28,26 @@ RESULT = "reconstruction.safetensors"
 Start = Callable[..., Any]
 
 
-@pytest.fixture
-def words(data_file: Path) -> Callable[[str, Path], list[str]]:
-    """``words(solver, folder)``: the command."""
-
-    def make(solver: str, folder: Path) -> list[str]:
-        arguments = ["--data", str(data_file), *SOLVERS[solver], "--z=-1:1:3", "--threads", "1", "--quiet"]
-        return ["run", *arguments, "--out", str(folder)]
-
-    return make
+def command(data_file: Path, solver: str, folder: Path) -> list[str]:
+    arguments = ["--data", str(data_file), *SOLVERS[solver], "--z=-1:1:3", "--threads", "1", "--quiet"]
+    return ["run", *arguments, "--out", str(folder)]
 
 
 @pytest.fixture
-def start(words: Callable[[str, Path], list[str]], forked: Start) -> Start:
+def start(data_file: Path, forked: Start) -> Start:
     """``start(solver, folder)``: the command as a process of its own."""
-    return lambda solver, folder, **more: forked(words(solver, folder), **more)
+    return lambda solver, folder, **more: forked(command(data_file, solver, folder), **more)
 
 
 @pytest.fixture(scope="module")
 def whole(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of an uninterrupted run of a solver."""
-    folders: dict[str, Path] = {}
 
+    @functools.cache
     def run(solver: str) -> Path:
-        if solver not in folders:
-            folders[solver] = tmp_path_factory.mktemp("whole") / solver
-            arguments = ["--data", str(data_file), *SOLVERS[solver], "--z=-1:1:3", "--threads", "1", "--quiet"]
-            assert main(["run", *arguments, "--out", str(folders[solver])]) == 0
-        return folders[solver]
+        folder = tmp_path_factory.mktemp("whole") / solver
+        assert main(command(data_file, solver, folder)) == 0
+        return folder
 
     return run
 
@@ -150,36 +138,75 @@ def test_sigterm_leaves_a_checkpoint_and_draws_nothing(start: Start, tmp_path: P
     assert json.loads((folder / "run.json").read_text())["status"] == "running"
 
 
-@pytest.mark.skipif(not MOMENTS, reason="many random moments: set FPMTOOLS_MOMENTS=60")
+@pytest.fixture(scope="module")
+def seconds(
+    whole: Callable[[str], Path], data_file: Path, forked: Start, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], float]:
+    """``seconds(solver)``: what an uninterrupted run takes as a process of its own."""
+
+    @functools.cache
+    def measure(solver: str) -> float:
+        begun = time.monotonic()
+        with forked(command(data_file, solver, tmp_path_factory.mktemp("timed") / solver)) as process:
+            process.wait()
+        return time.monotonic() - begun
+
+    return measure
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT", "disk full"])
-def test_random_moments(
-    how: str, solver: str, words: Callable[[str, Path], list[str]], whole: Callable[[str], Path], tmp_path: Path
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_a_signal_at_a_random_moment(
+    how: str,
+    solver: str,
+    draw: int,
+    start: Start,
+    whole: Callable[[str], Path],
+    seconds: Callable[[str], float],
+    tmp_path: Path,
 ) -> None:
-    """Each of several times in a row, until one is not stopped any more; also while it still imports."""
+    folder = tmp_path / "run"
+    with start(solver, folder) as process:
+        time.sleep(seconds(solver) * random.Random(f"{how} {solver} {draw}").random())
+        process.send_signal(getattr(signal, how))
+        process.wait(120)
+    if folder.exists():
+        ends_as(folder, whole(solver))
+    assert {path.name for path in tmp_path.iterdir()} <= {"run"}
 
-    def start(solver: str, folder: Path, *, file_bytes: int | None = None) -> subprocess.Popen[bytes]:
-        limit = [] if file_bytes is None else ["prlimit", f"--fsize={file_bytes}"]
-        command = [*limit, sys.executable, "-m", "fpmtools", *words(solver, folder)]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
-    whole(solver)
-    begun = time.monotonic()
-    with start(solver, tmp_path / "timed") as process:
-        process.wait()
-    took, chance = time.monotonic() - begun, random.Random(f"{how} {solver}")
-    for i in range(MOMENTS):
-        folder = tmp_path / f"run{i}"
-        if how == "disk full":
-            full_at(chance.randrange(200, 60_000), solver, folder, start)
-        else:
-            with start(solver, folder) as process:
-                time.sleep(took * chance.uniform(0.05, 1.0))
-                process.send_signal(getattr(signal, how))
-                process.wait(60)
-        if folder.exists():
-            ends_as(folder, whole(solver))
-    assert not [path for path in tmp_path.iterdir() if path.suffix == ".part"]
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_disk_that_becomes_full_at_a_random_moment(
+    solver: str, draw: int, start: Start, whole: Callable[[str], Path], disk: Callable[[int], Any]
+) -> None:
+    """It has room for some of what the run writes: that goes on once there is more."""
+    most = sum(path.stat().st_size for path in whole(solver).iterdir())
+    full = disk(random.Random(f"{solver} {draw}").randrange(4096, 2 * most))
+    folder = full.path / "run"
+    with start(solver, folder) as process:
+        said = process.communicate(timeout=300)[1].decode()
+    assert process.returncode in (0, 5), said
+    if process.returncode == 5:
+        assert said.splitlines()[-1].startswith("error: cannot write"), said
+        assert "No space left on device" in said or "the disk may be full" in said
+    assert not list(full.path.rglob("*.part"))
+    full.grow()
+    if folder.exists():
+        ends_as(folder, whole(solver))
+    assert {path.name for path in full.path.iterdir()} <= {"run"}
+
+
+@pytest.mark.slow
+def test_kill_9_while_it_still_imports(data_file: Path, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = [sys.executable, "-m", "fpmtools", *command(data_file, "ap", folder)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+        time.sleep(0.3)
+        process.kill()
+    if folder.exists():
+        ends_as(folder, whole("ap"))
 
 
 def full_at(size: int, solver: str, folder: Path, start: Start) -> None:

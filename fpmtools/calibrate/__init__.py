@@ -98,5 +98,6 @@ def _of_joint(found: Mapping[str, Any]) -> list[str]:
         return [f"{off}, and the fit of another one went astray: the instrument is taken as it is given"]
     if not kept:
         return [f"{off}, and no other was found that predicts left-out images better; look at what was measured"]
-    change = f"error of left-out images {found['nominal']:.3g} → {found['fitted']:.3g}"
-    return [f"{off}: {', '.join(kept)} {'is' if len(kept) == 1 else 'are'} taken from the images ({change})"]
+    changed = found["fitted"] != found["nominal"]
+    change = f" (error of left-out images {found['nominal']:.3g} → {found['fitted']:.3g})" if changed else ""
+    return [f"{off}; taken from the images: {', '.join(kept)}{change}"]

@@ -145,11 +145,10 @@ def compare(
 
 def _check_words(names: list[str], targets: dict[str, float], choices: dict[str, Any]) -> None:
     """Find mistakes in words before anything heavy is imported."""
-    from fpmtools.runs.spec import Limits, RunSpec
+    from fpmtools.runs.spec import Limits, RunSpec, ways
 
     same = (
         "calibration",
-        "calibrate",
         "loss",
         "device",
         "dtype",
@@ -161,7 +160,8 @@ def _check_words(names: list[str], targets: dict[str, float], choices: dict[str,
     )
     words = {name: choices[name] for name in same}
     for name in names:
-        RunSpec("data", name, limits=Limits(choices["budget_s"], targets), **words)  # type: ignore[arg-type]
+        for way in ways(choices["calibrate"]):
+            RunSpec("data", name, limits=Limits(choices["budget_s"], targets), calibrate=way, **words)  # type: ignore[arg-type]
 
 
 class _Shown:

@@ -27,7 +27,7 @@ from fpmtools.columns import Column
 from fpmtools.comparison import evidence
 from fpmtools.comparison.driving import Allowance, Driver, OnEvent
 from fpmtools.comparison.rows import Verdict, row, verdicts
-from fpmtools.comparison.spec import Spec, check_solvers, slug
+from fpmtools.comparison.spec import Spec, check_solvers, in_each_way, slug
 from fpmtools.comparison.trials import Source, Trial, interleaved
 from fpmtools.dataset import Dataset
 from fpmtools.errors import OptionError, Terminated
@@ -37,7 +37,7 @@ from fpmtools.reconstruction import Reconstruction
 from fpmtools.records import MetricRecord
 from fpmtools.results import open_result
 from fpmtools.runs.folder import FINISHED, claim, locked
-from fpmtools.runs.spec import Limits
+from fpmtools.runs.spec import Limits, ways
 
 if TYPE_CHECKING:
     import pandas
@@ -175,7 +175,8 @@ def compare(
     - ``threads``: CPU threads of each run.
     - ``calibration``: "auto" (what the images say of the instrument), "nominal" (what the data say), or a file.
     - ``calibrate``: What is fitted of the instrument, once for all solvers: "auto" for what left-out images confirm,
-      "none", or names with commas between them (:class:`fpmtools.runs.spec.RunSpec`).
+      "none", or names with commas between them (:class:`fpmtools.runs.spec.RunSpec`). With "none,auto" every solver
+      runs twice, with the instrument as it is given and as it is found.
     - ``warm_up``: Let each run take a few steps that are thrown away before its clock starts: what is loaded and
       planned only once is no part of any solver's time.
     - ``out``: Folder to keep everything in: tables, the data sets, and each run's own folder. Without one it is a
@@ -198,7 +199,8 @@ def compare(
     """
     from fpmtools.runs.tracking import check_targets
 
-    contenders = check_solvers(solvers)
+    how = ways(calibrate)
+    contenders = in_each_way(check_solvers(solvers), how)
     if repeats < 1:
         raise OptionError(f"repeats must be at least 1, got {repeats}")
     if not seeds or len(set(seeds)) < len(seeds):
@@ -208,12 +210,13 @@ def compare(
     if memory_bytes is not None and not resident_bytes(os.getpid()):
         raise OptionError("a memory limit needs a system that tells what a process has in memory (Linux)")
     tell = on_event or (lambda title, event: None)
-    datasets = [_calibrated(dataset, calibration, calibrate, z_um, tell) for dataset in _load(data)]
-    for dataset in datasets:
+    given = _load(data)
+    for dataset in given:
         check_targets(targets or {}, dataset)
+    datasets = [(way, _calibrated(dataset, calibration, way, z_um, tell)) for dataset in given for way in how]
     if timeout_s is None and budget_s is not None:
         timeout_s = DEFAULT_TIMEOUT[0] * budget_s + DEFAULT_TIMEOUT[1]
-    for dataset in datasets:
+    for _, dataset in datasets:
         for warning in [*dataset.check(upsample=upsample), *calibrating.warnings(dataset.calibration)]:
             tell(dataset.name, {"event": "line", "text": f"warning: {warning}"})
     known, trouble = evidence.installed_metrics()
@@ -233,12 +236,13 @@ def compare(
         "margin": margin,
     }
     with _ends_cleanly(), _folder(out) as root, locked(root):
-        sources = [_save(dataset, root / DATA_FOLDER, z_um) for dataset in datasets]
+        sources = [_save(dataset, root / DATA_FOLDER, z_um, way if way != how[-1] else "") for way, dataset in datasets]
+        sources = [replace(source, calibrate=way) for source, (way, _) in zip(sources, datasets, strict=True)]
         wanted = {
-            source.name: _wanted(dataset, source, known, held_out, ring_correlation, pictures and out is not None)
-            for source, dataset in zip(sources, datasets, strict=True)
+            source: _wanted(dataset, source, known, held_out, ring_correlation, pictures and out is not None)
+            for source, (_, dataset) in zip(sources, datasets, strict=True)
         }
-        outputs = {name: replace(found.outputs, track=track, warm_up=warm_up) for name, found in wanted.items()}
+        outputs = {source: replace(found.outputs, track=track, warm_up=warm_up) for source, found in wanted.items()}
         trials = interleaved(contenders, sources, seeds, repeats, outputs, **common)
         driver = Driver(root, Allowance(timeout_s, memory_bytes), tell, resume)
         records = evidence.gather(trials, _run_all(trials, driver), wanted, driver)
@@ -247,7 +251,8 @@ def compare(
         comparison = Comparison(
             [
                 {"name": s.name, "digest": s.digest, "optics": d.optics.to_dict(), "z_um": list(s.z_um)}
-                for s, d in zip(sources, datasets, strict=True)
+                for s, (way, d) in zip(sources, datasets, strict=True)
+                if way == how[-1]
             ],
             [row([record for record in records if record["title"] == title], about.values()) for title in titles],
             verdicts(records, [about[key] for key in _deciding(budget_s, targets)]),
@@ -368,11 +373,13 @@ def _load(data: Data | Sequence[Data]) -> list[Dataset]:
     return datasets
 
 
-def _save(dataset: Dataset, folder: Path, z_um: Sequence[float] | float | None) -> Source:
+def _save(dataset: Dataset, folder: Path, z_um: Sequence[float] | float | None, apart: str) -> Source:
+    """As a file, with ``apart`` in its name."""
     from fpmtools.formats import native
 
     planes = dataset.planes_um if z_um is None else tuple([z_um] if isinstance(z_um, int | float) else z_um)
-    file = native.save(dataset, folder / f"{slug(dataset.name)}.safetensors")
+    name = f"{slug(dataset.name)}+{apart}" if apart else slug(dataset.name)
+    file = native.save(dataset, folder / f"{name}.safetensors")
     truth = dataset.truth.digest if dataset.truth is not None else None
     return Source(dataset.name, dataset.digest, file, planes, truth)
 

@@ -76,7 +76,7 @@ def wanted(
 
 
 def gather(
-    trials: Sequence[Trial], records: Sequence[Mapping[str, Any]], wanted: Mapping[str, Wanted], driver: Driver
+    trials: Sequence[Trial], records: Sequence[Mapping[str, Any]], wanted: Mapping[Source, Wanted], driver: Driver
 ) -> list[dict[str, Any]]:
     """The records with what the parts of the data tell, and what has not been measured yet.
 
@@ -91,7 +91,7 @@ def gather(
         if record["status"] not in (*FINISHED, INTERRUPTED) or "times" not in record:
             found.append(dict(record))
             continue
-        asked = wanted[trial.source.name]
+        asked = wanted[trial.source]
         lost = _is_lost(Journal(driver.root / trial.folder))
         ends = {} if interrupted or stopped or lost else _solve_parts(trial, asked, driver)
         stopped = stopped or INTERRUPTED in ends.values()

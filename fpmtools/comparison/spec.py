@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fpmtools.errors import OptionError
 
+CALIBRATED = {"none": "as given", "auto": "calibrated"}  # what a table says of the instrument, where both are compared
+
 
 @dataclass(frozen=True)
 class Spec:
-    """A solver with options, written ``name`` or ``name:key=value:key=value``; ``capabilities`` where known."""
+    """A solver with options, written ``name`` or ``name:key=value:key=value``; ``capabilities`` where known.
+
+    ``calibrate``: what is fitted of the instrument before, where that is one of the things that are compared.
+    """
 
     label: str
     solver: str
     options: tuple[tuple[str, str], ...] = ()
     capabilities: frozenset[str] = frozenset()
+    calibrate: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Spec:
@@ -36,6 +42,15 @@ class Spec:
     def folder(self) -> str:
         """The label as a file name."""
         return slug(self.label)
+
+
+def in_each_way(contenders: Iterable[Spec], calibrate: Sequence[str]) -> list[Spec]:
+    """The solvers with the instrument in each of several ways."""
+    if len(calibrate) == 1:
+        return [replace(one, calibrate=calibrate[0]) for one in contenders]
+    return [
+        replace(one, label=f"{one.label}, {CALIBRATED[way]}", calibrate=way) for one in contenders for way in calibrate
+    ]
 
 
 def slug(name: str) -> str:

@@ -13,13 +13,17 @@ from fpmtools.runs.spec import DataSpec, Outputs, RunSpec
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as the runs read it; ``truth`` is the truth's digest, which the numbers of a run depend on."""
+    """A data set as the runs read it, with the instrument as ``calibrate`` has found it.
+
+    ``truth`` is the truth's digest, which the numbers of a run depend on.
+    """
 
     name: str
     digest: str
     file: Path
     z_um: tuple[float, ...]
     truth: str | None = None
+    calibrate: str = ""
 
     @property
     def data(self) -> DataSpec:
@@ -85,20 +89,25 @@ def interleaved(
     sources: Sequence[Source],
     seeds: Sequence[int],
     repeats: int,
-    outputs: Mapping[str, Outputs],
+    outputs: Mapping[Source, Outputs],
     **common: Any,
 ) -> list[Trial]:
     """All runs, repeats interleaved (A B A B), so that a machine that slows down does not slow down only the last.
 
-    ``outputs`` are those of each data set's runs, by its name; ``common`` are what else all RunSpecs have.
+    Every solver has the sources with the instrument as it is to take it. ``outputs`` are those of each data set's runs;
+    ``common`` are what else all RunSpecs have.
     """
     trials = []
+    by_name: dict[str, dict[str, Source]] = {}
+    for source in sources:
+        by_name.setdefault(source.name, {})[source.calibrate] = source
     for repeat in range(repeats):
-        for source in sources:
+        for own in by_name.values():
             for seed in seeds:
                 for contender in contenders:
+                    source = own[contender.calibrate]
                     title, folder = [contender.label], [contender.folder]
-                    if len(sources) > 1:
+                    if len(by_name) > 1:
                         title.append(source.name)
                         folder.append(slug(source.name))
                     if len(seeds) > 1:
@@ -112,7 +121,7 @@ def interleaved(
                         dict(contender.options),
                         z_um=source.z_um,
                         seed=seed,
-                        outputs=outputs[source.name],
+                        outputs=outputs[source],
                         **common,
                     )
                     # A slug has no "+", so no two trials share a folder.

@@ -66,6 +66,12 @@ def _check_texts(part: object, *names: str) -> None:
         _need(value is None or isinstance(value, str), name, value, "text")
 
 
+def ways(calibrate: str) -> list[str]:
+    """What a comparison takes the instrument as: "none,auto" is as given and as found, anything else is one way."""
+    words = list(dict.fromkeys(calibrate.split(",")))
+    return words if set(words) == set(CALIBRATE) else [calibrate]
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """Which data: what ``fpmtools.load`` takes, as ``source`` and how it is read.

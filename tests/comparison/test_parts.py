@@ -15,11 +15,12 @@ import pytest
 from fpmtools import columns
 from fpmtools import processes as process
 from fpmtools.comparison import Spec, rows, trials
+from fpmtools.comparison.spec import in_each_way
 from fpmtools.errors import OptionError
 from fpmtools.records import MetricRecord
 from fpmtools.registry import built_in_metrics
 from fpmtools.runs.memory import PeakMemory
-from fpmtools.runs.spec import DataSpec, Outputs, RunSpec
+from fpmtools.runs.spec import DataSpec, Outputs, RunSpec, ways
 
 
 def test_spec() -> None:
@@ -35,7 +36,7 @@ def test_spec() -> None:
 def test_plan_interleaves_and_gives_each_run_its_folder() -> None:
     sources = [trials.Source(name, name, Path(name), (0.0,)) for name in ("a", "b c")]
     specs = [Spec.parse(text) for text in ("ap", "ap-2", "adam:rate=1")]
-    outputs = {name: Outputs(measures=(name,)) for name in ("a", "b c")}
+    outputs = {source: Outputs(measures=(source.name,)) for source in sources}
     cases = trials.interleaved(specs, sources, (0, 7), 2, outputs, threads=2)
     assert len({case.folder for case in cases}) == len(cases) == 24
     assert [case.contender.label for case in cases[:6]] == ["ap", "ap-2", "adam:rate=1"] * 2
@@ -43,9 +44,29 @@ def test_plan_interleaves_and_gives_each_run_its_folder() -> None:
     assert cases[-1].folder == "adam_rate=1+b_c+seed7+run2"
     assert cases[-1].title == "adam:rate=1 · b c · seed 7"
     assert cases[-1].spec == RunSpec(
-        DataSpec("b c", digest="b c"), "adam", {"rate": "1"}, z_um=(0.0,), seed=7, threads=2, outputs=outputs["b c"]
+        DataSpec("b c", digest="b c"),
+        "adam",
+        {"rate": "1"},
+        z_um=(0.0,),
+        seed=7,
+        threads=2,
+        outputs=outputs[sources[1]],
     )
     assert trials.interleaved(specs, sources[:1], (7,), 1, outputs)[0].title == "ap"
+
+
+def test_solvers_are_compared_with_the_instrument_as_given_and_as_found() -> None:
+    assert ways("auto") == ["auto"]
+    assert ways("pupil,gain") == ["pupil,gain"]
+    assert ways("auto,none") == ["auto", "none"]
+    both = in_each_way([Spec.parse("ap"), Spec.parse("adam:rate=1")], ways("none,auto"))
+    labels = ["ap, as given", "ap, calibrated", "adam:rate=1, as given", "adam:rate=1, calibrated"]
+    assert [one.label for one in both] == labels
+    sources = [trials.Source("a", how, Path(how), (0.0,), calibrate=how) for how in ("none", "auto")]
+    cases = trials.interleaved(both, sources, (0,), 1, {source: Outputs() for source in sources})
+    assert [case.title for case in cases] == labels
+    assert [case.spec.data.digest for case in cases] == ["none", "auto"] * 2
+    assert len({case.folder for case in cases}) == 4
 
 
 def record(label: str, **more: Any) -> dict[str, Any]:

@@ -212,7 +212,7 @@ def trials(datasets: list[Dataset], folder: Path) -> list[Trial]:
     sources = [
         Source(one.name, one.digest, folder / "other.file", PLANES, one.truth and one.truth.digest) for one in datasets
     ]
-    outputs = {one.name: Outputs() for one in datasets}
+    outputs = {one: Outputs() for one in sources}
     same = {"threads": 1, "calibration": "nominal", "calibrate": "none"}
     return interleaved(comparison.check_solvers(SOLVERS), sources, (3,), 1, outputs, **same)  # type: ignore[arg-type]
 

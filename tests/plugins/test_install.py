@@ -80,6 +80,19 @@ def test_the_solver_is_usable_by_name_at_once(environment: Environment) -> None:
     assert (environment.folder / "result" / "reconstruction.safetensors").is_file()
 
 
+def test_it_gains_from_a_calibration_that_it_knows_nothing_of(environment: Environment) -> None:
+    """The host finds the aberrations, the solver is given the forward model that has them."""
+    arguments = ["--data", "sim:thin+noise+aberrated@64x64", "--solvers", "wirtinger:iterations=60", "--threads", "1"]
+    said = environment.run(
+        environment.bin / "fpmtools", "compare", *arguments, "--calibrate", "none,auto", "--quiet", "--json"
+    )
+    given, calibrated = json.loads(said)["rows"]
+    assert (given["solver"], calibrated["solver"]) == tuple(
+        f"wirtinger:iterations=60, {how}" for how in ("as given", "calibrated")
+    )
+    assert calibrated["psnr"] > given["psnr"] + 8
+
+
 def test_its_own_tests_pass_there(environment: Environment) -> None:
     said = environment.run(
         environment.bin / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", environment.folder / "template"

@@ -162,10 +162,10 @@ class Fields:
 
     def synthetic_support(self) -> NDArray[np.bool_]:
         """Where the LEDs' pupils cover the centred object spectrum [H, W]: the recoverable band."""
-        cover = torch.zeros(1, *self.object_shape, dtype=self.real_dtype)
-        size = self.kernels.transmission.abs().cpu()
+        cover = torch.zeros(1, *self.object_shape, dtype=self.real_dtype, device=self.device)
+        size = self.kernels.transmission.abs()
         lit = (size > LIT * size.max()).to(self.real_dtype).expand(len(self.corners), -1, -1)
-        return (self.add(cover, lit[None])[0] > 0).numpy()
+        return (self.add(cover, lit[None])[0] > 0).cpu().numpy()
 
     def _planes(self, z_um: Planes) -> torch.Tensor:
         return torch.as_tensor(z_um, dtype=self.real_dtype, device=self.device).reshape(-1)

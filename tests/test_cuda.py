@@ -72,25 +72,26 @@ def test_every_solver_finds_what_it_finds_on_the_processor(dataset: Dataset, sol
     assert quality[1] == pytest.approx(quality[0], abs=1.0 if solver == "inr" else 0.2)
 
 
-def test_a_card_that_is_too_small_for_a_batch_takes_smaller_ones(dataset: Dataset) -> None:
-    """Its memory is really short: what is allowed of it holds the problem and a few fields at once."""
-    z_um = tuple(np.linspace(-8, 8, 9))
-    problem = prepare(dataset, z_um=z_um, device="cuda")
+def test_a_card_that_is_too_small_for_a_batch_takes_smaller_ones() -> None:
+    """Its memory is really short: what is allowed of it holds the problem and some of the fields at once."""
+    na = direction_sines(raster(7, 7, 6.0), 74.0)
+    problem = prepare(simulate("thin", image_shape=(128, 128), leds=na), z_um=tuple(range(-10, 11)), device="cuda")
     forward = problem.forward
-    spectra = problem.first_guess()[None].repeat(len(z_um), 1, 1)
-    at_once = forward.loss_and_gradient(spectra, problem.amplitudes, z_um)
+    spectra = problem.first_guess()[None].repeat(len(problem.z_um), 1, 1)
+    at_once = forward.loss_and_gradient(spectra, problem.amplitudes, problem.z_um)
     whole = forward.batch_samples
+    fields = 8 * math.prod(forward.image_shape) * len(problem.z_um) * len(na)
     torch.cuda.empty_cache()
-    field = 8 * math.prod(forward.image_shape)
-    room = torch.cuda.memory_allocated() + (24 << 20) + 40 * field
+    total = torch.cuda.mem_get_info()[1]
     try:
-        torch.cuda.set_per_process_memory_fraction(room / torch.cuda.mem_get_info()[1])
-        bit_by_bit = forward.loss_and_gradient(spectra, problem.amplitudes, z_um)
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 1.5 * fields) / total)
+        bit_by_bit = forward.loss_and_gradient(spectra, problem.amplitudes, problem.z_um)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert forward.batch_samples < whole
     assert float(bit_by_bit.loss) == pytest.approx(float(at_once.loss), rel=1e-5)
-    assert torch.allclose(bit_by_bit.gradient, at_once.gradient, rtol=1e-3, atol=1e-6)
+    difference = (bit_by_bit.gradient - at_once.gradient).norm()
+    assert float(difference) < 1e-4 * float(at_once.gradient.norm())
 
 
 @pytest.mark.parametrize("solver", ["ap", "inr"])

@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ if sys.platform != "win32":  # there nothing is locked
 RUN_FILE = "run.json"
 RESULT_FILE = "reconstruction.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
+PATIENCE_S = 1.0  # a process that was killed a moment ago is still letting go of its folder
 CALIBRATION_FILE = "calibration.safetensors"  # where a joint fit was made
 
 RUNNING = "running"
@@ -279,19 +281,29 @@ def _locked(path: Path) -> int | None:
     """A lock on a folder, which the system releases with the process; None where folders cannot be locked."""
     if sys.platform == "win32":
         return None
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor, until = os.open(path, os.O_RDONLY), time.monotonic() + PATIENCE_S
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        while not _taken(descriptor):
+            if time.monotonic() > until:
+                raise OutputError(
+                    f"{path} is in use: another process works in it; wait for it, or choose another folder"
+                )
+            time.sleep(0.02)
+    except (OSError, OutputError) as error:
         os.close(descriptor)
-        raise OutputError(
-            f"{path} is in use: another process works in it; wait for it, or choose another folder"
-        ) from None
-    except OSError:
-        os.close(descriptor)
+        if isinstance(error, OutputError):
+            raise
         return None
     _LOCKS.add(descriptor)
     return descriptor
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _unlock(lock: int | None) -> None:

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from fpmtools.errors import DataError, FpmError, OptionError, OutputError
-from fpmtools.runs.folder import RunFolder, claim_numbered
+from fpmtools.runs.folder import RunFolder, claim_numbered, locked
 from fpmtools.runs.spec import RunSpec
 
 SPEC = RunSpec("sim:tilted", "ap")  # type: ignore[arg-type]
@@ -130,3 +131,18 @@ def test_paths_that_are_not_utf8(tmp_path: Path) -> None:
     with RunFolder.reopen(path) as again:
         assert again.spec == spec
         assert again.document["command"] == ["fpmtools", str(path)]
+
+
+def test_a_process_that_was_killed_a_moment_ago_still_lets_go(tmp_path: Path) -> None:
+    """Its folder is waited for, a little."""
+    held = "fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)"
+    hold = f"import fcntl, os, sys, time; {held}; print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        timer = threading.Timer(0.3, process.kill)
+        timer.start()
+        begun = time.monotonic()
+        with locked(tmp_path):
+            assert time.monotonic() - begun > 0.2
+        timer.join()

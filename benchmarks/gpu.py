@@ -48,8 +48,10 @@ def main() -> None:
                 continue
             rows.append({"side": side, "solver": solver, **measure(args, file, side, solver, device)})
             print(rows[-1], file=sys.stderr, flush=True)
-    measured = {"rows": rows, "wall_seconds": time.perf_counter() - begun}
-    print(section(common.keep("gpu", args, measured, device=str(device))))
+            # After each, for the machine may be taken back.
+            measured = {"rows": rows, "wall_seconds": time.perf_counter() - begun}
+            record = common.keep("gpu", args, measured, device=str(device))
+    print(section(record))
 
 
 def measure(args: argparse.Namespace, file: Path, side: int, name: str, device: torch.device) -> common.Record:

@@ -11,7 +11,7 @@ def fpmtools_solvers() -> list[SolverRecord]:
             name="adam",
             summary="Adam on the object itself: gradient descent with momentum on one image per plane",
             solver="fpmtools_adam.solver:AdamPixels",
-            capabilities=frozenset({"2d", "z-stack", "resume", "losses", "patterns", "masks"}),
+            capabilities=frozenset({"2d", "z-stack", "resume", "cuda", "losses", "patterns", "masks"}),
             references=("D. P. Kingma, J. Ba, ICLR 2015, doi:10.48550/arXiv.1412.6980",),
         )
     ]

@@ -11,7 +11,7 @@ def fpmtools_solvers() -> list[SolverRecord]:
             name="admm",
             summary="ADMM: all LEDs together, object in closed form, with a denoiser",
             solver="fpmtools_admm.solver:Admm",
-            capabilities=frozenset({"2d", "z-stack", "resume", "patterns", "masks"}),
+            capabilities=frozenset({"2d", "z-stack", "resume", "cuda", "patterns", "masks"}),
             references=("A. Wang et al., Cells 11, 1512 (2022), doi:10.3390/cells11091512",),
         )
     ]

@@ -11,7 +11,7 @@ def fpmtools_solvers() -> list[SolverRecord]:
             name="lbfgs",
             summary="L-BFGS: quasi-Newton on any loss, with smoothed total variation",
             solver="fpmtools_lbfgs.solver:Lbfgs",
-            capabilities=frozenset({"2d", "z-stack", "resume", "losses", "patterns", "masks"}),
+            capabilities=frozenset({"2d", "z-stack", "resume", "cuda", "losses", "patterns", "masks"}),
             references=("D. C. Liu, J. Nocedal, Math. Program. 45, 503 (1989), doi:10.1007/BF01589116",),
         )
     ]

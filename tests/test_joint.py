@@ -13,7 +13,7 @@ import torch
 import fpmtools
 from fpmtools import calibrate
 from fpmtools.calibrate import curvature, descent, joint
-from fpmtools.calibrate.instrument import MODES, Instrument
+from fpmtools.calibrate.instrument import FIXED, MODES, Instrument
 from fpmtools.calibration import Calibration
 from fpmtools.cli import main
 from fpmtools.dataset import Dataset
@@ -63,6 +63,10 @@ def test_aberrations_are_found() -> None:
     assert error(dataset, found) < 0.6 * error(dataset, dataset.calibration)
     assert np.allclose(found.na, dataset.na, atol=1e-12)
     assert found.found["joint"]["fitted"] < found.found["joint"]["nominal"]
+    told = found.found["joint"]["singular_values"]
+    assert len(told) == MODES - FIXED
+    assert told == sorted(told, reverse=True)
+    assert told[-1] > 1, "this light tells each of them"
 
 
 @pytest.mark.slow

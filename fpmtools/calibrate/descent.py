@@ -58,6 +58,7 @@ class Descent:
     last: float = math.inf
     matrix: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     prior: torch.Tensor | None = None  # what the object's own spectrum adds to its coverage, [1, H, W]
+    matrices: dict[int, torch.Tensor] = field(default_factory=dict)  # by the step; copies have them in common
     moments: dict[str, tuple[torch.Tensor, torch.Tensor, int]] = field(default_factory=dict)
 
     @classmethod
@@ -87,8 +88,9 @@ class Descent:
 
     def advance(self, steps: int) -> None:
         """So many steps of the object alone."""
+        coverage = self._update(self.instrument)
         for _ in range(steps):
-            self.step()
+            self.step(coverage=coverage)
 
     def run(self, last: int, groups: Sequence[str], on_step: OnStep) -> None:
         """The schedule of :data:`FREE_FROM` for these groups, from where it stands to before step ``last``."""
@@ -100,8 +102,7 @@ class Descent:
                 self.rest()
             if self.shared and (step in CURVED or len(self.matrix) != self._numbers()):
                 self.rest()
-                self._update(self.instrument)
-                self.matrix = self._curvature()
+                self.matrix = self._curvature(step)
             self.step(1 - 0.9 * step / STEPS)
             on_step(step + 1, STEPS)
             if step >= KNOWN_FROM and (step - KNOWN_FROM) % KNOWN_EVERY == 0:
@@ -111,23 +112,51 @@ class Descent:
                 self.prior = prior.WEIGHT * prior(self.object, variance, self.prior)
         self.count = max(last, self.count)
 
-    def _curvature(self) -> torch.Tensor:
-        """Of what lies around the pupil, and of some of the dark field beyond for all of it."""
+    def _curvature(self, step: int) -> torch.Tensor:
+        """Of what lies around the pupil, and of some of the dark field beyond for all of it.
+
+        A copy that differs in gains and jitter alone takes what another has found at that step.
+        """
+        known = self.matrices.get(step)
+        if known is not None and len(known) == self._numbers():
+            return known
+        self._update(self.instrument)
         forward = self.problem.forward
         near = np.linalg.norm(forward.na, axis=1) < NEAR * forward.optics.na
         light, dark = [i for i in self.seen if near[i]], [i for i in self.seen if not near[i]]
         some = dark[::SOME]
         counts = dict.fromkeys(light, 1.0) | dict.fromkeys(some, len(dark) / max(len(some), 1))
-        return curvature.matrix(forward, self.object, self.instrument, self.z, counts, self.shared)
+        found = curvature.matrix(forward, self.object, self.instrument, self.z, counts, self.shared)
+        self.matrices[step] = found
+        return found
+
+    def singular_values(self) -> list[float]:
+        """Of the Jacobian of the images by the shared numbers, each in units of what is expected of it; descending.
+
+        In units of the images' errors: those above 1 are combinations of numbers that the images tell, if the object
+        is known.
+        """
+        if not self.shared:
+            return []
+        spread = self._free(self.instrument.spread)
+        scaled = spread[:, None] * self.matrix * spread / (2 * self.last * ALIKE)
+        return torch.linalg.eigvalsh(scaled).clamp_min(0).sqrt().flip(0).tolist()  # type: ignore[no-any-return]
+
+    def _free(self, values: Callable[[str], torch.Tensor]) -> torch.Tensor:
+        """Of the shared groups, in their order, without what is fixed by convention."""
+        return torch.cat([values(name)[FIXED if name == "pupil" else 0 :] for name in self.shared])
 
     def _numbers(self) -> int:
         return sum(curvature.GLOBAL[name] for name in self.shared)
 
-    def step(self, pace: float = 0.0) -> None:
-        """Object and all that is free, one step on; gains and jitter with the share ``pace`` of theirs."""
+    def step(self, pace: float = 0.0, coverage: torch.Tensor | None = None) -> None:
+        """Object and all that is free, one step on; gains and jitter with the share ``pace`` of theirs.
+
+        ``coverage``: what the LEDs cover of the object, where the forward model sees the instrument already.
+        """
         ahead, instrument = self.ahead
         forward, amplitudes = self.problem.forward, self.problem.amplitudes
-        coverage = self._update(instrument)
+        coverage = self._update(instrument) if coverage is None else coverage
         by_na = {"board", "jitter"} & set(self.free)
         wrt = [name for name in ("pupil", "gain") if name in self.free] + (["na"] if by_na else [])
         loss, slopes = gradients(forward, ahead, amplitudes[self.seen], self.z, self.seen, wrt=["object", *wrt])
@@ -169,11 +198,10 @@ class Descent:
             "board": lambda: torch.einsum("iak,ia->k", by_board[self.seen], slopes["na"][self.seen]),
         }
         slope = torch.cat([parts[name]() for name in self.shared]) * pixels
-        values = {name: getattr(instrument, name)[FIXED if name == "pupil" else 0 :] for name in self.shared}
-        spread = {name: instrument.spread(name)[FIXED if name == "pupil" else 0 :] for name in self.shared}
-        known = 2 * self.last * ALIKE / torch.cat(list(spread.values())).square()
+        values, spread = self._free(lambda name: getattr(instrument, name)), self._free(instrument.spread)
+        known = 2 * self.last * ALIKE / spread.square()
         damped = self.matrix + torch.diag(known + DAMPING * self.matrix.diagonal())
-        step = SHORTENED * torch.linalg.solve(damped, slope + known * torch.cat(list(values.values())))
+        step = SHORTENED * torch.linalg.solve(damped, slope + known * values)
         steps = dict(zip(self.shared, step.split([curvature.GLOBAL[name] for name in self.shared]), strict=True))
         if "board" in steps:
             forward = self.problem.forward

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -91,8 +91,10 @@ def fit(
         instrument that it starts from; ``nominal`` and ``fitted``, mean squared error of the amplitudes of the typical
         left-out image (geometric mean) before and after; ``groups``: for each whether it was ``kept``, and that error
         ``without`` and ``with`` it;
-        ``diverged``: why the fit could not go on, where it could not. ``softness`` of the pupil's edge, and ``margin``,
-        the camera pixels beyond the border that should be solved: 0 where left-out images are not predicted better so.
+        ``singular_values`` of the Jacobian by board and pupil, of which those above 1 are combinations that the images
+        tell; ``diverged``: why the fit could not go on, where it could not. ``softness`` of the pupil's edge, and
+        ``margin``, the camera pixels beyond the border that should be solved: 0 where left-out images are not predicted
+        better so.
     """
     used = int(calibration.used.sum())
     bright = np.flatnonzero(calibration.selected().bright_field(dataset.optics))
@@ -126,6 +128,7 @@ def fit(
     except (DataError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         report |= {"diverged": " ".join(str(error).split())}
         rival, judged = _Rival(instrument, nominal), {}
+    report["singular_values"] = rival.told
     if not _ratio(rival.errors, nominal) < 1 - PAYS:
         rival, judged = _Rival(instrument, nominal), _rejected(judged, judged)
     report |= {"nominal": _typical(nominal), "fitted": _typical(rival.errors), "groups": judged, "margin": 0}
@@ -147,6 +150,7 @@ class _Rival:
 
     instrument: Instrument
     errors: NDArray[np.float64]
+    told: list[float] = field(default_factory=list)  # singular values, see Descent
 
     @classmethod
     def of(cls, instrument: Instrument, problem: Problem, held: list[int]) -> _Rival:
@@ -212,7 +216,8 @@ def _settled(
         judged[name] = _verdict(pays, less.errors, whole.errors)
         found = found if pays else found.without(name)
     all_pay = all(group["kept"] for group in judged.values())
-    return whole if all_pay else _Rival.of(found, state.problem, state.held), judged
+    rival = whole if all_pay else _Rival.of(found, state.problem, state.held)
+    return replace(rival, told=state.singular_values()), judged
 
 
 def _choice(

@@ -92,6 +92,11 @@ def _show(found: Calibration, start: Calibration) -> None:
     for name, group in report["groups"].items():
         verdict = "kept" if group["kept"] else "not kept"
         echo(f"  {NAMES[name]:<26} {group['without']:.3g} → {group['with']:.3g}  {verdict}")
+    if told := report["singular_values"]:
+        sure = sum(value > 1 for value in told)
+        echo(f"board and pupil: {sure} of {len(told)} combinations of numbers are told by the images")
+        echo(f"  (singular values {told[0]:.2g} to {told[-1]:.2g}; 1: what is expected of any microscope)")
+    echo(f"edge of the pupil: {report['softness'] or 'sharp'}{' Fourier pixels soft' if report['softness'] else ''}")
     echo(f"margin: {report['margin']} camera pixels beyond the border")
     rms = np.sqrt(np.square(found.pupil.zernike_rad[3:] - _padded(start.pupil.zernike_rad, found)[3:]).sum())
     moved = np.linalg.norm(found.na - start.na, axis=1)

@@ -127,4 +127,4 @@ def test_a_calibrated_pupil_off_the_grid_costs_less_than_half_a_decibel(shape) -
     mapped = mapped.with_images(images)
     decibels = [score(engine.reconstruct(data, "ap", z_um=0.0), clear)["in_band_db"] for data in (exact, mapped)]
     assert decibels[0] > 60
-    assert decibels[1] > decibels[0] - 0.5
+    assert decibels[1] > min(decibels[0], 130) - 0.5, "beyond, single precision decides"

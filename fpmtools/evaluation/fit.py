@@ -49,6 +49,7 @@ def causes(case: Case, lights: Sequence[str]) -> list[str]:
 
 
 def _suspects(case: Case, seen: Dataset) -> list[str]:
+    from fpmtools.calibration import JOINT
     from fpmtools.sampling import repeats
 
     known, suspects = seen.calibration, list[str]()
@@ -56,7 +57,8 @@ def _suspects(case: Case, seen: Dataset) -> list[str]:
         suspects.append("aberrations of the lens")
     if known.defocus_um is None:
         suspects.append("another focus")
-    suspects.append("LEDs that stand elsewhere or differ in brightness")
+    looked = "" if JOINT in known.found else " (the option calibrate looks for it)"
+    suspects.append(f"LEDs that stand elsewhere or differ in brightness{looked}")
     if not any(case.reconstruction.grid.margin_um) and not repeats(case.dataset):
         suspects.append("light that crosses the borders (the option margin)")
     return [*suspects, "a thick sample"]

@@ -66,8 +66,13 @@ class RunFolder:
             if not path.is_dir():
                 with contextlib.suppress(FileExistsError, NotADirectoryError):  # someone else was faster
                     return cls(path, _made_with(path, document), document)
-                check_free(path, force)
-            folder = cls(path, _locked(path), document | {"replaces": _written_before(path)})
+            lock = _locked(path)
+            try:
+                check_free(path, force)  # someone else's run may be in it by now, and over
+            except OutputError:
+                _unlock(lock)
+                raise
+            folder = cls(path, lock, document | {"replaces": _written_before(path)})
             for older in (RUN_FILE, CHECKPOINT_FILE, CALIBRATION_FILE, JOURNAL_FILE):
                 (path / older).unlink(missing_ok=True)
         try:
@@ -99,7 +104,7 @@ class RunFolder:
         if not (path / RUN_FILE).is_file():
             raise OptionError(f"{path} holds no run: there is no {RUN_FILE} in it")
         with _cannot_write(path):
-            lock = _locked(path)
+            lock = _locked(path, PATIENCE_S)
         try:
             document = read_json(path / RUN_FILE)
             if "spec" not in document:
@@ -232,7 +237,7 @@ def claim_numbered(stem: Path) -> Path:
 def locked(path: Path) -> Iterator[None]:
     """Nobody else works in the folder meanwhile; :class:`OutputError` when somebody does."""
     with _cannot_write(path):
-        lock = _locked(path)
+        lock = _locked(path, PATIENCE_S)
     try:
         yield
     finally:
@@ -277,11 +282,11 @@ def _made_with(path: Path, document: dict[str, Any]) -> int | None:
     return lock
 
 
-def _locked(path: Path) -> int | None:
+def _locked(path: Path, patience_s: float = 0.0) -> int | None:
     """A lock on a folder, which the system releases with the process; None where folders cannot be locked."""
     if sys.platform == "win32":
         return None
-    descriptor, until = os.open(path, os.O_RDONLY), time.monotonic() + PATIENCE_S
+    descriptor, until = os.open(path, os.O_RDONLY), time.monotonic() + patience_s
     try:
         while not _taken(descriptor):
             if time.monotonic() > until:

@@ -1,6 +1,7 @@
 """Shared fixtures: measured data sets, processes, a disk that is full, and a writer of MATLAB's v7.3 files.
 
-``FPMTOOLS_MOMENTS=60`` ends runs and comparisons at that many random moments in each way, instead of at one.
+``FPMTOOLS_MOMENTS=60`` ends runs and comparisons at that many random moments in each way, for an hour or so; without
+it a disk becomes full once for each solver and for a comparison.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def forked(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "draw" in metafunc.fixturenames:
-        metafunc.parametrize("draw", range(int(os.environ.get("FPMTOOLS_MOMENTS", "1"))))
+        usual = "1" if "disk" in metafunc.fixturenames else "0"
+        metafunc.parametrize("draw", range(int(os.environ.get("FPMTOOLS_MOMENTS", usual))))
 
 
 class Disk:

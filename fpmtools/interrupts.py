@@ -61,6 +61,18 @@ def signals(*, terminable: bool) -> Iterator[Caught]:
         yield caught
 
 
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP wait until what is under way is whole."""
+    arrived: list[int] = []
+    try:
+        with handled((signal.SIGINT, *TERMINATING), lambda number, usual: arrived.append(number)):
+            yield
+    finally:
+        for number in arrived:
+            signal.raise_signal(number)
+
+
 class Guard:
     """Turns whatever goes wrong inside a solver into one clear line; it may exit, or interrupt itself."""
 

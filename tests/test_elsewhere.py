@@ -42,7 +42,7 @@ SOLVERS = {
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    """25 LEDs, 24 × 30 pixels, with noise, of which one is saturated; gains, a background and aberrations are known."""
+    """25 LEDs, 24 × 30 pixels, with noise; gains, a background and aberrations are known."""
     na = direction_sines(raster(5, 5, 6.0), 74.0)
     made = simulate("thin", image_shape=(24, 30), leds=na, photons=1000.0, seed=3)
     rng = np.random.default_rng(1)

@@ -138,6 +138,7 @@ def test_a_fit_that_goes_astray_is_said_and_changes_nothing(monkeypatch: pytest.
     assert "outside the reconstruction grid" in found.found["joint"]["diverged"]
     assert np.allclose(found.na, dataset.na, atol=1e-12)
     assert not found.pupil.zernike_rad.any()
+    assert (found.pupil.softness, found.margin) == (dataset.calibration.pupil.softness, 0)
     (said,) = calibrate.warnings(found)
     assert "went astray" in said
 

@@ -88,14 +88,14 @@ def _of_joint(found: Mapping[str, Any]) -> list[str]:
     """What a joint fit has found, in a line; nothing where there was nothing to look for."""
     if "fitted" not in found:
         return []
+    off = f"the images do not fit the instrument as it is given ({found['explained']:.3g} × what noise makes)"
+    if "diverged" in found:
+        return [f"{off}, and the fit of another one went astray: the instrument is taken as it is given"]
     kept = [NAMES[name] for name, group in found["groups"].items() if group["kept"]]
     if found["softness"]:
         kept.append("a soft edge of the pupil")
     if found["margin"]:
         kept.append(f"a margin of {found['margin']} pixels")
-    off = f"the images do not fit the instrument as it is given ({found['explained']:.3g} × what noise makes)"
-    if "diverged" in found:
-        return [f"{off}, and the fit of another one went astray: the instrument is taken as it is given"]
     if not kept:
         return [f"{off}, and no other was found that predicts left-out images better; look at what was measured"]
     changed = found["fitted"] != found["nominal"]

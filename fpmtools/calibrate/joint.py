@@ -120,6 +120,8 @@ def fit(
     nominal = control.left_out()
     shared = [name for name in GROUPS if name in groups and name not in PACES]
     single = [name for name in PACES if name in groups]
+    report |= {"nominal": _typical(nominal), "fitted": _typical(nominal), "groups": {}, "singular_values": []}
+    report |= {"softness": 0.0, "margin": 0}
     sought = instrument
     if "background" in groups:
         sought = replace(instrument, background=np.maximum(background(chosen), start.background))
@@ -127,12 +129,12 @@ def fit(
         rival, judged = _judged(Descent.begin(problem, sought, held, COARSE_EDGE), shared, single, on_step)
     # An LED has left the grid, a number is not finite, a matrix is singular.
     except (DataError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
-        report |= {"diverged": " ".join(str(error).split())}
-        rival, judged = _Rival(instrument, nominal), {}
+        report["diverged"] = " ".join(str(error).split())
+        return replace(calibration, found={**calibration.found, JOINT: report})
     report["singular_values"] = rival.told
     if not _ratio(rival.errors, nominal) < 1 - PAYS:
         rival, judged = _Rival(instrument, nominal), _rejected(judged, judged)
-    report |= {"nominal": _typical(nominal), "fitted": _typical(rival.errors), "groups": judged, "margin": 0}
+    report |= {"fitted": _typical(rival.errors), "groups": judged}
     # Positions that are a little off, and a pupil that cuts samples in two, look like an edge that is soft.
     errors = {softness: _solved(rival.instrument, problem, held, softness) for softness in (0.0, FINE_EDGE)}
     softness = report["softness"] = FINE_EDGE if _ratio(errors[FINE_EDGE], errors[0.0]) < 1 else 0.0

@@ -88,6 +88,9 @@ def _show(found: Calibration, start: Calibration) -> None:
     if "fitted" not in report:
         echo("The images agree with what is known of the instrument: there is nothing to find.")
         return
+    if "diverged" in report:
+        echo(f"The fit went astray, and nothing is changed: {report['diverged']}")
+        return
     echo(f"error of left-out images: {report['nominal']:.3g} → {report['fitted']:.3g}; of it, without and with")
     for name, group in report["groups"].items():
         verdict = "kept" if group["kept"] else "not kept"

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fpmtools.errors import DataError, OptionError, OutputError
+from fpmtools.interrupts import postponed
 from fpmtools.runs.journal import JOURNAL_FILE, Journal
 from fpmtools.runs.spec import SCHEMA, RunSpec, read_json
 
@@ -64,7 +65,7 @@ class RunFolder:
         check_free(path, force)
         with _cannot_write(path):
             if not path.is_dir():
-                with contextlib.suppress(FileExistsError, NotADirectoryError):  # someone else was faster
+                with postponed(), contextlib.suppress(FileExistsError, NotADirectoryError):  # someone else was faster
                     return cls(path, _made_with(path, document), document)
             lock = _locked(path)
             try:

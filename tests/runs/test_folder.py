@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -146,3 +147,19 @@ def test_a_process_that_was_killed_a_moment_ago_still_lets_go(tmp_path: Path) ->
         with locked(tmp_path):
             assert time.monotonic() - begun > 0.2
         timer.join()
+
+
+def test_a_signal_while_the_folder_is_made_leaves_it_whole(tmp_path: Path) -> None:
+    """It ends the process, once there is a run in the folder and nothing beside it."""
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from fpmtools.runs.folder import RunFolder\nfrom fpmtools.runs.spec import DataSpec, RunSpec\n"
+        "usual = Path.rename\n"
+        "def rename(path, to):\n    os.kill(os.getpid(), signal.SIGTERM)\n    return usual(path, to)\n"
+        "Path.rename = rename\n"
+        "RunFolder.create(Path(sys.argv[1]) / 'run', RunSpec(DataSpec('a'), 'ap'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    assert done.returncode == -signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]

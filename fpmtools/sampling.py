@@ -21,7 +21,7 @@ from fpmtools.pixels import BadPixels
 # beyond it: at 500 photons per pixel, solving on the band alone costs 0.2 dB in bright field, 1.4 dB with dark field.
 OVERSAMPLING = 1.5
 MENDED = 1.0  # pixels, standard deviation of the mean over what surrounds a bad one
-RESOLVED = 10.0  # lengths λ/2NA of a margin: at 3 it costs 1.3 dB of the amplitude and 2.8 of the phase, at 5 still 1.3
+RESOLVED = 13.0  # lengths λ/2NA of a margin: at 5 it costs 1.6 dB of the amplitude, at 10 0.3, and 0.8 of the phase
 MOST_MARGIN = 256  # camera pixels
 REPEATS = 2.0  # square of the step across the border over that between neighbours: 1 for these, 3.4 to 80 for others
 
@@ -214,7 +214,7 @@ def repeats(dataset: Dataset) -> bool:
 
 
 def suggested_margin(dataset: Dataset, z_um: Sequence[float]) -> int:
-    """Camera pixels beyond each border that light comes from: ten resolved lengths, and what defocus moves it by.
+    """Camera pixels beyond each border that light comes from: thirteen resolved lengths, and what defocus moves it by.
 
     0 where the images repeat.
     """

@@ -143,6 +143,31 @@ def test_a_fit_that_goes_astray_is_said_and_changes_nothing(monkeypatch: pytest.
     assert "went astray" in said
 
 
+def test_an_led_on_the_wrong_side_of_the_edge_is_brought_back() -> None:
+    dataset = tile()
+    optics, radius = dataset.optics, np.linalg.norm(dataset.na, axis=1)
+    pixel = optics.wavelength_um / (max(SHAPE) * optics.pixel_um)
+    led = int(np.argmin(np.abs(radius - optics.na)))
+    inside = radius[led] < optics.na
+    outward = dataset.na[led] / radius[led]
+    wrong = dataset.na.copy()
+    wrong[led] = outward * (optics.na + (0.4 if inside else -0.4) * pixel)
+    far = np.linalg.norm(wrong[led] - dataset.na[led])
+    moved = replace(dataset, calibration=replace(dataset.calibration, na=wrong))
+    fit = descent.Descent.begin(
+        joint._problem(moved, 0.0, 8), Instrument.of(moved.calibration, optics.na), [], descent.FINE_EDGE
+    )
+    fit.advance(20)
+    before = fit.errors([led])[0]
+    fit.cross()
+    found = fit.instrument.na().numpy()
+    assert (np.linalg.norm(found[led]) < optics.na) == inside
+    assert np.linalg.norm(found[led] - dataset.na[led]) < 0.6 * far
+    assert fit.errors([led])[0] < 0.5 * before
+    away = np.abs(radius - optics.na) > (descent.CROSSED + 0.5) * pixel
+    assert np.allclose(found[away], wrong[away], rtol=0, atol=1e-12)
+
+
 def test_the_names_of_what_is_fitted_are_the_same_everywhere() -> None:
     assert set(joint.GROUPS) == set(spec.GROUPS) == set(calibrate.NAMES)
     with pytest.raises(OptionError, match="did you mean 'pupil'"):

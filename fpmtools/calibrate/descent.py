@@ -6,7 +6,7 @@ joint sweeps of classical solvers, the instrument's numbers by their Gauss-Newto
 and jitter, is moved by Adam (Kingma, Ba, arXiv:1412.6980): all LEDs at one pace, however little light tells of them.
 The board is free from the first step on, as long as the object is still undecided: an object that has come to terms
 with wrong positions holds on to them. The pupil's edge is soft meanwhile, very much so at first, for only then has a
-loss a slope by positions that cross it.
+loss a slope by positions that cross it. At last that of each LED near the edge is searched for, sharply.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ DAMPING = 1e-3  # of its diagonal
 SHORTENED = 0.7  # steps of the instrument: object and instrument share what they explain
 FARTHEST = 0.5  # Fourier pixels that the board may move an LED by in one step
 PACES = {"jitter": 3e-3, "gain": 0.01}  # of Adam's first steps; jitter in units of the objective's NA
+CROSSED, ACROSS, PLACES = 2.5, 1.0, 21  # Fourier pixels from the pupil's edge and on the way; places on it
 KNOWN_FROM, KNOWN_EVERY = 20, 5  # steps at which the object's own spectrum is looked at
 ALIKE = 30.0  # pixels whose errors go together, where expected spreads are weighed against images
 
@@ -227,6 +228,29 @@ class Descent:
             length = PACES[name] * (instrument.objective_na if name == "jitter" else 1.0)
             found[name] = values - pace * length * (step - step.mean(dim=0))
         return found
+
+    def cross(self) -> None:
+        """Move each LED near the pupil's edge along its radius to where its image is explained best.
+
+        Whether the light that the sample leaves alone passes the edge or not changes an image altogether: between the
+        two lies a wall that no small step climbs, and that only a sharp edge shows where it is.
+        """
+        instrument, optics, softness = self.instrument, self.problem.forward.optics, self.softness
+        pixel = optics.wavelength_um / max(self.problem.forward.extent_um)
+        na = instrument.na()
+        radius = na.norm(dim=1)
+        near = torch.nonzero((radius - optics.na).abs() < CROSSED * pixel).flatten().tolist()
+        places = torch.linspace(-ACROSS, ACROSS, PLACES, dtype=na.dtype) * pixel
+        outward = torch.zeros_like(na)
+        outward[near] = na[near] / radius[near, None]
+        errors = np.empty((PLACES, len(near)))
+        self.softness = 0.0
+        for place, error in zip(places, errors, strict=True):
+            self.instrument = instrument.moved({"jitter": instrument.jitter + place * outward})
+            error[:] = self.errors(near)
+        outward[near] *= places[torch.from_numpy(errors.argmin(axis=0))][:, None]
+        self.instrument, self.softness = instrument.moved({"jitter": instrument.jitter + outward}), softness
+        self.rest()
 
     def errors(self, images: Sequence[int]) -> NDArray[np.float64]:
         """Mean squared error of the amplitudes of each of some images."""

@@ -38,6 +38,7 @@ SMALL = 1e-3  # of the light of the bright field, that is not worth it either
 # something to find, −144 to +2 % and −6 to 0 % where not. To drop true ones costs more dB than to keep false ones.
 PAYS, ALL_PAY, ALL_PAY_AT_LAST = 0.04, 0.05, 0.01
 TINY = 1e-12  # error that counts as none
+FITTED_MARGIN = 0.4  # share of the margin that the fit has: a wider one is slower, and no better on average
 CONTROL, LOOKS = 20, 2  # steps of the object alone before a comparison, looks on the way
 BACKGROUND_BLUR, BACKGROUND_SHARE = 3.0, 0.01  # pixels; of an image's pixels that no light of the sample reaches
 LEAST_LEDS, LEAST_PIXELS = 12, 48
@@ -105,7 +106,7 @@ def fit(
     start = calibration.selected()
     chosen = replace(_region(dataset.select(np.flatnonzero(calibration.used))), calibration=start)
     margin = suggested_margin(chosen, [z_um])
-    problem = _problem(chosen, z_um, math.ceil(margin / 2))
+    problem = _problem(chosen, z_um, math.ceil(FITTED_MARGIN * margin))
     held = held_out_leds(chosen, seed=seed)
     instrument = Instrument.of(start, dataset.optics.na)
     control = Descent.begin(problem, instrument, held, 0.0)
@@ -211,6 +212,9 @@ def _settled(
     Each in solves from the first guess on: an object that is at hand has come to terms with what there is.
     """
     state.run(STEPS, [*shared, *single], on_step)
+    told = state.singular_values()
+    if "jitter" in single:
+        state.cross()
     found, judged = state.instrument, {}
     whole = _Rival.of(found, state.problem, state.held)
     for name in shared:
@@ -220,7 +224,7 @@ def _settled(
         found = found if pays else found.without(name)
     all_pay = all(group["kept"] for group in judged.values())
     rival = whole if all_pay else _Rival.of(found, state.problem, state.held)
-    return replace(rival, told=state.singular_values()), judged
+    return replace(rival, told=told), judged
 
 
 def _choice(

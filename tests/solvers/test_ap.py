@@ -71,6 +71,14 @@ def test_taking_all_leds_together_pays_with_noise():
     assert quality(data, "ap")["in_band_db"] > halved
 
 
+@pytest.mark.parametrize("sample", ["tilted", "layers"])
+def test_depth_is_taken_for_noise_in_the_dark_field_alone_where_that_pays(sample):
+    bright = simulate(sample, image_shape=(64, 64))
+    assert quality(bright, "ap") == quality(bright, "ap", options={"prior": 0.0})
+    dark = simulate(sample, image_shape=(64, 64), leds="grid")
+    assert quality(dark, "ap")["psnr"] > quality(dark, "ap", options={"prior": 0.0})["psnr"] + 0.3
+
+
 def test_leds_far_apart_are_solved_all_the_same():
     """Neighbouring pupils overlap by a third only: one LED at a time needs hundreds of sweeps."""
     optics = {"wavelength_um": 0.5226, "na": 0.1, "magnification": 4.0, "camera_pixel_um": 4.0}

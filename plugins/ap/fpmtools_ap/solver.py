@@ -47,12 +47,12 @@ class Options:
         minimum=0, maximum=1,
     )  # fmt: skip
     stop_below: float = option(
-        1e-3, "stop when a sweep of all LEDs together lowers the error by less than this share; 0: never", minimum=0,
+        1.5e-3, "stop when a sweep of all LEDs together lowers the error by less than this share; 0: never", minimum=0,
         maximum=1,
     )  # fmt: skip
     prior: float = option(
-        SpectralPrior.WEIGHT, "weight of what the object's own spectrum says to be light and noise, all LEDs together; "
-        "0: none", minimum=0, maximum=1e3,
+        SpectralPrior.WEIGHT, "weight of what the object's own spectrum says to be light and noise, all LEDs together, "
+        "where some see the dark field; 0: none", minimum=0, maximum=1e3,
     )  # fmt: skip
     damping: float = option(
         1e-6, "ε in the update |P| P* / (max|P| (|P|² + ε)); 1 in the published baseline", minimum=1e-9, maximum=10
@@ -237,9 +237,10 @@ class AlternatingProjection(PlaneSolver[State]):
 
     def _expect(self, state: State, joint: Joint, before: torch.Tensor | None) -> None:
         """See again what the objects' own spectra say about light and noise."""
-        if not self.options.prior:
-            return
         forward, errors = state.problem.forward, state.errors[joint.planes]
+        # In the bright field every frequency is measured in strong light: what is left there is misfit, not noise.
+        if not self.options.prior or forward.calibration.bright_field(forward.optics).all():
+            return
         light = state.problem.amplitudes.square().sum()
         noisy = errors.sum(1) > NOISELESS * light
         variance = noisy * errors.sum(1) / (errors.shape[1] * forward.counted)

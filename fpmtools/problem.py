@@ -212,7 +212,7 @@ def prepare(
     calibration
         The instrument as it is taken to be; default: the data set's nominal one.
     z_um
-        Planes to reconstruct at, µm, ascending; default: ``dataset.planes_um``.
+        Planes to reconstruct at, µm, ascending; default: ``dataset.planes_um``, or where the calibration has found it.
     loss
         What is to be minimised, by name or as a function (:mod:`fpmtools.losses`); default: the solver's own.
     device, dtype
@@ -237,7 +237,7 @@ def prepare(
         Measurements that cannot be used.
     """
     calibration = dataset.calibration if calibration is None else calibration
-    planes = _planes(dataset.planes_um if z_um is None else z_um)
+    planes = _planes(replace(dataset, calibration=calibration).planes_um if z_um is None else z_um)
     if dtype not in DTYPES:
         raise OptionError(f"unknown dtype {dtype!r}: use complex64 or complex128")
     where = choose_device(device)

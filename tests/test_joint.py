@@ -12,7 +12,7 @@ import torch
 
 import fpmtools
 from fpmtools import calibrate
-from fpmtools.calibrate import curvature, descent, joint
+from fpmtools.calibrate import curvature, descent, focus, joint
 from fpmtools.calibrate.instrument import FIXED, MODES, Instrument
 from fpmtools.calibration import Calibration
 from fpmtools.cli import main
@@ -53,6 +53,15 @@ def test_nothing_is_looked_for_where_the_images_agree(photons: float | None) -> 
     assert found.digest == dataset.calibration.digest
     assert found.margin == 0
     assert calibrate.warnings(found) == []
+
+
+def test_no_part_is_taken_of_a_field_that_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joint, "ENOUGH", 1)
+    monkeypatch.setattr(joint, "LEAST_REGION", 40)
+    dataset = fpmtools.simulate("thin", image_shape=SHAPE, leds="grid", photons=500, seed=4)
+    assert set(joint.fit(dataset, dataset.calibration, z_um=0.0).found["joint"]) == {"explained"}
+    assert joint._region(dataset).image_shape == SHAPE
+    assert joint._region(tile()).image_shape == (40, 40)
 
 
 @pytest.mark.slow
@@ -168,10 +177,65 @@ def test_an_led_on_the_wrong_side_of_the_edge_is_brought_back() -> None:
     assert np.allclose(found[away], wrong[away], rtol=0, atol=1e-12)
 
 
+def of_unknown_focus(z_um: float, **wrong: float) -> Dataset:
+    """As a file has it that says nothing of the focus."""
+    known = fpmtools.simulate("thin", image_shape=SHAPE, leds="grid", photons=500, seed=4, defocus_um=z_um, **wrong)
+    return replace(known.with_calibration(defocus_um=None), truth=None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("z_um", "aberration_rad"), [(13.0, 0.0), (-30.0, 0.5)])
+def test_the_focus_is_found(z_um: float, aberration_rad: float) -> None:
+    dataset = of_unknown_focus(z_um, aberration_rad=aberration_rad)
+    found = calibrate.improve(dataset, dataset.calibration)
+    assert found.defocus_um == pytest.approx(z_um, abs=0.1 * dataset.optics.depth_of_field_um)
+    assert found.pupil.zernike_rad[focus.DEFOCUS] == pytest.approx(0, abs=1e-9), "all of it counts as depth"
+    assert "focus" in kept(found)
+    assert f"where the sample is (z = {found.defocus_um:.3g} µm)" in calibrate.warnings(found)[0]
+    assert prepare(dataset, calibration=found).z_um == (found.defocus_um,)
+    one = calibrate.improve(dataset, dataset.calibration, z_um=(0.0,))
+    assert one.defocus_um is None, "a depth that is given is not looked for"
+
+
+def test_a_focus_that_is_right_or_known_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = tile()
+    problem = joint._problem(dataset, 0.0, 0)
+    bright = np.flatnonzero(dataset.bright_field).tolist()
+    assert focus.search(problem, Instrument.of(dataset.calibration, dataset.optics.na), bright) == 0.0
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(joint, "fit", lambda *_, groups, **__: asked.append(groups))
+    known = replace(dataset, truth=None)
+    calibrate.improve(known, known.calibration)
+    unknown = known.with_calibration(defocus_um=None)
+    calibrate.improve(unknown, unknown.calibration)
+    assert asked == [joint.GROUPS[1:], joint.GROUPS]
+
+
+def test_a_depth_stands_for_the_pupils_defocus() -> None:
+    dataset = fpmtools.simulate("thin", image_shape=(24, 31), leds="grid", on_grid=False, seed=1)
+    start = dataset.calibration
+    pupil = torch.zeros(MODES, dtype=torch.float64)
+    pupil[focus.DEFOCUS], pupil[focus.DEFOCUS + 3] = 1.3, 0.4
+    instrument = Instrument.of(start, dataset.optics.na).moved({"pupil": pupil})
+    other, depth = focus.without_defocus(instrument, dataset.optics)
+    assert other.pupil[focus.DEFOCUS] == pytest.approx(0, abs=1e-12)
+
+    def images(of: Instrument, z_um: float) -> torch.Tensor:
+        calibration = of.calibration()
+        problem = prepare(dataset, calibration=calibration, z_um=z_um, dtype="complex128")
+        return problem.forward.amplitude(problem.forward.field(problem.first_guess()[None]), z_um)
+
+    one, two = images(instrument, 3.0), images(other, 3.0 + depth)
+    assert abs(depth) > dataset.optics.depth_of_field_um / 2
+    assert torch.linalg.norm(one - two) < 2e-3 * torch.linalg.norm(one - images(instrument, 3.0 + depth))
+
+
 def test_the_names_of_what_is_fitted_are_the_same_everywhere() -> None:
     assert set(joint.GROUPS) == set(spec.GROUPS) == set(calibrate.NAMES)
     with pytest.raises(OptionError, match="did you mean 'pupil'"):
         fpmtools.RunSpec("data", "ap", calibrate="board,pupils")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="z says where the sample is"):
+        fpmtools.RunSpec("data", "ap", z_um=(1.0,), calibrate="focus,pupil")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

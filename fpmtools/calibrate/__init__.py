@@ -14,6 +14,7 @@ __all__ = ["AUTO", "NOMINAL", "NONE", "find_board", "improve", "resolve", "warni
 
 AUTO, NOMINAL, NONE = "auto", "nominal", "none"
 NAMES = {  # of what a joint fit looks for
+    "focus": "where the sample is",
     "background": "a background",
     "board": "the board's place",
     "pupil": "aberrations",
@@ -42,7 +43,7 @@ def improve(
     calibration: Calibration,
     groups: str = AUTO,
     *,
-    z_um: Sequence[float],
+    z_um: Sequence[float] | None = None,
     seed: int = 0,
     on_step: Callable[[int, int], object] = lambda step, steps: None,
 ) -> Calibration:
@@ -50,14 +51,18 @@ def improve(
 
     ``groups``: "none", "auto" for all of them, or names of :data:`joint.GROUPS` with commas between them. A calibration
     that a joint fit has seen stays as it is. So does, for "auto", that of a sample at several ``z_um``: the fit has the
-    sample in one plane.
+    sample in one plane. The focus is looked for by name, or where it is neither given by ``z_um`` nor known.
     """
-    if groups == NONE or JOINT in calibration.found or (groups == AUTO and len(z_um) > 1):
+    planes = dataset.planes_um if z_um is None else z_um
+    if groups == NONE or JOINT in calibration.found or (groups == AUTO and len(planes) > 1):
         return calibration
     from fpmtools.calibrate import joint
 
+    known = z_um is not None or calibration.defocus_um is not None or dataset.truth is not None
     chosen = joint.GROUPS if groups == AUTO else tuple(groups.split(","))
-    middle = z_um[len(z_um) // 2]
+    if groups == AUTO and known:
+        chosen = tuple(name for name in chosen if name != joint.FOCUS)
+    middle = planes[len(planes) // 2]
     return joint.fit(dataset, calibration, z_um=middle, groups=chosen, seed=seed, on_step=on_step)
 
 
@@ -91,7 +96,9 @@ def _of_joint(found: Mapping[str, Any]) -> list[str]:
     off = f"the images do not fit the instrument as it is given ({found['explained']:.3g} × what noise makes)"
     if "diverged" in found:
         return [f"{off}, and the fit of another one went astray: the instrument is taken as it is given"]
-    kept = [NAMES[name] for name, group in found["groups"].items() if group["kept"]]
+    kept = [NAMES[name] for name, group in found["groups"].items() if group["kept"] and name != "focus"]
+    if found.get("depth_um"):
+        kept.insert(0, f"{NAMES['focus']} (z = {found['depth_um']:.3g} µm)")
     if found["softness"]:
         kept.append("a soft edge of the pupil")
     if found["margin"]:

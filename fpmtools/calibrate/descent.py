@@ -89,9 +89,12 @@ class Descent:
 
     def advance(self, steps: int) -> None:
         """So many steps of the object alone."""
-        coverage = self._update(self.instrument)
+        coverage, forward = self._update(self.instrument), self.problem.forward
+        kernel = forward.kernel(self.z, self.seen)
         for _ in range(steps):
-            self.step(coverage=coverage)
+            misfit = self.problem.loss_and_gradient(self.ahead[0], self.z, self.seen, kernel=kernel)
+            new, momentum = self._stepped(misfit.loss, misfit.gradient, coverage)
+            self.object, self.ahead = new, (new + momentum * (new - self.object), self.instrument)
 
     def run(self, last: int, groups: Sequence[str], on_step: OnStep) -> None:
         """The schedule of :data:`FREE_FROM` for these groups, from where it stands to before step ``last``."""
@@ -150,23 +153,16 @@ class Descent:
     def _numbers(self) -> int:
         return sum(curvature.GLOBAL[name] for name in self.shared)
 
-    def step(self, pace: float = 0.0, coverage: torch.Tensor | None = None) -> None:
-        """Object and all that is free, one step on; gains and jitter with the share ``pace`` of theirs.
-
-        ``coverage``: what the LEDs cover of the object, where the forward model sees the instrument already.
-        """
+    def step(self, pace: float = 0.0) -> None:
+        """Object and all that is free, one step on; gains and jitter with the share ``pace`` of theirs."""
         ahead, instrument = self.ahead
         forward, amplitudes = self.problem.forward, self.problem.amplitudes
-        coverage = self._update(instrument) if coverage is None else coverage
+        coverage = self._update(instrument)
         by_na = {"board", "jitter"} & set(self.free)
         wrt = [name for name in ("pupil", "gain") if name in self.free] + (["na"] if by_na else [])
         loss, slopes = gradients(forward, ahead, amplitudes[self.seen], self.z, self.seen, wrt=["object", *wrt])
         pixels = len(self.seen) * forward.counted
-        self.inertia = 1 if float(loss) > self.last else self.inertia + 1
-        self.last = float(loss)
-        prior = 0.0 if self.prior is None else self.prior
-        new = ahead - (slopes["object"] * pixels + prior * ahead) / (coverage + prior)
-        momentum = (self.inertia - 1) / (self.inertia + 2)
+        new, momentum = self._stepped(loss, slopes["object"], coverage)
         moved = self.instrument
         if wrt:
             own = [name for name in wrt if name != "pupil"]  # of LEDs that the object has not seen, too
@@ -179,6 +175,15 @@ class Descent:
         alone = {name: getattr(moved, name) for name in self.free if name not in self.shared}
         self.ahead = new + momentum * (new - self.object), farther.moved(alone)
         self.object, self.instrument = new, moved
+
+    def _stepped(self, loss: torch.Tensor, slope: torch.Tensor, coverage: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """The object one step on from where momentum had taken it, and what momentum it has from there."""
+        self.inertia = 1 if float(loss) > self.last else self.inertia + 1
+        self.last = float(loss)
+        ahead, prior = self.ahead[0], 0.0 if self.prior is None else self.prior
+        pixels = len(self.seen) * self.problem.forward.counted
+        new = ahead - (slope * pixels + prior * ahead) / (coverage + prior)
+        return new, (self.inertia - 1) / (self.inertia + 2)
 
     def _update(self, instrument: Instrument) -> torch.Tensor:
         """Let the forward model see that instrument; what its LEDs cover of the object, [1, H, W]."""

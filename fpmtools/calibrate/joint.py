@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fpmtools.calibrate import noise
+from fpmtools.calibrate import focus, noise
 from fpmtools.calibrate.descent import COARSE_EDGE, FINE_EDGE, FREE_FROM, PACES, STEPS, Descent, OnStep
 from fpmtools.calibrate.instrument import Instrument
 from fpmtools.calibration import JOINT, Calibration
@@ -25,9 +25,11 @@ from fpmtools.errors import DataError
 from fpmtools.metrics.prediction import held_out_leds
 from fpmtools.optics import fast_length
 from fpmtools.problem import Problem, prepare
-from fpmtools.sampling import suggested_margin
+from fpmtools.sampling import repeats, suggested_margin
 
-GROUPS = ("background", "board", "pupil", "gain", "jitter")
+FOCUS = "focus"
+GROUPS = (FOCUS, "background", "board", "pupil", "gain", "jitter")
+GIVEN_FOCUS = GROUPS[1:]
 JUDGED = 35  # step after which what is of single LEDs is judged
 ROOM = 0.15  # of the LEDs' largest |NA|, that they may move by
 
@@ -67,7 +69,7 @@ def fit(
     calibration: Calibration,
     *,
     z_um: float,
-    groups: Sequence[str] = tuple(GROUPS),
+    groups: Sequence[str] = GIVEN_FOCUS,
     seed: int = 0,
     on_step: OnStep = lambda step, steps: None,
 ) -> Calibration:
@@ -78,7 +80,7 @@ def fit(
     calibration
         What the fit starts from, and what it goes back to.
     z_um
-        Where the sample is.
+        Where the sample is; with ``focus`` among the groups, where it is looked for first.
     groups
         Any of :data:`GROUPS`.
     seed
@@ -89,14 +91,14 @@ def fit(
     Returns
     -------
     Calibration
-        With ``found["joint"]``: ``explained``, the error of the bright field over what noise alone makes, with the
+        With ``defocus_um`` where the focus was looked for, and then without defocus in the pupil, which would mean the
+        same. ``found["joint"]`` has ``explained``, the error of the bright field over what noise alone makes, with the
         instrument that it starts from; ``nominal`` and ``fitted``, mean squared error of the amplitudes of the typical
         left-out image (geometric mean) before and after; ``groups``: for each whether it was ``kept``, and that error
-        ``without`` and ``with`` it;
-        ``singular_values`` of the Jacobian by board and pupil, of which those above 1 are combinations that the images
-        tell; ``diverged``: why the fit could not go on, where it could not. ``softness`` of the pupil's edge, and
-        ``margin``, the camera pixels beyond the border that should be solved: 0 where left-out images are not predicted
-        better so.
+        ``without`` and ``with`` it; ``singular_values`` of the Jacobian by board and pupil, of which those above 1 are
+        combinations that the images tell; ``softness`` of the pupil's edge; ``margin``, the camera pixels beyond the
+        border that should be solved, 0 where left-out images are not predicted better so; ``depth_um``, where the
+        focus was looked for; ``diverged``: why the fit could not go on, where it could not.
     """
     used = int(calibration.used.sum())
     bright = np.flatnonzero(calibration.selected().bright_field(dataset.optics))
@@ -105,8 +107,7 @@ def fit(
         return calibration
     start = calibration.selected()
     chosen = replace(_region(dataset.select(np.flatnonzero(calibration.used))), calibration=start)
-    margin = suggested_margin(chosen, [z_um])
-    problem = _problem(chosen, z_um, math.ceil(FITTED_MARGIN * margin))
+    problem = _problem(chosen, z_um, _fitted_margin(chosen, z_um))
     held = held_out_leds(chosen, seed=seed)
     instrument = Instrument.of(start, dataset.optics.na)
     control = Descent.begin(problem, instrument, held, 0.0)
@@ -118,11 +119,14 @@ def fit(
         report["explained"] = error / noisy
         if error < max(EXPLAINED * noisy, SMALL):
             return replace(calibration, found={**calibration.found, JOINT: report})
-    nominal = control.left_out()
-    shared = [name for name in GROUPS if name in groups and name not in PACES]
+    nominal = given = control.left_out()
+    shared = [name for name in GROUPS if name in groups and name not in (FOCUS, *PACES)]
     single = [name for name in PACES if name in groups]
-    report |= {"nominal": _typical(nominal), "fitted": _typical(nominal), "groups": {}, "singular_values": []}
+    report |= {"nominal": _typical(given), "fitted": _typical(given), "groups": {}, "singular_values": []}
     report |= {"softness": 0.0, "margin": 0}
+    of_focus: dict[str, dict[str, Any]] = {}
+    if FOCUS in groups:
+        problem, nominal, of_focus = _focused(chosen, problem, instrument, held, shown, given)
     sought = instrument
     if "background" in groups:
         sought = replace(instrument, background=np.maximum(background(chosen), start.background))
@@ -135,14 +139,19 @@ def fit(
     report["singular_values"] = rival.told
     if not _ratio(rival.errors, nominal) < 1 - PAYS:
         rival, judged = _Rival(instrument, nominal), _rejected(judged, judged)
-    report |= {"fitted": _typical(rival.errors), "groups": judged}
+    report |= {"fitted": _typical(rival.errors), "groups": of_focus | judged}
     # Positions that are a little off, and a pupil that cuts samples in two, look like an edge that is soft.
     errors = {softness: _solved(rival.instrument, problem, held, softness) for softness in (0.0, FINE_EDGE)}
     softness = report["softness"] = FINE_EDGE if _ratio(errors[FINE_EDGE], errors[0.0]) < 1 else 0.0
-    if margin:
-        without = _solved(rival.instrument, _problem(chosen, z_um, 0), held, softness)
+    if margin := suggested_margin(chosen, problem.z_um):
+        without = _solved(rival.instrument, _problem(chosen, problem.z_um[0], 0), held, softness)
         report["margin"] = margin if _ratio(errors[softness], without) < 1 - PAYS else 0
-    return _whole(calibration, rival.instrument.calibration(softness), report)
+    found = rival.instrument
+    if FOCUS in groups:
+        found, depth = focus.without_defocus(found, dataset.optics)
+        report["depth_um"] = problem.z_um[0] + depth
+        calibration = replace(calibration, defocus_um=report["depth_um"])
+    return _whole(calibration, found.calibration(softness), report)
 
 
 @dataclass
@@ -159,6 +168,29 @@ class _Rival:
     @classmethod
     def of(cls, instrument: Instrument, problem: Problem, held: list[int]) -> _Rival:
         return cls(instrument, _solved(instrument, problem, held, steps=CONTROL))
+
+
+def _focused(
+    dataset: Dataset,
+    problem: Problem,
+    instrument: Instrument,
+    held: list[int],
+    shown: list[int],
+    nominal: NDArray[np.float64],
+) -> tuple[Problem, NDArray[np.float64], dict[str, dict[str, Any]]]:
+    """The problem where the sample is, its error of the left-out images, and how that was judged, if it was."""
+    z_um = focus.search(problem, instrument, shown)
+    if z_um == problem.z_um[0]:
+        return problem, nominal, {}
+    elsewhere = _problem(dataset, z_um, _fitted_margin(dataset, z_um))
+    errors = _solved(instrument, elsewhere, held, steps=CONTROL)
+    pays = _ratio(errors, nominal) < 1 - PAYS
+    judged = {FOCUS: _verdict(pays, nominal, errors)}
+    return (elsewhere, errors, judged) if pays else (problem, nominal, judged)
+
+
+def _fitted_margin(dataset: Dataset, z_um: float) -> int:
+    return math.ceil(FITTED_MARGIN * suggested_margin(dataset, [z_um]))
 
 
 def _solved(
@@ -269,11 +301,14 @@ def _choice(
 
 
 def _region(dataset: Dataset) -> Dataset:
-    """As much of the field as is needed to know the instrument, where the brightest image varies most."""
+    """As much of the field as is needed to know the instrument, where the brightest image varies most.
+
+    All of a field that repeats: light does not cross its borders, but those of any part of it.
+    """
     (h, w), side = dataset.image_shape, math.isqrt(ENOUGH // dataset.n_images)
     side = min(max(side, LEAST_REGION), MOST_REGION)
     height, width = min(h, side), min(w, side)
-    if (height, width) == (h, w):
+    if (height, width) == (h, w) or repeats(dataset):
         return dataset
     image = np.asarray(dataset.images[int(np.argmax(dataset.images.means))], dtype=np.float64)
     places = [
@@ -307,9 +342,9 @@ def _problem(dataset: Dataset, z_um: float, margin: int) -> Problem:
 
 def _noise(dataset: Dataset, problem: Problem) -> float:
     """Variance of the bright field's amplitudes that noise alone makes, where 1 is the mean bright-field intensity."""
-    scale, found = problem.intensity_scale, noise.measure(dataset)
-    bright = np.flatnonzero(dataset.bright_field)
-    variance = np.median([float(found.variance(int(i), np.asarray(scale))) for i in bright])
+    bright = dataset.select(np.flatnonzero(dataset.bright_field))
+    scale, found = problem.intensity_scale, noise.measure(bright)
+    variance = np.median([float(found.variance(i, np.asarray(scale))) for i in range(bright.n_images)])
     return max(float(variance) / (4 * scale**2), 1e-9)
 
 

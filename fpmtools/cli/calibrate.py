@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 @click.command(short_help="Find the instrument from the images.")
 @click.argument("data", metavar="NAME|PATH")
 @_inputs.reading_options
-@click.option("--z", "z_um", type=float, help="Where the sample is, µm. Default: what the data say, else 0.")
+@click.option(
+    "--z", "z_um", type=float, help="Where the sample is, µm. Default: what the data say, else it is looked for."
+)
 @click.option(
     "--groups", metavar="NAME,...", default="auto", help=f"What to look for, of {', '.join(GROUPS)}. Default: all."
 )
@@ -45,14 +48,14 @@ def calibrate(
     Each is kept only if images of LEDs that the object has not seen are predicted better with it. Runs take the file by
     --calibration FILE; where nothing is found it says what the data say.
     """
-    RunSpec(DataSpec("data"), "ap", calibrate=groups)
+    planes = None if z_um is None else (z_um,)
+    RunSpec(DataSpec("data"), "ap", z_um=planes, calibrate=groups)
     claim_file(out, force)
     from fpmtools import calibrate as estimators
     from fpmtools.threads import limited
 
     given = _inputs.take_reading(reading)
     dataset = _inputs.load(data, given)
-    depth = dataset.planes_um[len(dataset.planes_um) // 2] if z_um is None else z_um
     shown = Progress("calibrate", style="none" if quiet else "auto")
     with limited(1):
         start = estimators.resolve(dataset)
@@ -60,14 +63,20 @@ def calibrate(
             dataset,
             start,
             groups,
-            z_um=(depth,),
+            z_um=planes,
             seed=seed,
             on_step=lambda step, steps: shown.show({"event": "calibrating", "step": step, "total": steps}),
         )
     shown.finish()
     found.save(out, dataset.optics)
     words = ["fpmtools", "run", "--data", data, *_inputs.spelled(given), "--calibration", str(out)]
-    about = {"file": str(out), "z_um": depth, "joint": found.found.get("joint"), "command": shlex.join(words)}
+    known = planes or replace(dataset, calibration=found).planes_um
+    about = {
+        "file": str(out),
+        "z_um": known[len(known) // 2],
+        "joint": found.found.get("joint"),
+        "command": shlex.join(words),
+    }
     if as_json:
         print_json(about)
     else:
@@ -99,6 +108,8 @@ def _show(found: Calibration, start: Calibration) -> None:
         sure = sum(value > 1 for value in told)
         echo(f"board and pupil: {sure} of {len(told)} combinations of numbers are told by the images")
         echo(f"  (singular values {told[0]:.2g} to {told[-1]:.2g}; 1: what is expected of any microscope)")
+    if "depth_um" in report:
+        echo(f"the sample is at z = {report['depth_um']:.3g} µm")
     echo(f"edge of the pupil: {report['softness'] or 'sharp'}{' Fourier pixels soft' if report['softness'] else ''}")
     echo(f"margin: {report['margin']} camera pixels beyond the border")
     rms = np.sqrt(np.square(found.pupil.zernike_rad[3:] - _padded(start.pupil.zernike_rad, found)[3:]).sum())

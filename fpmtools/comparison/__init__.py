@@ -346,7 +346,7 @@ def _calibrated(
     dataset: Dataset, calibration: str, groups: str, z_um: Sequence[float] | float | None, tell: OnEvent
 ) -> Dataset:
     """With the instrument that all solvers are given."""
-    planes = dataset.planes_um if z_um is None else [z_um] if isinstance(z_um, float | int) else list(z_um)
+    planes = None if z_um is None else [z_um] if isinstance(z_um, float | int) else list(z_um)
     with threads.limited(1):
         found = calibrating.improve(
             dataset,

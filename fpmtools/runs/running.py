@@ -172,7 +172,7 @@ def _calibrated(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Calibratio
         dataset,
         start,
         spec.calibrate,
-        z_um=spec.z_um or dataset.planes_um,
+        z_um=spec.z_um,
         seed=spec.seed,
         on_step=lambda step, steps: tell({"event": "calibrating", "step": step, "total": steps}),
     )

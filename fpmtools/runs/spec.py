@@ -25,7 +25,7 @@ LOSSES = ("amplitude", "poisson", "feature")
 DTYPES = ("complex64", "complex128")
 AUTO = "auto"  # a margin
 CALIBRATE = ("auto", "none")
-GROUPS = ("background", "board", "pupil", "gain", "jitter")  # of what can be calibrated
+GROUPS = ("focus", "background", "board", "pupil", "gain", "jitter")  # of what can be calibrated
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Part = TypeVar("Part", "DataSpec", "Limits", "Outputs")
@@ -213,6 +213,10 @@ class RunSpec:
         for group in (self.calibrate or "").split(",") if self.calibrate not in CALIBRATE else ():
             if group not in GROUPS:
                 raise unknown("calibrate:", group, (*CALIBRATE, *GROUPS))
+            if group == "focus" and self.z_um is not None:
+                raise OptionError(
+                    "calibrate: z says where the sample is, so the focus is not looked for; leave one out"
+                )
         _need(_is_whole(self.seed), "seed", self.seed, "a whole number")
         if not DEVICE.fullmatch(self.device or ""):
             raise OptionError(f"unknown device {self.device!r}: use auto, cpu, cuda or cuda:N")

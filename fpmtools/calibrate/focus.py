@@ -1,0 +1,64 @@
+"""Where the sample is: the depth at which one object explains the bright field best.
+
+A depth that is wrong by less than half a depth of field is found more precisely as defocus of the pupil, which is the
+same: where the depth is not known, that is a convention, and all of it counts as depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fpmtools.calibrate.descent import Descent
+from fpmtools.calibrate.instrument import FIXED, MODES, Instrument
+from fpmtools.optics import Optics
+from fpmtools.problem import Problem
+from fpmtools.pupil import Pupil
+
+STEP, NEAR, FARTHEST = 0.5, 2, 12  # depths of field n λ / NA²; so many steps to look at first, and at most
+SWEEPS = 15  # of the object at each depth
+DEFOCUS = 3  # of the Zernike modes, in Noll's order from 0 on
+SAMPLES = 65  # of the pupil along an axis, where modes are told from one another
+
+
+def search(problem: Problem, instrument: Instrument, bright: list[int]) -> float:
+    """z in µm, the problem's own where none beside it explains the images ``bright`` better.
+
+    Both directions are tried, farther than that only where the best of the nearest depths is the last of them: what is
+    nearly right takes little time. The vertex of a parabola through the best and the two beside it is returned.
+    """
+    (start,), depth = problem.z_um, STEP * problem.forward.optics.depth_of_field_um
+    dark = [i for i in range(len(problem.amplitudes)) if i not in bright]
+    found: dict[int, float] = {}
+
+    def look(steps: range) -> int:
+        for step in steps:
+            if step not in found:
+                fit = Descent.begin(replace(problem, z_um=(start + step * depth,)), instrument, dark, 0.0)
+                fit.advance(SWEEPS)
+                found[step] = float(np.log(fit.errors(bright)).mean())
+        return min(found, key=lambda step: found[step])
+
+    best = look(range(-NEAR, NEAR + 1))
+    if best == 0:
+        return start
+    if abs(best) == NEAR:
+        best = look(range(-FARTHEST, FARTHEST + 1))
+    if abs(best) == FARTHEST:
+        return start + best * depth
+    before, at, after = found[best - 1], found[best], found[best + 1]
+    vertex = (before - after) / (2 * (before - 2 * at + after)) if before - 2 * at + after > 0 else 0.0
+    return start + (best + vertex) * depth
+
+
+def without_defocus(instrument: Instrument, optics: Optics) -> tuple[Instrument, float]:
+    """The same instrument without defocus in its pupil, and by how much the sample is deeper then, µm."""
+    axis = np.linspace(-1, 1, SAMPLES)
+    y, x = (grid[axis[:, None] ** 2 + axis**2 <= 1] for grid in np.meshgrid(axis, axis, indexing="ij"))
+    waves = optics.axial_wavenumber(y * optics.cutoff, x * optics.cutoff)
+    by_depth = np.linalg.lstsq(Pupil.modes(MODES, y, x).T, waves, rcond=None)[0]  # rad/µm of each mode
+    by_depth[:FIXED] = 0
+    depth = float(instrument.pupil[DEFOCUS]) / by_depth[DEFOCUS]
+    return instrument.moved({"pupil": instrument.pupil - torch.from_numpy(by_depth * depth)}), depth

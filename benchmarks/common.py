@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 
 import fpmtools
 from fpmtools import storage, threads
-from fpmtools.errors import EXIT_INTERRUPTED, FpmError
+from fpmtools.errors import EXIT_INTERRUPTED, DataError, FpmError
 from fpmtools.formats import native
 from fpmtools.optics import synthetic_support
 from fpmtools.processes import parse_event, watch
@@ -37,6 +37,7 @@ from fpmtools.sampling import SamplingPlan
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 CACHE = HERE.parent / "out" / "bench-cache"
+FOLDERS = ("--results", "--cache", "--data", "--measured")  # options that are a machine's own
 QUALITY = ("psnr", "ssim", "phase_rmse_rad", "in_band_db")
 TIMED = Outputs(track=False, measures=(), pictures=(), warm_up=True)
 SCORED = replace(TIMED, measures=QUALITY)
@@ -100,6 +101,25 @@ def paper_run(results: Path, image_shape: tuple[int, int]) -> Record | None:
 def paper_name(image_shape: tuple[int, int]) -> str:
     """Name of that record."""
     return f"paper-{image_shape[0]}x{image_shape[1]}"
+
+
+def measured_option(made: argparse.ArgumentParser) -> None:
+    """``--measured FOLDER``."""
+    default = Path(os.environ.get("FPMTOOLS_DATA") or HERE.parents[1] / "shared" / "data")
+    made.add_argument("--measured", type=Path, default=default, metavar="FOLDER", help="folder of measured data sets")
+
+
+def measured(folder: Path) -> Iterator[tuple[str, fpmtools.Dataset]]:
+    """Names and data of the measured sets that are there."""
+    os.environ["FPMTOOLS_DATA"] = str(folder)
+    for name in ("uconn_red", "uconn_green", "uconn_blue", "uconn_aberration", "thu_phase_target"):
+        try:
+            yield name, fpmtools.load(name)
+        except DataError:
+            continue
+    if (folder / "elfpie_usaf").is_dir():
+        numbers = {"wavelength_um": 0.532, "na": 0.1, "magnification": 4, "camera_pixel_um": 4.6}
+        yield "elfpie", fpmtools.load(folder / "elfpie_usaf", optics=numbers)
 
 
 def spec(
@@ -252,9 +272,9 @@ def _command() -> str:
     """The command line, without the folders that are this machine's own."""
     shown, words = [], iter(sys.argv[1:])
     for word in words:
-        if word in ("--results", "--cache", "--data"):
+        if word in FOLDERS:
             next(words, None)
-        elif not word.startswith(("--results=", "--cache=", "--data=")):
+        elif not word.startswith(tuple(f"{name}=" for name in FOLDERS)):
             shown.append(word)
     return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *shown])
 

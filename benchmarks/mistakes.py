@@ -1,24 +1,18 @@
 """Deliberate mistakes on measured and simulated data: does `fpmtools inspect` name the cause, and only then?
 
-    python benchmarks/mistakes.py [--seeds 0,1] [--measured FOLDER] [--json FILE]
-
 One row per mistake, one column per data set: ✓ the cause is named (as the first warning), ~ among others, ✗ it is not,
-– it cannot be seen in these data. What is warned of in a data set as it is, is a false alarm.
+– it cannot be made or seen in these data. What is warned of in a data set as it is, is a false alarm.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import time
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+import common
 import numpy as np
 
-import fpmtools
 from fpmtools.calibrate import inspection
 from fpmtools.dataset import Dataset
 from fpmtools.simulation import simulate
@@ -113,20 +107,8 @@ MISTAKES = [
 ]
 
 
-def measured(folder: Path) -> Iterator[tuple[str, Dataset]]:
-    os.environ["FPMTOOLS_DATA"] = str(folder)
-    names = ("uconn_red", "uconn_green", "uconn_blue", "uconn_aberration", "thu_phase_target")
-    for name in names:
-        try:
-            yield name, fpmtools.load(name)
-        except fpmtools.errors.DataError:
-            continue
-    if (folder / "elfpie_usaf").is_dir():
-        numbers = {"wavelength_um": 0.532, "na": 0.1, "magnification": 4, "camera_pixel_um": 4.6}
-        yield "elfpie", fpmtools.load(folder / "elfpie_usaf", optics=numbers)
-
-
 def simulated(seed: int) -> Iterator[tuple[str, Dataset]]:
+    """Six samples and microscopes."""
     grid = {"leds": "grid", "upsample": 4, "image_shape": (96, 112), "seed": seed}
     yield f"grid {seed}", simulate("thin", photons=500, surround=3, **grid)
     yield f"bars {seed}", simulate("bars", photons=500, **grid)
@@ -147,6 +129,7 @@ def said(data: Dataset) -> list[str]:
 
 
 def judge(mistake: Mistake, data: Dataset) -> tuple[str, list[str]]:
+    """A mark, and the names of what was said."""
     broken = mistake.make(data)
     if broken is None:
         return "–", []
@@ -155,35 +138,45 @@ def judge(mistake: Mistake, data: Dataset) -> tuple[str, list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="0,1")
-    parser.add_argument("--measured", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
-    parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
-    sets = list(measured(chosen.measured)) if chosen.measured.is_dir() else []
-    sets += [entry for seed in map(int, filter(None, chosen.seeds.split(","))) for entry in simulated(seed)]
-    rows: dict[str, dict[str, tuple[str, list[str]]]] = {mistake.label: {} for mistake in MISTAKES}
-    alarms: dict[str, list[str]] = {}
+    """Try all, write ``mistakes.json``, print the table."""
+    parser = common.parser(__doc__.splitlines()[0], repeats=2)
+    common.measured_option(parser)
+    args = parser.parse_args()
+    if args.quick:
+        sets, tried = [next(simulated(0))], MISTAKES[:2]
+    else:
+        sets = [*common.measured(args.measured), *(entry for seed in range(args.repeats) for entry in simulated(seed))]
+        tried = MISTAKES
+    found: common.Record = {}
     for name, data in sets:
-        start = time.perf_counter()
-        for mistake in MISTAKES:
-            rows[mistake.label][name] = judge(mistake, data)
-        alarms[name] = [f.name for f in inspection.inspect(data).warnings]
-        marks = [rows[m.label][name][0] for m in MISTAKES]
-        named, seen = marks.count("✓") + marks.count("~"), len(marks) - marks.count("–")
-        false, seconds = ", ".join(alarms[name]) or "none", time.perf_counter() - start
-        print(f"{name:<18} named {named} of {seen}; false alarms: {false} ({seconds:.0f} s)", flush=True)
-        for mistake in MISTAKES:
-            mark, names = rows[mistake.label][name]
-            if mark in "✗~":
-                print(f"    {mark} {mistake.label}: {', '.join(names) or 'nothing said'}", flush=True)
-    width = max(map(len, rows))
-    print()
-    for label, row in rows.items():
-        print(f"{label:<{width}}  {'  '.join(mark for mark, _ in row.values())}")
-    if chosen.json:
-        chosen.json.write_text(json.dumps({"mistakes": rows, "alarms": alarms}, indent=1, ensure_ascii=False))
+        rows = {mistake.label: dict(zip(("mark", "said"), judge(mistake, data), strict=True)) for mistake in tried}
+        found[name] = {"mistakes": rows, "alarms": [finding.name for finding in inspection.inspect(data).warnings]}
+        print(f"{name}: named {_named(found[name])}", file=sys.stderr, flush=True)
+    print(section(common.keep("mistakes", args, {"sets": found})))
+
+
+def _named(entry: common.Record) -> str:
+    marks = [row["mark"] for row in entry["mistakes"].values()]
+    return f"{marks.count('✓') + marks.count('~')} of {len(marks) - marks.count('–')}"
+
+
+def section(record: common.Record) -> str:
+    """The record as Markdown."""
+    sets = record["sets"]
+    labels = next(iter(sets.values()))["mistakes"]
+    rows = [(label, *(entry["mistakes"][label]["mark"] for entry in sets.values())) for label in labels]
+    rows += [
+        ("named", *(_named(entry) for entry in sets.values())),
+        ("false alarms", *(", ".join(entry["alarms"]) or "none" for entry in sets.values())),
+    ]
+    return "\n\n".join(
+        (
+            "✓ the cause is the first thing that `fpmtools inspect` warns of, ~ it is among others, ✗ it is not named, "
+            "– it cannot be made or seen in these data. Simulated sets have the number of their seed.",
+            common.table(("mistake", *sets), rows),
+        )
+    )
 
 
 if __name__ == "__main__":
-    main()
+    common.to_the_end(main)

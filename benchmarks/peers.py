@@ -1,6 +1,6 @@
 """Other packages on the same arrays, by the same score: fpm-rs and PtyLab.py, where they are installed.
 
-    python3.12 -m venv out/fpmrs-venv && out/fpmrs-venv/bin/pip install fpm-rs
+    python3.12 -m venv out/fpmrs-venv && out/fpmrs-venv/bin/pip install --pre fpm-rs
     python3.12 -m venv out/ptylab-venv && out/ptylab-venv/bin/pip install ptylab
     python benchmarks/peers.py
 
@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,22 +48,37 @@ SWEEP_OPTION = {"fpm-rs": "iterations", "ptylab": "numIterations"}
 def main() -> None:
     """Measure, write ``peers.json``, print the tables."""
     parser = common.parser(__doc__.splitlines()[0])
-    for name, folder in INSTALLED.items():
-        default = common.HERE.parent / "out" / folder / "bin" / "python"
-        parser.add_argument(f"--{name}", type=Path, default=default, metavar="PYTHON", help=f"a Python that has {name}")
+    opponent_options(parser)
     args = parser.parse_args()
-    pythons = {name: getattr(args, name.replace("-", "_")) for name in INSTALLED}
-    opponents = {name: python for name, python in pythons.items() if python.is_file()}
+    opponents = installed(args)
     files = data_sets(args)
     rows = [row for label, file in files.items() for row in everyone(label, file, opponents, args)]
     measured = {
-        "versions_of_opponents": {name: _version(name, python) for name, python in opponents.items()},
+        "versions_of_opponents": versions(opponents),
         "side": QUICK_SIDE if args.quick else SIDE,
         "sweeps": QUICK_SWEEPS if args.quick else SWEEPS,
         "rows": rows,
         "duel": duel(files["noisy"], rows, opponents["fpm-rs"], args) if "fpm-rs" in opponents else None,
     }
     print(section(common.keep("peers", args, measured)))
+
+
+def opponent_options(parser: argparse.ArgumentParser) -> None:
+    """``--fpm-rs PYTHON``, ``--ptylab PYTHON``."""
+    for name, folder in INSTALLED.items():
+        default = common.HERE.parent / "out" / folder / "bin" / "python"
+        parser.add_argument(f"--{name}", type=Path, default=default, metavar="PYTHON", help=f"a Python that has {name}")
+
+
+def installed(args: argparse.Namespace) -> dict[str, Path]:
+    """The Python of each opponent that there is one of."""
+    pythons = {name: getattr(args, name.replace("-", "_")) for name in INSTALLED}
+    return {name: python for name, python in pythons.items() if python.is_file()}
+
+
+def versions(opponents: Mapping[str, Path]) -> dict[str, str]:
+    """Of these."""
+    return {name: _version(name, python) for name, python in opponents.items()}
 
 
 def data_sets(args: argparse.Namespace) -> dict[str, Path]:
@@ -96,8 +112,21 @@ def everyone(label: str, file: Path, opponents: dict[str, Path], args: argparse.
     return rows
 
 
+def _scores(plane: fpmtools.Reconstruction, data: fpmtools.Dataset) -> common.Record:
+    scores = metrics.score(plane, data)
+    return {name: scores[name] for name in common.QUALITY}
+
+
 def opponent(
-    package: str, python: Path, solver: str, sweeps: int, file: Path, threads: int, *, snap: bool = False
+    package: str,
+    python: Path,
+    solver: str,
+    sweeps: int,
+    file: Path,
+    threads: int,
+    *,
+    snap: bool = False,
+    score: Callable[[fpmtools.Reconstruction, fpmtools.Dataset], common.Record] = _scores,
 ) -> common.Record:
     """Another package's run on the same arrays; ``snap`` moves the LEDs to the Fourier grid first."""
     data = fpmtools.load(file)
@@ -126,8 +155,7 @@ def opponent(
         seconds = json.loads((folder / "done.json").read_text())["seconds"]
     extent = (height * data.optics.pixel_um, width * data.optics.pixel_um)
     plane = fpmtools.PlaneStack(field[None], (0.0,), fpmtools.Grid(truth.field.shape, extent, (0.0, 0.0)))
-    scores = metrics.score(plane, data)
-    return {"seconds": seconds, **{name: scores[name] for name in common.QUALITY}}
+    return {"seconds": seconds, **score(plane, data)}
 
 
 def duel(file: Path, rows: list[common.Record], python: Path, args: argparse.Namespace) -> common.Record:

@@ -17,6 +17,8 @@ SECTIONS = {
     "scaling": "How cost grows",
     "roofline": "How far from the FFTs",
     "peers": "Other packages",
+    "real": "What is wrong with a microscope",
+    "mistakes": "Deliberate mistakes",
     "paper": "The paper's comparisons",
     "gpu": "On a GPU",
     "held_out": "Held-out LEDs against the truth",

@@ -9,6 +9,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,7 @@ from fpmtools import metrics, threads
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 Script = Callable[..., dict[str, Any]]
+NOT_INSTALLED = ("--fpm-rs", "not-installed", "--ptylab", "not-installed")
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +121,43 @@ def test_roofline_compares_with_bare_transforms(script: Script) -> None:
 
 @pytest.mark.slow
 def test_peers_scores_all_on_the_same_arrays(script: Script) -> None:
-    record = script("peers", "--fpm-rs", "not-installed", "--ptylab", "not-installed")
+    record = script("peers", *NOT_INSTALLED)
     assert record["versions_of_opponents"] == {}
     assert record["duel"] is None
     quality = {(row["set"], row["solver"]): row["in_band_db"] for row in record["rows"]}
     assert quality["clean", "ap"] > quality["noisy", "ap"] > quality["tile", "ap"] > 10
+
+
+@pytest.mark.slow
+def test_real_compares_the_instrument_as_given_and_as_found(
+    script: Script, load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = script("real", *NOT_INSTALLED)
+    assert list(record["sets"]) == ["clean", "noisy"]
+    for entry in record["sets"].values():
+        assert entry["kept"] == []
+        for row in entry["rows"].values():
+            assert row["auto"]["field_db"] == row["none"]["field_db"] > 15
+    real = load("real")
+    data = fpmtools.simulate("thin", image_shape=(32, 36), leds="grid", photons=500, upsample=2)
+    rng = np.random.default_rng(0)
+    assert 0.02 < np.abs(real.board(data, rng).na - data.na).max() / data.optics.na < 0.2
+    brighter = real.gains(data, rng).intensities.mean((1, 2)) / data.intensities.mean((1, 2))
+    assert np.ptp(brighter) > 0.2
+    monkeypatch.setattr(real, "MEASURED_SOLVERS", ("ap",))
+    unknown = replace(data, truth=None, calibration=replace(data.calibration, defocus_um=3.0))
+    sets = dict(real.blind(iter([("mine", unknown)])))
+    assert list(sets) == ["mine", "mine, blind"]
+    found = real.on_measured("mine", sets["mine"])
+    assert 0 < found["rows"]["ap"]["none"]["residual_bright"] < 0.5
+    shown = real.section({**record, "measured": {"mine": found}})
+    assert "| mine, `ap` |" in shown
+
+
+def test_mistakes_are_counted(script: Script) -> None:
+    (entry,) = script("mistakes")["sets"].values()
+    assert entry["alarms"] == []
+    assert [row["mark"] for row in entry["mistakes"].values()] == ["✓", "✓"]
 
 
 def test_gpu_table(script: Script) -> None:

@@ -25,7 +25,7 @@ from fpmtools.forward.gradients import gradients
 from fpmtools.problem import Problem
 from fpmtools.spectral_prior import SpectralPrior
 
-FREE_FROM = {"board": 0, "pupil": 10, "gain": 18, "jitter": 15}  # step
+FREE_FROM = {"board": 0, "pupil": 10, "gain": 20, "jitter": 20}  # step
 STEPS = 60
 FINE = 15  # step from which on the pupil's edge is as sharp as it becomes
 COARSE_EDGE, FINE_EDGE = 0.5, 0.15  # softness, Fourier pixels

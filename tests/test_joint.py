@@ -30,6 +30,11 @@ def tile(**wrong: float) -> Dataset:
     return fpmtools.simulate("thin", image_shape=SHAPE, leds="grid", surround=2, photons=500, seed=4, **wrong)
 
 
+def inner(dataset: Dataset) -> Dataset:
+    """Its LEDs that are bright field or next to it, two of three: quicker."""
+    return dataset.select(np.flatnonzero(np.linalg.norm(dataset.na, axis=1) < 1.1 * dataset.optics.na))
+
+
 def kept(found: Calibration) -> set[str]:
     return {name for name, group in found.found["joint"]["groups"].items() if group["kept"]}
 
@@ -191,7 +196,7 @@ def test_an_led_on_the_wrong_side_of_the_edge_is_brought_back() -> None:
 def of_unknown_focus(z_um: float, **wrong: float) -> Dataset:
     """As a file has it that says nothing of the focus."""
     known = fpmtools.simulate("thin", image_shape=SHAPE, leds="grid", photons=500, seed=4, defocus_um=z_um, **wrong)
-    return replace(known.with_calibration(defocus_um=None), truth=None)
+    return replace(inner(known.with_calibration(defocus_um=None)), truth=None)
 
 
 @pytest.mark.slow
@@ -252,7 +257,7 @@ def test_the_names_of_what_is_fitted_are_the_same_everywhere() -> None:
 def off(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set whose objective has aberrations, as a file."""
     folder = tmp_path_factory.mktemp("off")
-    return native.save(tile(aberration_rad=1.0), folder / "off.safetensors")
+    return native.save(inner(tile(aberration_rad=1.0)), folder / "off.safetensors")
 
 
 @pytest.mark.slow

@@ -80,13 +80,16 @@ def main() -> None:
     parser = common.parser(__doc__.splitlines()[0], repeats=1)
     common.measured_option(parser)
     peers.opponent_options(parser)
+    parser.add_argument("--sets", metavar="NAME,…", default=",".join(WRONG), help="only these simulated sets")
+    parser.add_argument("--solvers", metavar="NAME,…", default=",".join(SOLVERS), help="only these of our solvers")
     args = parser.parse_args()
+    labels, solvers = args.sets.split(","), args.solvers.split(",")
     if args.quick:
-        args.measured = Path()
+        args.measured, labels, solvers = Path(), labels[:2], solvers[:2]
     with threads.limited(args.threads):
-        sets = {label: simulated(label, args) for label in list(WRONG)[: 2 if args.quick else None]}
+        sets = {label: simulated(label, solvers, args) for label in labels}
         there = ((name, data) for name, data in common.measured(args.measured) if name in MEASURED)
-        found = {name: on_measured(name, data) for name, data in blind(there)}
+        found = {name: on_measured(name, data, solvers) for name, data in blind(there)}
     opponents = peers.installed(args)
     measured = {
         "versions_of_opponents": peers.versions(opponents),
@@ -111,7 +114,7 @@ def made(label: str, args: argparse.Namespace) -> Path:
     return native.save(data, args.cache / f"real-{label}-{side}.safetensors")
 
 
-def simulated(label: str, args: argparse.Namespace) -> common.Record:
+def simulated(label: str, solvers: list[str], args: argparse.Namespace) -> common.Record:
     """All solvers and opponents on one set; a number and its seconds for each."""
     file = made(label, args)
     data = fpmtools.load(file)
@@ -119,7 +122,7 @@ def simulated(label: str, args: argparse.Namespace) -> common.Record:
     found = calibrate.improve(data, calibrate.resolve(data))
     seconds = time.perf_counter() - begun
     rows = {}
-    for solver in SOLVERS[: 2 if args.quick else None]:
+    for solver in solvers:
         rows[solver] = {
             how: solved(data, solver, calibration) for how, calibration in (("none", data.calibration), ("auto", found))
         }
@@ -144,7 +147,7 @@ def quality(result: Any, data: Dataset) -> common.Record:
     return {"field_db": -20 * math.log10(max(true_error(result, data), 1e-9))}
 
 
-def on_measured(name: str, data: Dataset) -> common.Record:
+def on_measured(name: str, data: Dataset, solvers: list[str]) -> common.Record:
     """The middle of a measured set, as its files say the instrument to be and as it is found."""
     side = min(MEASURED_SIDE, *data.image_shape)
     y, x = ((n - side) // 2 for n in data.image_shape)
@@ -153,7 +156,7 @@ def on_measured(name: str, data: Dataset) -> common.Record:
     given = calibrate.resolve(data)
     found = calibrate.improve(data, given)
     entry = {"calibrate_s": time.perf_counter() - begun, "kept": _kept(found), "rows": {}}
-    for solver in MEASURED_SOLVERS:
+    for solver in [solver for solver in MEASURED_SOLVERS if solver in solvers]:
         entry["rows"][solver] = {}
         for how, calibration in (("none", given), ("auto", found)):
             begun, seen = time.perf_counter(), replace(data, calibration=calibration)

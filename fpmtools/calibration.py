@@ -116,6 +116,12 @@ class Calibration:
         """Camera pixels beyond the border that a joint fit has found to pay; 0 where it has not, or there was none."""
         return int(self.found.get(JOINT, {}).get("margin", 0))
 
+    @property
+    def depth_um(self) -> float | None:
+        """Where a joint fit that looked for it has found the sample, µm; None where it did not look."""
+        depth = self.found.get(JOINT, {}).get("depth_um")
+        return None if depth is None else float(depth)
+
     @cached_property
     def order(self) -> NDArray[np.intp]:
         """Image indices by ascending |NA|: the order in which classical solvers visit them."""

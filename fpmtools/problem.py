@@ -212,7 +212,8 @@ def prepare(
     calibration
         The instrument as it is taken to be; default: the data set's nominal one.
     z_um
-        Planes to reconstruct at, µm, ascending; default: ``dataset.planes_um``, or where the calibration has found it.
+        Planes to reconstruct at, µm, ascending; default: where the calibration has looked for the sample, else
+        ``dataset.planes_um``: a calibration of another sample says nothing of this one's depth.
     loss
         What is to be minimised, by name or as a function (:mod:`fpmtools.losses`); default: the solver's own.
     device, dtype
@@ -237,7 +238,8 @@ def prepare(
         Measurements that cannot be used.
     """
     calibration = dataset.calibration if calibration is None else calibration
-    planes = _planes(replace(dataset, calibration=calibration).planes_um if z_um is None else z_um)
+    focused = dataset if calibration.depth_um is None else replace(dataset, calibration=calibration)
+    planes = _planes(focused.planes_um if z_um is None else z_um)
     if dtype not in DTYPES:
         raise OptionError(f"unknown dtype {dtype!r}: use complex64 or complex128")
     where = choose_device(device)

@@ -14,7 +14,7 @@ import fpmtools
 from fpmtools import calibrate
 from fpmtools.calibrate import curvature, descent, focus, joint
 from fpmtools.calibrate.instrument import FIXED, MODES, Instrument
-from fpmtools.calibration import Calibration
+from fpmtools.calibration import JOINT, Calibration
 from fpmtools.cli import main
 from fpmtools.dataset import Dataset
 from fpmtools.errors import OptionError
@@ -224,6 +224,14 @@ def test_a_focus_that_is_right_or_known_stays(monkeypatch: pytest.MonkeyPatch) -
     calibrate.improve(unknown, unknown.calibration)
     calibrate.improve(unknown, unknown.calibration, z_um=(0.0,))
     assert asked == [joint.GROUPS[1:], joint.GROUPS, joint.GROUPS[1:]]
+
+
+def test_the_depth_of_another_sample_is_not_this_ones() -> None:
+    """A microscope's file that was found with a sample at a known depth serves samples at others."""
+    here, there = tile().with_calibration(defocus_um=-15.0), tile().with_calibration(defocus_um=-55.0)
+    assert prepare(here, calibration=there.calibration).z_um == (-15.0,)
+    looked = replace(there.calibration, found={JOINT: {"depth_um": -55.0}})
+    assert prepare(here, calibration=looked).z_um == (-55.0,)
 
 
 def test_a_depth_stands_for_the_pupils_defocus() -> None:

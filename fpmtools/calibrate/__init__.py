@@ -59,9 +59,8 @@ def improve(
     from fpmtools.calibrate import joint
 
     known = z_um is not None or calibration.defocus_um is not None or dataset.truth is not None
-    chosen = joint.GROUPS if groups == AUTO else tuple(groups.split(","))
-    if groups == AUTO and known:
-        chosen = tuple(name for name in chosen if name != joint.FOCUS)
+    every = joint.GIVEN_FOCUS if known else joint.GROUPS
+    chosen = every if groups == AUTO else tuple(groups.split(","))
     middle = planes[len(planes) // 2]
     return joint.fit(dataset, calibration, z_um=middle, groups=chosen, seed=seed, on_step=on_step)
 

@@ -240,7 +240,9 @@ def _table(heads: Sequence[tuple[str, str]], rows: Sequence[_Row], extent_um: Ex
 
 def _name_lines(name: str, characters: int, most: int = 3) -> list[str]:
     """A solver's name in at most ``most`` lines; one too long loses its middle, for names differ at their ends."""
-    lines = [line.replace(" ", "") for line in textwrap.wrap(re.sub(r"([:=,_+])", r"\1 ", name), characters)]
+    # May break after these, and where there is a space already.
+    breakable = re.sub(r"([:=,_+])(?! )", "\\1\0 ", name)
+    lines = [line.replace("\0 ", "").rstrip("\0") for line in textwrap.wrap(breakable, characters)]
     if len(lines) > most:
         half = (characters * most - 1) // 2
         name = f"{name[:half]}…{name[-half:]}" if len(name) > characters * most else name

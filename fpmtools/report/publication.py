@@ -62,7 +62,8 @@ def side_by_side(folder: Folder, data: str) -> Figure | None:
         field = result.middle if shown is None else shown.field
         pictures.append(figures.Picture(row.name, field, " · ".join(filter(None, notes))))
     where = "each pixel at its true depth; the truth is limited to the synthetic aperture"
-    title = f"{data}, {where if truth else z_label(rendered[0].middle_um)}"
+    depths = {z_label(one.middle_um) for one in rendered}
+    title = f"{data}, {where if truth else depths.pop() if len(depths) == 1 else 'each at its own depth'}"
     return figures.side_by_side(pictures, rendered[0].grid.extent_um, truth=truth.field if truth else None, title=title)
 
 

@@ -165,3 +165,8 @@ def test_pyplot_is_never_imported():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_name_keeps_its_spaces_and_breaks_after_signs():
+    assert figures._name_lines("ap, as given", 20) == ["ap, as given"]
+    assert figures._name_lines("ap:sweeps=2:step=0.5", 12) == ["ap:", "sweeps=2:", "step=0.5"]

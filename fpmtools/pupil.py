@@ -1,4 +1,4 @@
-"""The objective's pupil in few numbers: Zernike phases, what these leave of a measured map, and how soft its edge is.
+"""The objective's pupil in few numbers: Zernike polynomials, what they leave of a measured map, how soft its edge is.
 
 A pupil that is known as a map of pixels must not be interpolated across its edge, where it falls to zero: an LED off
 the Fourier grid would see a blurred aperture. So the edge is the optics' own, |f| ≤ NA/λ, drawn wherever it is needed,
@@ -44,6 +44,9 @@ class Pupil:
         What multiplies that, [y, x] complex128 on a centred frequency grid, interpolated; None: 1.
     step
         (y, x) of that grid, cycles/µm.
+    apodization
+        Log of its modulus, [mode] float64: coefficients of the same polynomials; negative where light is lost, towards
+        the rim by vignetting. It counts as 1 at most.
     softness
         Width δ of the edge 1 / (1 + exp((|f| − NA/λ) / δ)) in samples of the image's spectrum; 0: a sharp edge. Only
         a soft edge has gradients with respect to LED positions.
@@ -53,21 +56,23 @@ class Pupil:
     residual: NDArray[np.complex128] | None = None
     step: tuple[float, float] = (1.0, 1.0)
     softness: float = 0.0
+    apodization: NDArray[np.float64] = field(default_factory=_none)
 
     def __post_init__(self) -> None:
-        coefficients = np.atleast_1d(np.asarray(self.zernike_rad, dtype=np.float64))
-        if coefficients.ndim != 1 or not np.isfinite(coefficients).all():
-            raise DataError(f"pupil: Zernike coefficients must be finite and [mode], got shape {coefficients.shape}")
+        for name in ("zernike_rad", "apodization"):
+            coefficients = np.atleast_1d(np.asarray(getattr(self, name), dtype=np.float64))
+            if coefficients.ndim != 1 or not np.isfinite(coefficients).all():
+                raise DataError(f"pupil: {name} must be finite and [mode], got shape {coefficients.shape}")
+            object.__setattr__(self, name, coefficients)
         if self.residual is not None and (self.residual.ndim != 2 or not np.isfinite(self.residual).all()):
             raise DataError(f"pupil: a map must be finite and [y, x], got shape {self.residual.shape}")
         if not self.softness >= 0:
             raise DataError(f"pupil: softness must be 0 or a positive number, got {self.softness:g}")
-        object.__setattr__(self, "zernike_rad", coefficients)
 
     @property
     def ideal(self) -> bool:
         """Whether it is 1 inside a sharp edge."""
-        return not self.zernike_rad.any() and self.residual is None and self.softness == 0
+        return not (self.zernike_rad.any() or self.apodization.any() or self.softness) and self.residual is None
 
     @property
     def reach(self) -> float:
@@ -123,7 +128,8 @@ class Pupil:
 
     def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Everything in it: named real arrays, and JSON-ready values."""
-        tensors: dict[str, NDArray[Any]] = {"zernike_rad": self.zernike_rad} if self.zernike_rad.size else {}
+        known = {"zernike_rad": self.zernike_rad, "apodization": self.apodization}
+        tensors: dict[str, NDArray[Any]] = {name: values for name, values in known.items() if values.size}
         if self.residual is not None:
             tensors["residual"] = np.stack([self.residual.real, self.residual.imag], axis=-1)
         return tensors, {"step": list(self.step), "softness": self.softness}
@@ -135,11 +141,12 @@ class Pupil:
         if "residual" in tensors:
             residual = np.asarray(tensors["residual"][..., 0] + 1j * tensors["residual"][..., 1], dtype=np.complex128)
         y, x = about["step"]
-        return cls(tensors.get("zernike_rad", _none()), residual, (float(y), float(x)), float(about["softness"]))
+        zernike, apodization = (tensors.get(name, _none()) for name in ("zernike_rad", "apodization"))
+        return cls(zernike, residual, (float(y), float(x)), float(about["softness"]), apodization)
 
 
 def polynomial_phase(coefficients: NDArray[np.float64], fy: ArrayLike, fx: ArrayLike) -> NDArray[np.float64]:
-    """Σ c_j Z_j in rad at frequencies in units of the cutoff, broadcast; ``coefficients`` [mode]."""
+    """Σ c_j Z_j at frequencies in units of the cutoff, broadcast; ``coefficients`` [mode]."""
     y, x = np.broadcast_arrays(np.asarray(fy, float), np.asarray(fx, float))
     return np.asarray(np.polynomial.polynomial.polyval2d(y, x, monomials(coefficients)), dtype=np.float64)
 

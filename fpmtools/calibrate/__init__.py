@@ -18,6 +18,7 @@ NAMES = {  # of what a joint fit looks for
     "background": "a background",
     "board": "the board's place",
     "pupil": "aberrations",
+    "apodization": "light lost in the pupil",
     "gain": "the brightness of each LED",
     "jitter": "the place of each LED",
 }
@@ -50,19 +51,20 @@ def improve(
     """``calibration``, with what a joint fit of instrument and object finds and left-out images confirm.
 
     ``groups``: "none", "auto" for all of them, or names of :data:`joint.GROUPS` with commas between them. A calibration
-    that a joint fit has seen stays as it is. So does, for "auto", that of a sample at several ``z_um``: the fit has the
-    sample in one plane. The focus is looked for by name, or where it is neither given by ``z_um`` nor known.
+    that a joint fit has seen stays as it is. The fit has a sample at several ``z_um`` in one plane in their middle, and
+    takes no defocus to be the pupil's then. The focus is looked for by name, or where it is neither given by ``z_um``
+    nor known.
     """
     planes = dataset.planes_um if z_um is None else z_um
-    if groups == NONE or JOINT in calibration.found or (groups == AUTO and len(planes) > 1):
+    if groups == NONE or JOINT in calibration.found:
         return calibration
     from fpmtools.calibrate import joint
 
     known = z_um is not None or calibration.defocus_um is not None or dataset.truth is not None
     every = joint.GIVEN_FOCUS if known else joint.GROUPS
     chosen = every if groups == AUTO else tuple(groups.split(","))
-    middle = planes[len(planes) // 2]
-    return joint.fit(dataset, calibration, z_um=middle, groups=chosen, seed=seed, on_step=on_step)
+    middle, deep = (planes[0] + planes[-1]) / 2, len(planes) > 1
+    return joint.fit(dataset, calibration, z_um=middle, groups=chosen, deep=deep, seed=seed, on_step=on_step)
 
 
 def warnings(calibration: Calibration) -> list[str]:

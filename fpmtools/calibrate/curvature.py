@@ -7,15 +7,13 @@ from dataclasses import replace
 
 import torch
 
-from fpmtools.calibrate.instrument import FIXED, MODES, Instrument
+from fpmtools.calibrate.instrument import FIXED, FREE, MODES, Instrument
 from fpmtools.forward import ForwardModel
-from fpmtools.forward.kernel import polynomials, powers
+from fpmtools.forward.kernel import LARGEST, polynomial, polynomials, powers
 from fpmtools.sampling import led_shifts
 
 STEP = 0.02  # Fourier pixels, of the differences by which LED positions are told
 TINY = 1e-6
-
-GLOBAL = {"pupil": MODES - FIXED, "board": 4}  # groups that all images share, and how many of their numbers are free
 
 
 def matrix(
@@ -26,7 +24,7 @@ def matrix(
     images: Mapping[int, float],
     groups: Sequence[str],
 ) -> torch.Tensor:
-    """Σ over images and pixels of J Jᵀ, J = ∂amplitude / ∂numbers of ``groups`` (of :data:`GLOBAL`) in their order.
+    """Σ over images and pixels of J Jᵀ, J = ∂amplitude / ∂numbers of ``groups`` (of :data:`FREE`) in their order.
 
     [number, number] float64. ``images``: their indices, and what each counts. ``forward`` is as ``instrument`` is;
     ``spectrum`` [1, H, W].
@@ -34,7 +32,7 @@ def matrix(
     leds = list(images)
     derivatives, kernel = _kernels(forward, z_um, leds, groups), forward.kernel(z_um, leds)[0]
     by_board = instrument.by_board()
-    count = sum(GLOBAL[name] for name in groups)
+    count = sum(FREE[name] for name in groups)
     total = torch.zeros(count, count, dtype=torch.float64)
     for at, (led, weight) in enumerate(images.items()):
         piece = forward.crop(spectrum, [led])[0]
@@ -44,28 +42,29 @@ def matrix(
         slopes = (change * psi.conj()).real / size
         seen = forward.seen([led])
         slopes = (slopes if seen is None else slopes * seen).flatten(1)
-        gram, parts = weight * (slopes @ slopes.T).double(), []
-        if "pupil" in groups:
-            parts.append(torch.eye(GLOBAL["pupil"], dtype=torch.float64))
-        if "board" in groups:
-            parts.append(by_board[led])
+        gram = weight * (slopes @ slopes.T).double()
+        parts = [by_board[led] if name == "board" else torch.eye(FREE[name], dtype=torch.float64) for name in groups]
         chain: torch.Tensor = torch.block_diag(*parts)  # type: ignore[no-untyped-call]
         total += chain.T @ gram @ chain
     return total
 
 
 def _kernels(forward: ForwardModel, z_um: float, leds: list[int], groups: Sequence[str]) -> list[torch.Tensor]:
-    """Derivatives of these LEDs' kernels [led, box y, box x], by free Zernike coefficients, then by na_x and na_y."""
+    """Derivatives of these LEDs' kernels [led, box y, box x] by the free numbers of each group; of the board's LEDs by
+    na_x and na_y."""
     every, cutoff, kernel = forward.parameters, forward.optics.cutoff, forward.kernel(z_um, leds)[0]
     numbers = replace(every, offset=every.offset[leds], gain=None if every.gain is None else every.gain[leds])
-    found = []
-    if "pupil" in groups:
+
+    def by_modes(name: str) -> list[torch.Tensor]:
         axes = zip((forward.kernels.ky, forward.kernels.kx), numbers.offset.T, forward.extent_um, strict=True)
-        table = polynomials(torch.zeros(MODES, dtype=torch.float64))
-        y, x = (powers((k - own[:, None]) / extent / cutoff, table.shape[1]) for k, own, extent in axes)
-        found = [1j * (y @ mode @ x.mT).to(forward.real_dtype) * kernel for mode in table[FIXED:]]
-    if "board" in groups:
-        z = torch.as_tensor([z_um], dtype=forward.real_dtype)
+        table = polynomials(torch.zeros(MODES[name], dtype=torch.float64))
+        at = [(k - own[:, None]) / extent / cutoff for k, own, extent in axes]
+        y, x = (powers(own, table.shape[1]) for own in at)
+        changed = 1j * kernel if name == "pupil" else kernel * (polynomial(every.apodization, *at) < LARGEST)
+        return [(y @ mode @ x.mT).to(forward.real_dtype) * changed for mode in table[FIXED[name] :]]
+
+    def by_na() -> list[torch.Tensor]:
+        z, found = torch.as_tensor([z_um], dtype=forward.real_dtype), []
         pupil, precision = forward.calibration.pupil, forward.real_dtype
         for axis in (0, 1):
             there = []
@@ -77,4 +76,6 @@ def _kernels(forward: ForwardModel, z_um: float, leds: list[int], groups: Sequen
             by_sample = (there[0] - there[1]) / (2 * STEP)
             per_na = led_shifts(forward.optics, torch.eye(2).double().numpy(), forward.extent_um)[axis, 1 - axis]
             found.append(by_sample * per_na)
-    return found
+        return found
+
+    return [kernel for name in groups for kernel in (by_na() if name == "board" else by_modes(name))]

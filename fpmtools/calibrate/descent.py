@@ -20,19 +20,19 @@ import torch
 from numpy.typing import NDArray
 
 from fpmtools.calibrate import curvature
-from fpmtools.calibrate.instrument import FIXED, Instrument
+from fpmtools.calibrate.instrument import FIXED, FREE, Instrument
 from fpmtools.forward.gradients import gradients
 from fpmtools.problem import Problem
 from fpmtools.spectral_prior import SpectralPrior
 
+STEPS, LATE = 60, 12  # of most of it, and of what comes after all else
 FREE_FROM = {"board": 0, "pupil": 10, "gain": 20, "jitter": 20}  # step
-STEPS = 60
 FINE = 15  # step from which on the pupil's edge is as sharp as it becomes
 COARSE_EDGE, FINE_EDGE = 0.5, 0.15  # softness, Fourier pixels
 CURVED = (0, 3, 6, 9, 12, 15, 19, 24, 30)  # steps at which the Gauss-Newton matrix is made anew
 NEAR, SOME = 1.4, 4  # NA of the objective up to which all LEDs are looked at, and every so many beyond
 DAMPING = 1e-3  # of its diagonal
-SHORTENED = 0.7  # steps of the instrument: object and instrument share what they explain
+SHORTENED = {"board": 0.7, "pupil": 0.7, "apodization": 0.5}  # object and instrument share what they explain
 FARTHEST = 0.5  # Fourier pixels that the board may move an LED by in one step
 PACES = {"jitter": 3e-3, "gain": 0.01}  # of Adam's first steps; jitter in units of the objective's NA
 CROSSED, ACROSS, PLACES = 2.5, 1.0, 21  # Fourier pixels from the pupil's edge and on the way; places on it
@@ -81,7 +81,7 @@ class Descent:
     @property
     def shared(self) -> list[str]:
         """The groups that are free and that all images share."""
-        return [name for name in curvature.GLOBAL if name in self.free]
+        return [name for name in FREE if name in self.free]
 
     def rest(self) -> None:
         """Lose all momentum."""
@@ -116,6 +116,14 @@ class Descent:
                 self.prior = prior.WEIGHT * prior(self.object, variance, self.prior)
         self.count = max(last, self.count)
 
+    def among(self, shared: Sequence[str], steps: int) -> None:
+        """So many steps of the object and of groups that all images share, without the schedule."""
+        self.rest()
+        self.free = tuple(shared)
+        self.matrix = self._curvature(STEPS)
+        for _ in range(steps):
+            self.step()
+
     def _curvature(self, step: int) -> torch.Tensor:
         """Of what lies around the pupil, and of some of the dark field beyond for all of it.
 
@@ -148,10 +156,10 @@ class Descent:
 
     def _free(self, values: Callable[[str], torch.Tensor]) -> torch.Tensor:
         """Of the shared groups, in their order, without what is fixed by convention."""
-        return torch.cat([values(name)[FIXED if name == "pupil" else 0 :] for name in self.shared])
+        return torch.cat([values(name)[FIXED[name] :] for name in self.shared])
 
     def _numbers(self) -> int:
-        return sum(curvature.GLOBAL[name] for name in self.shared)
+        return sum(FREE[name] for name in self.shared)
 
     def step(self, pace: float = 0.0) -> None:
         """Object and all that is free, one step on; gains and jitter with the share ``pace`` of theirs."""
@@ -159,13 +167,13 @@ class Descent:
         forward, amplitudes = self.problem.forward, self.problem.amplitudes
         coverage = self._update(instrument)
         by_na = {"board", "jitter"} & set(self.free)
-        wrt = [name for name in ("pupil", "gain") if name in self.free] + (["na"] if by_na else [])
+        wrt = [name for name in ("pupil", "apodization", "gain") if name in self.free] + (["na"] if by_na else [])
         loss, slopes = gradients(forward, ahead, amplitudes[self.seen], self.z, self.seen, wrt=["object", *wrt])
         pixels = len(self.seen) * forward.counted
         new, momentum = self._stepped(loss, slopes["object"], coverage)
         moved = self.instrument
         if wrt:
-            own = [name for name in wrt if name != "pupil"]  # of LEDs that the object has not seen, too
+            own = [name for name in wrt if name in ("gain", "na")]  # of LEDs that the object has not seen, too
             if own and self.held and {"gain", "jitter"} & set(self.free):
                 theirs = gradients(forward, ahead, amplitudes[self.held], self.z, self.held, wrt=own)[1]
                 for name in own:
@@ -199,24 +207,25 @@ class Descent:
         if not self.shared:
             return {}
         instrument, by_board = self.ahead[1], self.ahead[1].by_board()
-        parts = {
-            "pupil": lambda: slopes["pupil"][FIXED : len(instrument.pupil)],
-            "board": lambda: torch.einsum("iak,ia->k", by_board[self.seen], slopes["na"][self.seen]),
-        }
-        slope = torch.cat([parts[name]() for name in self.shared]) * pixels
+
+        def slope_of(name: str) -> torch.Tensor:
+            if name == "board":
+                return torch.einsum("iak,ia->k", by_board[self.seen], slopes["na"][self.seen])
+            return slopes[name][: len(getattr(instrument, name))]
+
+        slope = self._free(slope_of) * pixels
         values, spread = self._free(lambda name: getattr(instrument, name)), self._free(instrument.spread)
         known = 2 * self.last * ALIKE / spread.square()
         damped = self.matrix + torch.diag(known + DAMPING * self.matrix.diagonal())
-        step = SHORTENED * torch.linalg.solve(damped, slope + known * values)
-        steps = dict(zip(self.shared, step.split([curvature.GLOBAL[name] for name in self.shared]), strict=True))
+        parts = torch.linalg.solve(damped, slope + known * values).split([FREE[name] for name in self.shared])
+        steps = {name: SHORTENED[name] * own for name, own in zip(self.shared, parts, strict=True)}
         if "board" in steps:
             forward = self.problem.forward
             farthest = FARTHEST * forward.optics.wavelength_um / max(forward.extent_um)
             length = float((by_board @ steps["board"]).norm(dim=1).max())
             steps["board"] = steps["board"] * min(1.0, farthest / max(length, 1e-12))
-        if "pupil" in steps:
-            steps["pupil"] = torch.nn.functional.pad(steps["pupil"], (FIXED, 0))
-        return {name: getattr(instrument, name) - steps[name] for name in self.shared}
+        padded = {name: torch.nn.functional.pad(own, (FIXED[name], 0)) for name, own in steps.items()}
+        return {name: getattr(instrument, name) - own for name, own in padded.items()}
 
     def _of_leds(self, slopes: dict[str, torch.Tensor], pixels: int, pace: float) -> dict[str, torch.Tensor]:
         """Gain and jitter, one step of Adam on."""

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 
 from fpmtools.calibrate.descent import Descent
-from fpmtools.calibrate.instrument import FIXED, MODES, Instrument
+from fpmtools.calibrate.instrument import DEFOCUS, FIXED, MODES, Instrument
 from fpmtools.optics import Optics
 from fpmtools.problem import Problem
 from fpmtools.pupil import Pupil
 
 STEP, NEAR, FARTHEST = 0.5, 2, 12  # depths of field n λ / NA²; so many steps to look at first, and at most
 SWEEPS = 15  # of the object at each depth
-DEFOCUS = 3  # of the Zernike modes, in Noll's order from 0 on
 SAMPLES = 65  # of the pupil along an axis, where modes are told from one another
 
 
@@ -58,7 +57,7 @@ def without_defocus(instrument: Instrument, optics: Optics) -> tuple[Instrument,
     axis = np.linspace(-1, 1, SAMPLES)
     y, x = (grid[axis[:, None] ** 2 + axis**2 <= 1] for grid in np.meshgrid(axis, axis, indexing="ij"))
     waves = optics.axial_wavenumber(y * optics.cutoff, x * optics.cutoff)
-    by_depth = np.linalg.lstsq(Pupil.modes(MODES, y, x).T, waves, rcond=None)[0]  # rad/µm of each mode
-    by_depth[:FIXED] = 0
+    by_depth = np.linalg.lstsq(Pupil.modes(MODES["pupil"], y, x).T, waves, rcond=None)[0]  # rad/µm of each mode
+    by_depth[: FIXED["pupil"]] = 0
     depth = float(instrument.pupil[DEFOCUS]) / by_depth[DEFOCUS]
     return instrument.moved({"pupil": instrument.pupil - torch.from_numpy(by_depth * depth)}), depth

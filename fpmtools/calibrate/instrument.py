@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from fpmtools.calibration import Calibration
 
-MODES = 21  # Zernike polynomials, to the fifth order; piston and tilt are conventions
-FIXED = 3  # of these
+MODES = {"pupil": 21, "apodization": 15}  # Zernike polynomials: phase to the fifth order, modulus to the fourth
+FIXED = {"pupil": 3, "apodization": 1, "board": 0}  # by convention: piston and tilt of the one, piston of the other
 SHIFT_X, SHIFT_Y, ROTATION, NEARER = range(4)  # of the board
-SPREADS = {"board": (0.05, 0.05, 0.1, 0.1), "pupil": 1.0, "gain": 0.1, "jitter": 0.05}  # that are expected; see below
+# Groups that all images share, in their order, and how many of their numbers are free.
+FREE = {name: count - FIXED[name] for name, count in MODES.items()} | {"board": 4}
+DEFOCUS = 3  # of the phase's modes, from 0 on
+SPREADS = {"board": (0.05, 0.05, 0.1, 0.1), "pupil": 1.0, "apodization": 0.2, "gain": 0.1, "jitter": 0.05}  # expected
 
 
 @dataclass
@@ -31,12 +34,14 @@ class Instrument:
     board
         [4]: the board's shift along x and y in units of its distance (tangents), rotation in rad, and the log of what
         it is nearer by. Jitter comes on top.
-    pupil
-        [mode] rad, Zernike coefficients in Noll's order.
+    pupil, apodization
+        [mode], Zernike coefficients in Noll's order, of the pupil's phase in rad and of its log modulus.
     gain, jitter
         [led] of the log gain, and [led, (x, y)] of the direction sines.
     background
         [image], in the images' units; as it is, not an addition.
+    deep
+        The sample has depth: the pupil's defocus is where that part of it is that is looked at, and not the pupil's.
     """
 
     nominal: Calibration
@@ -44,16 +49,19 @@ class Instrument:
     background: NDArray[np.float64]
     board: torch.Tensor
     pupil: torch.Tensor
+    apodization: torch.Tensor
     gain: torch.Tensor
     jitter: torch.Tensor
+    deep: bool = False
 
     @classmethod
-    def of(cls, nominal: Calibration, objective_na: float) -> Instrument:
+    def of(cls, nominal: Calibration, objective_na: float, *, deep: bool = False) -> Instrument:
         """Nothing added yet."""
         leds, zeros = len(nominal.na), torch.zeros
-        board, pupil = zeros(4, dtype=torch.float64), zeros(MODES, dtype=torch.float64)
+        board = zeros(4, dtype=torch.float64)
+        pupil, apodization = (zeros(count, dtype=torch.float64) for count in MODES.values())
         gain, jitter = zeros(leds, dtype=torch.float64), zeros(leds, 2, dtype=torch.float64)
-        return cls(nominal, objective_na, nominal.background.copy(), board, pupil, gain, jitter)
+        return cls(nominal, objective_na, nominal.background.copy(), board, pupil, apodization, gain, jitter, deep)
 
     def na(self) -> torch.Tensor:
         """Direction sines [led, (x, y)]."""
@@ -75,10 +83,9 @@ class Instrument:
     def calibration(self, softness: float = 0.0) -> Calibration:
         """The instrument that they describe; ``softness`` of the pupil's edge, at least its own."""
         given = self.nominal.pupil
-        zernike = np.zeros(max(len(given.zernike_rad), MODES))
-        zernike[: len(given.zernike_rad)] = given.zernike_rad
-        zernike[:MODES] += self.pupil.numpy()
-        pupil = replace(given, zernike_rad=zernike, softness=max(softness, given.softness))
+        zernike, apodization = _sum(given.zernike_rad, self.pupil), _sum(given.apodization, self.apodization)
+        softness = max(softness, given.softness)
+        pupil = replace(given, zernike_rad=zernike, apodization=apodization, softness=softness)
         gain = self.nominal.gain * np.exp(self.gain.numpy())
         return replace(self.nominal, na=self.na().numpy(), gain=gain, pupil=pupil, background=self.background)
 
@@ -102,4 +109,21 @@ class Instrument:
         """With that group as it is nominally."""
         if name == "background":
             return replace(self, background=self.nominal.background.copy())
-        return self.moved({name: torch.zeros_like(getattr(self, name))})
+        nothing = torch.zeros_like(getattr(self, name))
+        if name == "pupil" and self.deep:
+            nothing[DEFOCUS] = self.pupil[DEFOCUS]
+        return self.moved({name: nothing})
+
+    def without_defocus(self) -> Instrument:
+        """With the other modes of the pupil's phase only."""
+        pupil = self.pupil.clone()
+        pupil[DEFOCUS] = 0
+        return self.moved({"pupil": pupil})
+
+
+def _sum(given: NDArray[np.float64], more: torch.Tensor) -> NDArray[np.float64]:
+    """Of two lists of coefficients that need not be as long as each other."""
+    total = np.zeros(max(len(given), len(more)))
+    total[: len(given)] = given
+    total[: len(more)] += more.numpy()
+    return total

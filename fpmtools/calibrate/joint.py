@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from fpmtools.calibrate import focus, noise
-from fpmtools.calibrate.descent import COARSE_EDGE, FINE_EDGE, FREE_FROM, PACES, STEPS, Descent, OnStep
-from fpmtools.calibrate.instrument import Instrument
+from fpmtools.calibrate.descent import COARSE_EDGE, FINE_EDGE, FREE_FROM, LATE, PACES, STEPS, Descent, OnStep
+from fpmtools.calibrate.instrument import FREE, Instrument
 from fpmtools.calibration import JOINT, Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
@@ -28,8 +28,9 @@ from fpmtools.problem import Problem, prepare
 from fpmtools.sampling import repeats, suggested_margin
 
 FOCUS = "focus"
-GROUPS = (FOCUS, "background", "board", "pupil", "gain", "jitter")
+GROUPS = (FOCUS, "background", "board", "pupil", "apodization", "gain", "jitter")
 GIVEN_FOCUS = GROUPS[1:]
+LAST = ("apodization",)  # after all others: a modulus that is free from the first makes up for what is wrong elsewhere
 JUDGED = 35  # step after which what is of single LEDs is judged
 ROOM = 0.15  # of the LEDs' largest |NA|, that they may move by
 
@@ -70,6 +71,7 @@ def fit(
     *,
     z_um: float,
     groups: Sequence[str] = GIVEN_FOCUS,
+    deep: bool = False,
     seed: int = 0,
     on_step: OnStep = lambda step, steps: None,
 ) -> Calibration:
@@ -83,6 +85,8 @@ def fit(
         Where the sample is; with ``focus`` among the groups, where it is looked for first.
     groups
         Any of :data:`GROUPS`.
+    deep
+        Whether the sample is at several depths, of which ``z_um`` is the middle: then no defocus is the pupil's.
     seed
         Chooses the LEDs that are left out.
     on_step
@@ -109,7 +113,7 @@ def fit(
     chosen = replace(_region(dataset.select(np.flatnonzero(calibration.used))), calibration=start)
     problem = _problem(chosen, z_um, _fitted_margin(chosen, z_um))
     held = held_out_leds(chosen, seed=seed)
-    instrument = Instrument.of(start, dataset.optics.na)
+    instrument = Instrument.of(start, dataset.optics.na, deep=deep)
     control = Descent.begin(problem, instrument, held, 0.0)
     shown, noisy = [int(i) for i in bright if i not in held], _noise(chosen, problem)
     report: dict[str, Any] = {}
@@ -120,7 +124,7 @@ def fit(
         if error < max(EXPLAINED * noisy, SMALL):
             return replace(calibration, found={**calibration.found, JOINT: report})
     nominal = given = control.left_out()
-    shared = [name for name in GROUPS if name in groups and name not in (FOCUS, *PACES)]
+    shared = [name for name in GROUPS if name in groups and name not in (FOCUS, *PACES, *LAST)]
     single = [name for name in PACES if name in groups]
     report |= {"nominal": _typical(given), "fitted": _typical(given), "groups": {}, "singular_values": []}
     report |= {"softness": 0.0, "margin": 0}
@@ -141,13 +145,20 @@ def fit(
         rival, judged = _Rival(instrument, nominal), _rejected(judged, judged)
     report |= {"fitted": _typical(rival.errors), "groups": of_focus | judged}
     # Positions that are a little off, and a pupil that cuts samples in two, look like an edge that is soft.
-    errors = {softness: _solved(rival.instrument, problem, held, softness) for softness in (0.0, FINE_EDGE)}
-    softness = report["softness"] = FINE_EDGE if _ratio(errors[FINE_EDGE], errors[0.0]) < 1 else 0.0
-    if margin := suggested_margin(chosen, problem.z_um):
-        without = _solved(rival.instrument, _problem(chosen, problem.z_um[0], 0), held, softness)
-        report["margin"] = margin if _ratio(errors[softness], without) < 1 - PAYS else 0
+    solves = [_solve(rival.instrument, problem, held, softness) for softness in (0.0, FINE_EDGE)]
+    state = min(solves, key=lambda solve: _typical(solve.left_out()))
+    softness, errors = state.softness, state.left_out()
+    report["softness"] = softness
     found = rival.instrument
-    if FOCUS in groups:
+    kept = [name for name in shared if name in FREE and report["groups"][name]["kept"]]
+    for name in [name for name in LAST if name in groups]:
+        found, errors, report["groups"][name] = _at_last(state, name, kept, errors)
+    if margin := suggested_margin(chosen, problem.z_um):
+        without = _solved(found, _problem(chosen, problem.z_um[0], 0), held, softness)
+        report["margin"] = margin if _ratio(errors, without) < 1 - PAYS else 0
+    if deep:
+        found = found.without_defocus()
+    elif FOCUS in groups:
         found, depth = focus.without_defocus(found, dataset.optics)
         report["depth_um"] = problem.z_um[0] + depth
         calibration = replace(calibration, defocus_um=report["depth_um"])
@@ -193,13 +204,35 @@ def _fitted_margin(dataset: Dataset, z_um: float) -> int:
     return math.ceil(FITTED_MARGIN * suggested_margin(dataset, [z_um]))
 
 
-def _solved(
+def _solve(
     instrument: Instrument, problem: Problem, held: list[int], softness: float = 0.0, steps: int = 2 * CONTROL
-) -> NDArray[np.float64]:
-    """Errors of the left-out images after so many steps of the object alone, from the first guess on."""
+) -> Descent:
+    """So many steps of the object alone, from the first guess on."""
     fit = Descent.begin(problem, instrument, held, softness)
     fit.advance(steps)
-    return fit.left_out()
+    return fit
+
+
+def _solved(*which: Any, **how: Any) -> NDArray[np.float64]:
+    """Errors of the left-out images after :func:`_solve`."""
+    return _solve(*which, **how).left_out()
+
+
+def _at_last(
+    state: Descent, name: str, kept: list[str], without: NDArray[np.float64]
+) -> tuple[Instrument, NDArray[np.float64], dict[str, Any]]:
+    """The instrument with that group, if it pays, and the errors then, and how that was judged.
+
+    It follows on the solve ``state``, whose errors are ``without``; where it pays there, a solve of its own decides.
+    """
+    instrument, problem, held = state.instrument, state.problem, state.held
+    state.among([*kept, name], LATE)
+    errors = state.left_out()
+    if _ratio(errors, without) < 1 - PAYS:
+        errors = _solved(state.instrument, problem, held, state.softness)
+        if _ratio(errors, without) < 1 - PAYS:
+            return state.instrument, errors, _verdict(True, without, errors)
+    return instrument, without, _verdict(False, without, errors)
 
 
 def _typical(errors: NDArray[np.float64]) -> float:

@@ -11,11 +11,11 @@ import torch
 from fpmtools import losses
 from fpmtools.errors import OptionError, unknown
 from fpmtools.forward.fields import Leds, Planes, take
-from fpmtools.forward.kernel import cubic, interpolate, polynomials, powers
+from fpmtools.forward.kernel import LARGEST, cubic, interpolate, polynomial, polynomials, powers
 from fpmtools.forward.model import ForwardModel
 from fpmtools.losses import Loss
 
-WRT = ("object", "pupil", "pupil_map", "gain", "na", "background")
+WRT = ("object", "pupil", "apodization", "pupil_map", "gain", "na", "background")
 
 
 def gradients(
@@ -34,10 +34,10 @@ def gradients(
     Parameters
     ----------
     wrt
-        Any of :data:`WRT`: ``object`` [z, H, W], the spectra; ``pupil`` [mode], its Zernike coefficients in rad;
-        ``pupil_map`` [y, x] complex, its residual; ``gain`` [led]; ``na`` [led, (x, y)], which feels the aperture's
-        edge only where the pupil is soft; ``background`` [image], in units of ``plan.scale``. Complex ones are in
-        PyTorch's convention ∂loss/∂Re + i ∂loss/∂Im.
+        Any of :data:`WRT`: ``object`` [z, H, W], the spectra; ``pupil`` [mode], its Zernike coefficients in rad, and
+        ``apodization`` [mode]; ``pupil_map`` [y, x] complex, its residual; ``gain`` [led]; ``na`` [led, (x, y)], which
+        feels the aperture's edge only where the pupil is soft; ``background`` [image], in units of ``plan.scale``.
+        Complex ones are in PyTorch's convention ∂loss/∂Re + i ∂loss/∂Im.
 
     Other arguments are those of :meth:`ForwardModel.loss_and_gradient`. Raises :class:`OptionError` for an unknown
     name, and for a pupil without the coefficients or the map that are asked for.
@@ -95,13 +95,14 @@ class _Slopes:
     def of(cls, forward: ForwardModel, wrt: Sequence[str]) -> _Slopes | None:
         """Nothing gathered yet; None where no number of the kernels is asked for."""
         numbers, pupil, kernels = forward.parameters, forward.calibration.pupil, forward.kernels
-        if "pupil" in wrt and not numbers.zernike.numel():
-            raise OptionError("the pupil has no Zernike coefficients to take a gradient of")
+        for name, values in (("pupil", numbers.zernike), ("apodization", numbers.apodization)):
+            if name in wrt and not values.numel():
+                raise OptionError(f"{name}: there are no Zernike coefficients to take a gradient of")
         if "pupil_map" in wrt and numbers.residual is None:
             raise OptionError("the pupil has no map to take a gradient of")
         if "na" in wrt and not forward.subpixel:
             raise OptionError("LEDs that are rounded to the Fourier grid have no gradient")
-        if not set(wrt) & {"pupil", "pupil_map", "gain", "na"}:
+        if not set(wrt) & {"pupil", "apodization", "pupil_map", "gain", "na"}:
             return None
         bare = kernels.transmission
         if numbers.residual is not None:
@@ -140,13 +141,23 @@ class _Slopes:
         if "gain" in wrt:
             gain = 1.0 if numbers.gain is None else numbers.gain
             found["gain"] = through.real.double().sum((1, 2)) / (2 * gain)
-        table = polynomials(numbers.zernike)
-        y, x = (powers(own / cutoff, table.shape[1]) for own in f)
-        moments = (y.mT @ through.imag @ x).double()
-        if "pupil" in wrt:
-            found["pupil"] = torch.tensordot(table, moments.sum(0), dims=2)
+        by_f = torch.zeros(len(through), 2, dtype=torch.float64, device=through.device)
+        for name, zernike, slope in (
+            ("pupil", numbers.zernike, through.imag),
+            ("apodization", numbers.apodization, through.real),
+        ):
+            if not zernike.numel() or not {name, "na"} & set(wrt):
+                continue
+            table = polynomials(zernike)
+            if name == "apodization":
+                slope = slope * (polynomial(zernike, *(own.double() / cutoff for own in f)) < LARGEST)
+            y, x = (powers(own / cutoff, table.shape[1]) for own in f)
+            moments = (y.mT @ slope @ x).double()
+            if name in wrt:
+                found[name] = torch.tensordot(table, moments.sum(0), dims=2)
+            by_f += _by_polynomial(zernike, table, moments) / cutoff
         if "na" in wrt:
-            by_f = self._by_distance(f, through.real) + _by_phase(numbers.zernike, table, moments) / cutoff
+            by_f += self._by_distance(f, through.real)
             if numbers.residual is not None:
                 by_f = by_f + self._by_place(numbers.residual, maps)
             found["na"] = -by_f.flip(1) / forward.optics.wavelength_um  # the pupil moves with the LED, f against it
@@ -175,10 +186,10 @@ class _Slopes:
         return torch.stack(slopes, dim=1)
 
 
-def _by_phase(zernike: torch.Tensor, table: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
-    """By f in units of the cutoff, [led, (y, x)], what the polynomials change.
+def _by_polynomial(zernike: torch.Tensor, table: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
+    """By f in units of the cutoff, [led, (y, x)], what a sum of polynomials changes.
 
-    ``moments``: of the slopes by the phase, with the powers of y and x, [led, power of y, power of x].
+    ``moments``: of the slopes by that sum, with the powers of y and x, [led, power of y, power of x].
     """
     factors = torch.tensordot(zernike, table, dims=1)
     n = torch.arange(1, len(factors), dtype=torch.float64, device=factors.device)

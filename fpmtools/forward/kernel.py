@@ -17,18 +17,21 @@ from numpy.typing import NDArray
 from fpmtools.optics import Optics
 from fpmtools.pupil import Pupil, zernike_monomials
 
+LARGEST = 1.0  # log modulus of a pupil: beyond its rim, where a soft edge still lets light through, polynomials soar
+
 
 @dataclass
 class Parameters:
     """The numbers that a kernel is made of, float64 on the device.
 
     ``offset`` [led or 1, (y, x)]: what is left of each LED's shift after the crop, in samples. ``gain`` [led] or None:
-    intensity. ``zernike`` [mode] in rad; ``residual`` [y, x] complex or None, the pupil's map.
+    intensity. ``zernike`` [mode] in rad, ``apodization`` [mode]; ``residual`` [y, x] complex or None, the pupil's map.
     """
 
     offset: torch.Tensor
     gain: torch.Tensor | None
     zernike: torch.Tensor
+    apodization: torch.Tensor
     residual: torch.Tensor | None
 
 
@@ -62,7 +65,8 @@ class Kernels:
             return torch.from_numpy(np.ascontiguousarray(values)).to(self.ky.device)
 
         residual = None if pupil.residual is None else put(pupil.residual)
-        return Parameters(put(offset), None if gain is None else put(gain), put(pupil.zernike_rad), residual)
+        polynomials = put(pupil.zernike_rad), put(pupil.apodization)
+        return Parameters(put(offset), None if gain is None else put(gain), *polynomials, residual)
 
     def update(self, pupil: Pupil, numbers: Parameters) -> None:
         """Take these numbers from now on."""
@@ -86,13 +90,16 @@ class Kernels:
         size = self._edge(square, pupil.softness).to(precision) * self.scale
         if numbers.gain is not None:
             size = size * numbers.gain.to(precision).sqrt()[:, None, None]
+        at = fy / optics.cutoff, fx / optics.cutoff
+        if numbers.apodization.numel():
+            size = size * polynomial(numbers.apodization, *at).clamp_max(LARGEST).exp().to(precision)
         transmission = size
         if numbers.zernike.numel():
-            phase = self._phase(numbers.zernike, fy / optics.cutoff, fx / optics.cutoff).to(precision)
+            phase = polynomial(numbers.zernike, *at).to(precision)
             transmission = torch.complex(torch.cos(phase) * size, torch.sin(phase) * size)
         if numbers.residual is not None:
-            at = (fy / pupil.step[0]).to(precision), (fx / pupil.step[1]).to(precision)
-            rows, columns = (cubic(f, n) for f, n in zip(at, numbers.residual.shape, strict=True))
+            on_map = (fy / pupil.step[0]).to(precision), (fx / pupil.step[1]).to(precision)
+            rows, columns = (cubic(f, n) for f, n in zip(on_map, numbers.residual.shape, strict=True))
             transmission = transmission * interpolate(numbers.residual, rows, columns)
         return transmission, axial
 
@@ -103,12 +110,12 @@ class Kernels:
         width = softness / math.sqrt(self.extent_um[0] * self.extent_um[1])
         return torch.sigmoid((cutoff - (square + 1e-12 * cutoff**2).sqrt()) / width)
 
-    @staticmethod
-    def _phase(zernike: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Σ c_j Z_j: a polynomial in y and x, so two matrix products instead of a sum over modes."""
-        factors = torch.tensordot(zernike, polynomials(zernike), dims=1)
-        phase: torch.Tensor = powers(y, len(factors)) @ factors @ powers(x, len(factors)).mT
-        return phase
+
+def polynomial(zernike: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Σ c_j Z_j, [led, row, column]: a polynomial in y and x, so two matrix products instead of a sum over modes."""
+    factors = torch.tensordot(zernike, polynomials(zernike), dims=1)
+    values: torch.Tensor = powers(y, len(factors)) @ factors @ powers(x, len(factors)).mT
+    return values
 
 
 def polynomials(zernike: torch.Tensor) -> torch.Tensor:

@@ -25,8 +25,12 @@ Variance = Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
 def as_used(reconstruction: Reconstruction, dataset: Sample) -> Sample:
     """The data set, seen as the reconstruction has seen it: with the calibration that it was solved with."""
     used = reconstruction.calibration
-    # A solve of some of the images knows no more than these.
-    return dataset if used is None or used.images != dataset.n_images else replace(dataset, calibration=used)
+    if used is None:
+        return dataset
+    if used.images != dataset.n_images:
+        # A solve of some of the images knows no more than these, but of the pupil, which all have in common.
+        used = replace(dataset.calibration, pupil=used.pupil)
+    return replace(dataset, calibration=used)
 
 
 class _Images:

@@ -25,7 +25,7 @@ LOSSES = ("amplitude", "poisson", "feature")
 DTYPES = ("complex64", "complex128")
 AUTO = "auto"  # a margin
 CALIBRATE = ("auto", "none")
-GROUPS = ("focus", "background", "board", "pupil", "gain", "jitter")  # of what can be calibrated
+GROUPS = ("focus", "background", "board", "pupil", "apodization", "gain", "jitter")  # of what can be calibrated
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Part = TypeVar("Part", "DataSpec", "Limits", "Outputs")

@@ -61,12 +61,13 @@ class Case:
         radius = min(reach, 0.9 * medium) * np.sqrt(rng.uniform(0, 1, 4))
         na = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
         self.coefficients = rng.normal(size=MODES) * 0.3
+        self.apodization = rng.normal(size=6) * 0.1 if full else np.zeros(0)
         self.map = rng.normal(size=6) * 0.1 if full else np.zeros(6)
         step = tuple(optics.cutoff / n for n in rng.uniform(6, 9, 2))
         v, u = np.mgrid[-12:13, -12:12] * np.array(step)[:, None, None] / optics.cutoff
         residual = self.polynomial(v, u) if full else None
         softness = 0.15 if soft else 0.0
-        self.pupil = Pupil(self.coefficients, residual, step, softness)
+        self.pupil = Pupil(self.coefficients, residual, step, softness, self.apodization)
         patterns = np.array([[0.7, 0, 0.4, 0], [0, 1.2, 0, 0], [0.3, 0.5, 0, 0.9]]) if full else None
         calibration = Calibration.nominal(na, pupil=self.pupil, patterns=patterns)
         if full:
@@ -85,7 +86,8 @@ class Case:
         return 1 + a[0] * y + 1j * a[1] * x + a[2] * y * x + 1j * a[3] * y**2 + a[4] * x**2 + a[5]
 
     def transmission(self, y, x):
-        return np.exp(1j * oracle.zernike(self.coefficients, y, x)) * self.polynomial(y, x)
+        size = np.exp(np.minimum(oracle.zernike(self.apodization, y, x), 1)) if self.apodization.size else 1.0
+        return size * np.exp(1j * oracle.zernike(self.coefficients, y, x)) * self.polynomial(y, x)
 
     def fields(self):
         """Of every LED at every plane, [z, led, h, w]."""
@@ -201,7 +203,7 @@ def test_gradients_are_finite_differences(name, seed):
     loss = getattr(losses, name)
     measured, x = case.measured(images), case.spectrum()
     weights = torch.from_numpy(rng.uniform(0.2, 2, measured.shape))
-    wrt = ("object", "pupil", "pupil_map", "gain", "na", "background")
+    wrt = ("object", "pupil", "apodization", "pupil_map", "gain", "na", "background")
     _, found = gradients(model, x, measured, case.z, images, wrt=wrt, loss=loss, weights=weights)
     nominal = model.calibration
 
@@ -224,6 +226,8 @@ def test_gradients_are_finite_differences(name, seed):
         return cost(replace(nominal, pupil=replace(pupil, **changes)))
 
     check("pupil", c, lambda t: with_pupil(zernike_rad=pupil.zernike_rad + t * c), STEP)
+    a = rng.normal(size=6)
+    check("apodization", a, lambda t: with_pupil(apodization=pupil.apodization + t * a), STEP)
     check("pupil_map", m, lambda t: with_pupil(residual=pupil.residual + t * m), STEP)
     g, b = rng.normal(size=4), rng.normal(size=3)
     check("gain", g, lambda t: cost(replace(nominal, gain=nominal.gain + t * g)), STEP)
@@ -237,7 +241,7 @@ def test_gradients_are_finite_differences(name, seed):
 def test_gradients_that_there_are_none_of_are_refused():
     model = simple([(0.0, 0.0), (0.1, 0.05)])
     spectrum, measured = torch.ones(1, 33, 40, dtype=torch.complex64), torch.ones(2, 16, 20)
-    for name in ("pupil", "pupil_map", "height"):
+    for name in ("pupil", "apodization", "pupil_map", "height"):
         with pytest.raises(OptionError):
             gradients(model, spectrum, measured, wrt=(name,))
 

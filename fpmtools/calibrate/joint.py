@@ -31,6 +31,7 @@ FOCUS = "focus"
 GROUPS = (FOCUS, "background", "board", "pupil", "apodization", "gain", "jitter")
 GIVEN_FOCUS = GROUPS[1:]
 LAST = ("apodization",)  # after all others: a modulus that is free from the first makes up for what is wrong elsewhere
+PROMISES = 15, 28  # steps after which a sample with depth is left alone if no group that is shared, or single, promises
 JUDGED = 35  # step after which what is of single LEDs is judged
 ROOM = 0.15  # of the LEDs' largest |NA|, that they may move by
 
@@ -122,47 +123,73 @@ def fit(
         error = float(control.errors(shown).mean())
         report["explained"] = error / noisy
         if error < max(EXPLAINED * noisy, SMALL):
-            return replace(calibration, found={**calibration.found, JOINT: report})
+            return _noted(calibration, report)
     nominal = given = control.left_out()
     shared = [name for name in GROUPS if name in groups and name not in (FOCUS, *PACES, *LAST)]
     single = [name for name in PACES if name in groups]
-    report |= {"nominal": _typical(given), "fitted": _typical(given), "groups": {}, "singular_values": []}
-    report |= {"softness": 0.0, "margin": 0}
+    report |= {
+        "nominal": _typical(given),
+        "fitted": _typical(given),
+        "singular_values": [],
+        "softness": 0.0,
+        "margin": 0,
+    }
+    report["groups"] = {name: _verdict(False, given, given) for name in (*shared, *single)}
     of_focus: dict[str, dict[str, Any]] = {}
     if FOCUS in groups:
         problem, nominal, of_focus = _focused(chosen, problem, instrument, held, shown, given)
     sought = instrument
     if "background" in groups:
         sought = replace(instrument, background=np.maximum(background(chosen), start.background))
+    state = Descent.begin(problem, sought, held, COARSE_EDGE)
     try:
-        rival, judged = _judged(Descent.begin(problem, sought, held, COARSE_EDGE), shared, single, on_step)
+        if deep and not _promises(state, shared, single, on_step):
+            return _noted(calibration, report)
+        rival, judged = _judged(state, shared, single, on_step)
     # An LED has left the grid, a number is not finite, a matrix is singular.
     except (DataError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
-        report["diverged"] = " ".join(str(error).split())
-        return replace(calibration, found={**calibration.found, JOINT: report})
+        return _noted(calibration, report | {"groups": {}, "diverged": " ".join(str(error).split())})
     report["singular_values"] = rival.told
+    if deep:  # where the part that is looked at stands is not what all of the sample has in common
+        rival.errors = _solved(rival.instrument.without_defocus(), problem, held, steps=CONTROL)
     if not _ratio(rival.errors, nominal) < 1 - PAYS:
         rival, judged = _Rival(instrument, nominal), _rejected(judged, judged)
+        if deep:
+            return _noted(calibration, report | {"groups": judged})
     report |= {"fitted": _typical(rival.errors), "groups": of_focus | judged}
-    # Positions that are a little off, and a pupil that cuts samples in two, look like an edge that is soft.
-    solves = [_solve(rival.instrument, problem, held, softness) for softness in (0.0, FINE_EDGE)]
-    state = min(solves, key=lambda solve: _typical(solve.left_out()))
-    softness, errors = state.softness, state.left_out()
-    report["softness"] = softness
-    found = rival.instrument
-    kept = [name for name in shared if name in FREE and report["groups"][name]["kept"]]
-    for name in [name for name in LAST if name in groups]:
-        found, errors, report["groups"][name] = _at_last(state, name, kept, errors)
-    if margin := suggested_margin(chosen, problem.z_um):
-        without = _solved(found, _problem(chosen, problem.z_um[0], 0), held, softness)
-        report["margin"] = margin if _ratio(errors, without) < 1 - PAYS else 0
+    last = [name for name in LAST if name in groups]
+    found = _rounded_off(rival.instrument, chosen, problem, held, last, report)
     if deep:
         found = found.without_defocus()
     elif FOCUS in groups:
         found, depth = focus.without_defocus(found, dataset.optics)
         report["depth_um"] = problem.z_um[0] + depth
         calibration = replace(calibration, defocus_um=report["depth_um"])
-    return _whole(calibration, found.calibration(softness), report)
+    return _whole(calibration, found.calibration(report["softness"]), report)
+
+
+def _rounded_off(
+    instrument: Instrument, dataset: Dataset, problem: Problem, held: list[int], last: Sequence[str],
+    report: dict[str, Any],
+) -> Instrument:  # fmt: skip
+    """The instrument with those of the groups ``last`` that pay; ``report`` then has them, its softness and margin."""
+    # Positions that are a little off, and a pupil that cuts samples in two, look like an edge that is soft.
+    solves = [_solve(instrument, problem, held, softness) for softness in (0.0, FINE_EDGE)]
+    state = min(solves, key=lambda solve: _typical(solve.left_out()))
+    softness, errors = state.softness, state.left_out()
+    kept = [name for name, group in report["groups"].items() if name in FREE and group["kept"]]
+    for name in last:
+        instrument, errors, report["groups"][name] = _at_last(state, name, kept, errors)
+    if margin := suggested_margin(dataset, problem.z_um):
+        without = _solved(instrument, _problem(dataset, problem.z_um[0], 0), held, softness)
+        report["margin"] = margin if _ratio(errors, without) < 1 - PAYS else 0
+    report["softness"] = softness
+    return instrument
+
+
+def _noted(calibration: Calibration, report: dict[str, Any]) -> Calibration:
+    """The same, with what a fit says of it."""
+    return replace(calibration, found={**calibration.found, JOINT: report})
 
 
 @dataclass
@@ -252,6 +279,25 @@ def _rejected(judged: dict[str, dict[str, Any]], names: Iterable[str]) -> dict[s
 def _ratio(new: NDArray[np.float64], old: NDArray[np.float64]) -> float:
     """By how much the typical image's error has changed."""
     return _typical(new) / _typical(old)
+
+
+def _promises(state: Descent, shared: Sequence[str], single: Sequence[str], on_step: OnStep) -> bool:
+    """Whether some of these groups look as if they might pay, well before the end.
+
+    A sample with depth is never explained to its noise; most of what is left need not be the instrument's.
+    """
+    early, late = PROMISES
+    state.run(early, shared, on_step)
+    without = state.instrument
+    for name in shared:
+        without = without.without(name)
+    one, other = (_solved(it, state.problem, state.held, steps=CONTROL) for it in (state.instrument, without))
+    if shared and _ratio(one, other) < 1 - PAYS:
+        return True
+    with_them, without_them = state.copy(), state.copy()
+    for trial, names in ((without_them, shared), (with_them, [*shared, *single])):
+        trial.run(late, names, on_step)
+    return _ratio(with_them.left_out(), without_them.left_out()) < 1 - ALL_PAY
 
 
 def _judged(
@@ -388,7 +434,4 @@ def _whole(calibration: Calibration, found: Calibration, report: dict[str, Any])
     index = np.flatnonzero(calibration.used)
     na, gain, back = calibration.na.copy(), calibration.gain.copy(), calibration.background.copy()
     na[index], gain[index], back[index] = found.na, found.gain, found.background
-    return replace(
-        calibration, na=na, gain=gain, background=back, pupil=found.pupil,
-        found={**calibration.found, JOINT: report},
-    )  # fmt: skip
+    return _noted(replace(calibration, na=na, gain=gain, background=back, pupil=found.pupil), report)

@@ -16,6 +16,7 @@ AUTO, NOMINAL, NONE = "auto", "nominal", "none"
 NAMES = {  # of what a joint fit looks for
     "focus": "where the sample is",
     "background": "a background",
+    "exposure": "the dark field's exposure",
     "board": "the board's place",
     "pupil": "aberrations",
     "apodization": "light lost in the pupil",

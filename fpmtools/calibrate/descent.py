@@ -230,10 +230,9 @@ class Descent:
     def _of_leds(self, slopes: dict[str, torch.Tensor], pixels: int, pace: float) -> dict[str, torch.Tensor]:
         """Gain and jitter, one step of Adam on."""
         found, instrument = {}, self.instrument
-        nominal = torch.from_numpy(instrument.nominal.gain)
         for name in [name for name in PACES if name in self.free]:
             values, unit = getattr(instrument, name), instrument.spread(name)
-            slope = slopes["na"] if name == "jitter" else slopes["gain"] * torch.exp(values) * nominal
+            slope = slopes["na"] if name == "jitter" else slopes["gain"] * instrument.gains()
             slope = slope + 2 * self.last * ALIKE / pixels * values / unit.square()
             mean, square, count = self.moments.get(name, (torch.zeros_like(values), torch.zeros_like(values), 0))
             mean, square, count = 0.8 * mean + 0.2 * slope, 0.95 * square + 0.05 * slope.square(), count + 1

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from fpmtools.calibrate.brightness import bright_images
 from fpmtools.dataset import Dataset
 from fpmtools.optics import frequency_axes
 
@@ -69,6 +70,14 @@ def compare(dataset: Dataset, bright: Bools, na: Floats, level: float, dark_leve
     if len(measured) < LEAST:
         return None
     return _summarise(np.log(measured), np.log(predicted))
+
+
+def dark_field(dataset: Dataset, background: Floats) -> Exposure | None:
+    """:func:`compare` of images that have ``background`` [image], in their own units, on top."""
+    images = dataset.intensities.astype(np.float64) - background[:, None, None]
+    clear = dataset.with_images(images)
+    bright, level = bright_images(clear.images.means)
+    return compare(clear, bright, dataset.calibration.image_na, level)
 
 
 def sample_power(dataset: Dataset, bright: Bools, na: Floats, dark_level: float) -> tuple[Floats, Bools]:

@@ -40,6 +40,8 @@ class Instrument:
         [led] of the log gain, and [led, (x, y)] of the direction sines.
     background
         [image], in the images' units; as it is, not an addition.
+    exposure
+        Log of what the dark field's LEDs, those beyond the objective's NA, are brighter by than all others.
     deep
         The sample has depth: the pupil's defocus is where that part of it is that is looked at, and not the pupil's.
     """
@@ -52,6 +54,7 @@ class Instrument:
     apodization: torch.Tensor
     gain: torch.Tensor
     jitter: torch.Tensor
+    exposure: float = 0.0
     deep: bool = False
 
     @classmethod
@@ -61,7 +64,7 @@ class Instrument:
         board = zeros(4, dtype=torch.float64)
         pupil, apodization = (zeros(count, dtype=torch.float64) for count in MODES.values())
         gain, jitter = zeros(leds, dtype=torch.float64), zeros(leds, 2, dtype=torch.float64)
-        return cls(nominal, objective_na, nominal.background.copy(), board, pupil, apodization, gain, jitter, deep)
+        return cls(nominal, objective_na, nominal.background.copy(), board, pupil, apodization, gain, jitter, deep=deep)
 
     def na(self) -> torch.Tensor:
         """Direction sines [led, (x, y)]."""
@@ -71,6 +74,11 @@ class Instrument:
         turned = torch.stack([c * tangent[:, 0] - s * tangent[:, 1], s * tangent[:, 0] + c * tangent[:, 1]], dim=1)
         moved = torch.exp(self.board[NEARER]) * turned + self.board[: SHIFT_Y + 1]
         return moved / (1 + moved.square().sum(1, keepdim=True)).sqrt() + self.jitter
+
+    def gains(self) -> torch.Tensor:
+        """Intensities [led] relative to the nominal calibration's 1."""
+        dark = np.linalg.norm(self.nominal.na, axis=1) > self.objective_na
+        return torch.from_numpy(self.nominal.gain) * torch.exp(self.gain + self.exposure * torch.from_numpy(dark))
 
     def by_board(self) -> torch.Tensor:
         """What :meth:`na` changes with the board's numbers, [led, (x, y), 4]."""
@@ -86,8 +94,9 @@ class Instrument:
         zernike, apodization = _sum(given.zernike_rad, self.pupil), _sum(given.apodization, self.apodization)
         softness = max(softness, given.softness)
         pupil = replace(given, zernike_rad=zernike, apodization=apodization, softness=softness)
-        gain = self.nominal.gain * np.exp(self.gain.numpy())
-        return replace(self.nominal, na=self.na().numpy(), gain=gain, pupil=pupil, background=self.background)
+        return replace(
+            self.nominal, na=self.na().numpy(), gain=self.gains().numpy(), pupil=pupil, background=self.background
+        )
 
     def spread(self, name: str) -> torch.Tensor:
         """Standard deviation that is expected of each number, in the shape of its group."""
@@ -109,6 +118,8 @@ class Instrument:
         """With that group as it is nominally."""
         if name == "background":
             return replace(self, background=self.nominal.background.copy())
+        if name == "exposure":
+            return replace(self, exposure=0.0)
         nothing = torch.zeros_like(getattr(self, name))
         if name == "pupil" and self.deep:
             nothing[DEFOCUS] = self.pupil[DEFOCUS]

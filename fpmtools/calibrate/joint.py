@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fpmtools.calibrate import focus, noise
+from fpmtools.calibrate import exposure, focus, noise
 from fpmtools.calibrate.descent import COARSE_EDGE, FINE_EDGE, FREE_FROM, LATE, PACES, STEPS, Descent, OnStep
 from fpmtools.calibrate.instrument import FREE, Instrument
 from fpmtools.calibration import JOINT, Calibration
@@ -28,7 +28,7 @@ from fpmtools.problem import Problem, prepare
 from fpmtools.sampling import repeats, suggested_margin
 
 FOCUS = "focus"
-GROUPS = (FOCUS, "background", "board", "pupil", "apodization", "gain", "jitter")
+GROUPS = (FOCUS, "background", "exposure", "board", "pupil", "apodization", "gain", "jitter")
 GIVEN_FOCUS = GROUPS[1:]
 LAST = ("apodization",)  # after all others: a modulus that is free from the first makes up for what is wrong elsewhere
 PROMISES = 15, 28  # steps after which a sample with depth is left alone if no group that is shared, or single, promises
@@ -41,6 +41,7 @@ SMALL = 1e-3  # of the light of the bright field, that is not worth it either
 # fit, where it was −34 to 10 % when there was nothing to find (ten sets of three seeds), and 8 to 23 % when there was.
 # In a solve at its end these must pay as any group: −5 to 3 % and 9 to 33 %.
 PAYS, ALL_PAY = 0.04, 0.05
+EXPOSED = 0.4  # log of the dark field's exposure that is told from none
 TINY = 1e-12  # error that counts as none
 FITTED_MARGIN = 0.4  # share of the margin that the fit has: a wider one is slower, and no better on average
 CONTROL, LOOKS = 20, 2  # steps of the object alone before a comparison, looks on the way
@@ -125,7 +126,7 @@ def fit(
         if error < max(EXPLAINED * noisy, SMALL):
             return _noted(calibration, report)
     nominal = given = control.left_out()
-    shared = [name for name in GROUPS if name in groups and name not in (FOCUS, *PACES, *LAST)]
+    shared = [name for name in GROUPS if name in groups and name not in (FOCUS, "exposure", *PACES, *LAST)]
     single = [name for name in PACES if name in groups]
     report |= {
         "nominal": _typical(given),
@@ -146,6 +147,12 @@ def fit(
         if deep and not _promises(state, shared, single, on_step):
             return _noted(calibration, report)
         rival, judged = _judged(state, shared, single, on_step)
+        if "exposure" in groups:
+            level, judged["exposure"] = _exposed(chosen, problem, rival, held)
+            if level:  # all else was fitted to images that contradict each other
+                state = Descent.begin(problem, replace(sought, exposure=level), held, COARSE_EDGE)
+                rival, again = _judged(state, shared, single, on_step)
+                judged |= again
     # An LED has left the grid, a number is not finite, a matrix is singular.
     except (DataError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         return _noted(calibration, report | {"groups": {}, "diverged": " ".join(str(error).split())})
@@ -279,6 +286,30 @@ def _rejected(judged: dict[str, dict[str, Any]], names: Iterable[str]) -> dict[s
 def _ratio(new: NDArray[np.float64], old: NDArray[np.float64]) -> float:
     """By how much the typical image's error has changed."""
     return _typical(new) / _typical(old)
+
+
+def _exposed(dataset: Dataset, problem: Problem, rival: _Rival, held: list[int]) -> tuple[float, dict[str, Any]]:
+    """The dark field's exposure that left-out images are predicted best with, 0 if none pays; and how that was judged.
+
+    It is looked for from what the bright field predicts on, which may be wrong by a factor of two.
+    """
+    instrument = rival.instrument.without("gain")  # which will have made up for some of it
+    found = exposure.dark_field(dataset, instrument.background)
+    start = 0.0 if found is None else math.log(found.ratio)
+    errors = {} if rival.instrument.gain.any() else {0.0: rival.errors}
+
+    def error(value: float) -> float:
+        if value not in errors:
+            errors[value] = _solved(replace(instrument, exposure=value), problem, held, steps=CONTROL)
+        return _typical(errors[value])
+
+    best, step = min(0.0, start, start / 2, key=error) if abs(start) > EXPOSED else 0.0, EXPOSED
+    while best and step > EXPOSED / 8:
+        near = min(best - step, best + step, key=error)
+        best, step = (near, step) if error(near) < error(best) else (best, step / 2)
+    after = errors.get(best or start, rival.errors)
+    pays = best != 0.0 and _ratio(after, rival.errors) < 1 - PAYS
+    return best if pays else 0.0, _verdict(pays, rival.errors, after)
 
 
 def _promises(state: Descent, shared: Sequence[str], single: Sequence[str], on_step: OnStep) -> bool:

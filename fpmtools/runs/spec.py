@@ -25,7 +25,16 @@ LOSSES = ("amplitude", "poisson", "feature")
 DTYPES = ("complex64", "complex128")
 AUTO = "auto"  # a margin
 CALIBRATE = ("auto", "none")
-GROUPS = ("focus", "background", "board", "pupil", "apodization", "gain", "jitter")  # of what can be calibrated
+GROUPS = (
+    "focus",
+    "background",
+    "exposure",
+    "board",
+    "pupil",
+    "apodization",
+    "gain",
+    "jitter",
+)  # of what can be calibrated
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Part = TypeVar("Part", "DataSpec", "Limits", "Outputs")

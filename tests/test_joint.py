@@ -103,10 +103,23 @@ def test_a_sample_with_depth_tells_the_aberrations_but_no_defocus() -> None:
 
 
 @pytest.mark.slow
+def test_a_dark_field_that_was_exposed_longer_is_found() -> None:
+    dataset, longer = replace(tile(), truth=None), 4.0
+    dark = np.linalg.norm(dataset.na, axis=1) > dataset.optics.na
+    factor = np.where(dark, longer, 1.0).astype(np.float32)
+    found = joint.fit(
+        dataset.with_images(dataset.intensities * factor[:, None, None]), dataset.calibration, z_um=0.0,
+        groups=("exposure",),
+    )  # fmt: skip
+    assert kept(found) == {"exposure"}
+    assert found.gain[dark] / found.gain[~dark].mean() == pytest.approx(np.full(dark.sum(), longer), rel=0.15)
+
+
+@pytest.mark.slow
 def test_light_that_is_lost_towards_the_rim_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The objective lets exp(−0.8 r²) of the amplitude through, r = 1 at its edge; an ideal one loses nothing."""
     right = replace(tile(), truth=None)
-    assert "apodization" not in kept(joint.fit(right, right.calibration, z_um=0.0, groups=("apodization",)))
+    assert kept(joint.fit(right, right.calibration, z_um=0.0, groups=("exposure", "apodization"))) == set()
     with monkeypatch.context() as patch:
         cutoff = right.optics.cutoff
         # exp(i · phase) is what the oracle takes.

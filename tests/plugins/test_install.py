@@ -82,7 +82,7 @@ def test_the_solver_is_usable_by_name_at_once(environment: Environment) -> None:
 
 def test_it_gains_from_a_calibration_that_it_knows_nothing_of(environment: Environment) -> None:
     """The host finds the aberrations, the solver is given the forward model that has them."""
-    arguments = ["--data", "sim:thin+noise+aberrated@64x64", "--solvers", "wirtinger:iterations=60", "--threads", "1"]
+    arguments = ["--data", "sim:thin+noise+aberrated@48x48", "--solvers", "wirtinger:iterations=60", "--threads", "1"]
     said = environment.run(
         environment.bin / "fpmtools", "compare", *arguments, "--calibrate", "none,auto", "--quiet", "--json"
     )

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 import fpmtools
-from fpmtools import calibrate, registry, storage
+from fpmtools import registry, storage
+from fpmtools.calibrate import AUTO, NONE, improve, resolve
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, DivergedError, FpmError, OptionError, OutputError, SolverError, Terminated
@@ -376,7 +377,8 @@ def reconstruct(
     upsample: float | None = None,
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
-    calibration: str | Path | Calibration = calibrate.AUTO,
+    calibration: str | Path | Calibration = AUTO,
+    calibrate: str = NONE,
     loss: str | Loss | None = None,
     margin: int | str | None = None,
     mask: bool = True,
@@ -386,9 +388,10 @@ def reconstruct(
     """Reconstruct a data set with a solver, by name or as an instance, in memory.
 
     ``options`` are the solver's (``fpmtools solvers NAME`` lists them), ``preset`` one of its presets; ``calibration``
-    is "auto", "nominal", a file, or a :class:`Calibration` (:func:`fpmtools.calibrate.resolve`); ``threads`` is
-    the number of CPU threads meanwhile (default: 1 for small problems, else as many as torch has); the others are those
-    of :func:`prepare` and :func:`solve`. Ctrl-C returns what had been reached.
+    is "auto", "nominal", a file, or a :class:`Calibration` (:func:`fpmtools.calibrate.resolve`); ``calibrate``
+    what is fitted from there on, "auto" for all of it (:func:`fpmtools.calibrate.improve`); ``threads`` is the number
+    of CPU threads meanwhile (default: 1 for small problems, else as many as torch has); the others are those of
+    :func:`prepare` and :func:`solve`. Ctrl-C returns what had been reached.
     """
     if isinstance(solver, str):
         cls = registry.solver_class(solver)
@@ -406,7 +409,7 @@ def reconstruct(
             upsample=upsample,
             critical_grid=critical_grid,
             subpixel=subpixel,
-            calibration=calibrate.resolve(dataset, calibration),
+            calibration=improve(dataset, resolve(dataset, calibration), calibrate, z_um=z_um, seed=seed),
             loss=loss,
             margin=margin,
             mask=mask,

@@ -372,6 +372,16 @@ def test_a_comparison_calibrates_once_for_all(off: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_python_users_calibrate_in_the_same_words(off: Path) -> None:
+    dataset = fpmtools.load(off)
+    result = fpmtools.reconstruct(dataset, "ap", options={"sweeps": 1}, z_um=0.0, calibrate="pupil")
+    assert result.calibration is not None
+    assert kept(result.calibration) == {"pupil"}
+    with pytest.raises(OptionError, match="did you mean 'pupil'"):
+        fpmtools.reconstruct(dataset, "ap", calibrate="pupils")
+
+
+@pytest.mark.slow
 def test_the_command_writes_what_runs_take(off: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "found.safetensors"
     assert main(["calibrate", str(off), "--groups", "pupil", "--z", "0", "--out", str(file), "--json"]) == 0

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fpmtools.calibrate.board import find_board
 from fpmtools.calibration import JOINT, Calibration
 from fpmtools.dataset import Dataset
+from fpmtools.errors import unknown
 
 __all__ = ["AUTO", "NOMINAL", "NONE", "find_board", "improve", "resolve", "warnings"]
 
@@ -45,7 +48,7 @@ def improve(
     calibration: Calibration,
     groups: str = AUTO,
     *,
-    z_um: Sequence[float] | None = None,
+    z_um: Sequence[float] | float | None = None,
     seed: int = 0,
     on_step: Callable[[int, int], object] = lambda step, steps: None,
 ) -> Calibration:
@@ -54,9 +57,9 @@ def improve(
     ``groups``: "none", "auto" for all of them, or names of :data:`joint.GROUPS` with commas between them. A calibration
     that a joint fit has seen stays as it is. The fit has a sample at several ``z_um`` in one plane in their middle, and
     takes no defocus to be the pupil's then. The focus is looked for by name, or where it is neither given by ``z_um``
-    nor known.
+    nor known. Raises :class:`OptionError` for another name.
     """
-    planes = dataset.planes_um if z_um is None else z_um
+    planes = dataset.planes_um if z_um is None else np.atleast_1d(np.asarray(z_um, dtype=np.float64)).tolist()
     if groups == NONE or JOINT in calibration.found:
         return calibration
     from fpmtools.calibrate import joint
@@ -64,6 +67,9 @@ def improve(
     known = z_um is not None or calibration.defocus_um is not None or dataset.truth is not None
     every = joint.GIVEN_FOCUS if known else joint.GROUPS
     chosen = every if groups == AUTO else tuple(groups.split(","))
+    for name in chosen:
+        if name not in joint.GROUPS:
+            raise unknown("calibrate:", name, (AUTO, NONE, *joint.GROUPS))
     middle, deep = (planes[0] + planes[-1]) / 2, len(planes) > 1
     return joint.fit(dataset, calibration, z_um=middle, groups=chosen, deep=deep, seed=seed, on_step=on_step)
 

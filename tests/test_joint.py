@@ -12,7 +12,7 @@ import torch
 
 import fpmtools
 from fpmtools import calibrate, simulation
-from fpmtools.calibrate import curvature, descent, focus, joint
+from fpmtools.calibrate import curvature, descent, focus, joint, part
 from fpmtools.calibrate.instrument import DEFOCUS, MODES, Instrument
 from fpmtools.calibration import JOINT, Calibration
 from fpmtools.cli import main
@@ -62,12 +62,12 @@ def test_nothing_is_looked_for_where_the_images_agree(photons: float | None) -> 
 
 
 def test_no_part_is_taken_of_a_field_that_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint, "ENOUGH", 1)
-    monkeypatch.setattr(joint, "LEAST_REGION", 40)
+    monkeypatch.setattr(part, "ENOUGH", 1)
+    monkeypatch.setattr(part, "LEAST_REGION", 40)
     dataset = fpmtools.simulate("thin", image_shape=SHAPE, leds="grid", photons=500, seed=4)
     assert set(joint.fit(dataset, dataset.calibration, z_um=0.0).found["joint"]) == {"explained"}
-    assert joint._region(dataset).image_shape == SHAPE
-    assert joint._region(tile()).image_shape == (40, 40)
+    assert part.region(dataset).image_shape == SHAPE
+    assert part.region(tile()).image_shape == (40, 40)
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_the_curvature_is_that_of_finite_differences(shape: tuple[int, int]) -> 
 def test_the_curvature_is_that_of_the_fit_without_single_leds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fit with gains or places of LEDs that went first once left its own to all others, and led them astray."""
     dataset = tile()
-    problem = joint._problem(dataset, 0.0, 0)
+    problem = part.problem(dataset, 0.0, 0)
     state = descent.Descent.begin(problem, Instrument.of(dataset.calibration, dataset.optics.na), [3, 30], 0.5)
     ran: list[list[str]] = []
     monkeypatch.setattr(descent.Descent, "run", lambda self, last, groups, on_step: ran.append(list(groups)))
@@ -229,7 +229,7 @@ def test_an_led_on_the_wrong_side_of_the_edge_is_brought_back() -> None:
     far = np.linalg.norm(wrong[led] - dataset.na[led])
     moved = replace(dataset, calibration=replace(dataset.calibration, na=wrong))
     fit = descent.Descent.begin(
-        joint._problem(moved, 0.0, 8), Instrument.of(moved.calibration, optics.na), [], descent.FINE_EDGE
+        part.problem(moved, 0.0, 8), Instrument.of(moved.calibration, optics.na), [], descent.FINE_EDGE
     )
     fit.advance(20)
     before = fit.errors([led])[0]
@@ -262,7 +262,7 @@ def test_the_focus_is_found(z_um: float, aberration_rad: float) -> None:
 
 def test_a_focus_that_is_right_or_known_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = tile()
-    problem = joint._problem(dataset, 0.0, 0)
+    problem = part.problem(dataset, 0.0, 0)
     bright = np.flatnonzero(dataset.bright_field).tolist()
     assert focus.search(problem, Instrument.of(dataset.calibration, dataset.optics.na), bright) == 0.0
     asked: list[tuple[str, ...]] = []

@@ -16,16 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fpmtools.calibrate import exposure, focus, noise
+from fpmtools.calibrate import exposure, focus, part
 from fpmtools.calibrate.descent import COARSE_EDGE, FINE_EDGE, FREE_FROM, LATE, PACES, STEPS, Descent, OnStep
 from fpmtools.calibrate.instrument import FREE, Instrument
 from fpmtools.calibration import JOINT, Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
 from fpmtools.metrics.prediction import held_out_leds
-from fpmtools.optics import fast_length
-from fpmtools.problem import Problem, prepare
-from fpmtools.sampling import repeats, suggested_margin
+from fpmtools.problem import Problem
+from fpmtools.sampling import suggested_margin
 
 FOCUS = "focus"
 GROUPS = (FOCUS, "background", "exposure", "board", "pupil", "apodization", "gain", "jitter")
@@ -33,7 +32,6 @@ GIVEN_FOCUS = GROUPS[1:]
 LAST = ("apodization",)  # after all others: a modulus that is free from the first makes up for what is wrong elsewhere
 PROMISES = 15, 28  # steps after which a sample with depth is left alone if no group that is shared, or single, promises
 JUDGED = 35  # step after which what is of single LEDs is judged
-ROOM = 0.15  # of the LEDs' largest |NA|, that they may move by
 
 EXPLAINED = 1.5  # of the variance that noise has: then there is nothing to look for
 SMALL = 1e-3  # of the light of the bright field, that is not worth it either
@@ -43,28 +41,8 @@ SMALL = 1e-3  # of the light of the bright field, that is not worth it either
 PAYS, ALL_PAY = 0.04, 0.05
 EXPOSED = 0.4  # log of the dark field's exposure that is told from none
 TINY = 1e-12  # error that counts as none
-FITTED_MARGIN = 0.4  # share of the margin that the fit has: a wider one is slower, and no better on average
 CONTROL, LOOKS = 20, 2  # steps of the object alone before a comparison, looks on the way
-BACKGROUND_BLUR, BACKGROUND_SHARE = 3.0, 0.01  # pixels; of an image's pixels that no light of the sample reaches
 LEAST_LEDS, LEAST_PIXELS = 12, 48
-ENOUGH = 81 * 128**2  # pixels of all images together; a region of the field is taken where there are more
-LEAST_REGION, MOST_REGION, PLACES = 64, 128, 5  # pixels along an axis; places along an axis that are looked at
-
-
-def background(dataset: Dataset) -> NDArray[np.float64]:
-    """What the darkest places of each image show, [image] in the images' units; in the bright field what is usual."""
-    from scipy.ndimage import gaussian_filter
-
-    rim = round(BACKGROUND_BLUR) + 1
-    levels = np.zeros(dataset.n_images)
-    for i, image in enumerate(dataset.images):
-        smooth = gaussian_filter(np.asarray(image, dtype=np.float64), BACKGROUND_BLUR)[rim:-rim, rim:-rim]
-        levels[i] = max(float(np.quantile(smooth, BACKGROUND_SHARE)), 0.0)
-    distance = np.linalg.norm(dataset.calibration.image_na, axis=1)
-    far = distance > 1.15 * dataset.optics.na
-    if not far.any():
-        return np.zeros(dataset.n_images)
-    return np.where(far, levels, np.median(levels[far]))
 
 
 def fit(
@@ -112,12 +90,12 @@ def fit(
     if calibration.patterns is not None or small or not len(bright):
         return calibration
     start = calibration.selected()
-    chosen = replace(_region(dataset.select(np.flatnonzero(calibration.used))), calibration=start)
-    problem = _problem(chosen, z_um, _fitted_margin(chosen, z_um))
+    chosen = replace(part.region(dataset.select(np.flatnonzero(calibration.used))), calibration=start)
+    problem = part.problem(chosen, z_um, part.margin(chosen, z_um))
     held = held_out_leds(chosen, seed=seed)
     instrument = Instrument.of(start, dataset.optics.na, deep=deep)
     control = Descent.begin(problem, instrument, held, 0.0)
-    shown, noisy = [int(i) for i in bright if i not in held], _noise(chosen, problem)
+    shown, noisy = [int(i) for i in bright if i not in held], part.noise(chosen, problem)
     report: dict[str, Any] = {}
     for _ in range(LOOKS):
         control.advance(CONTROL // LOOKS)
@@ -128,20 +106,15 @@ def fit(
     nominal = given = control.left_out()
     shared = [name for name in GROUPS if name in groups and name not in (FOCUS, "exposure", *PACES, *LAST)]
     single = [name for name in PACES if name in groups]
-    report |= {
-        "nominal": _typical(given),
-        "fitted": _typical(given),
-        "singular_values": [],
-        "softness": 0.0,
-        "margin": 0,
-    }
+    report |= {"nominal": _typical(given), "fitted": _typical(given)}
+    report |= {"singular_values": [], "softness": 0.0, "margin": 0}
     report["groups"] = {name: _verdict(False, given, given) for name in (*shared, *single)}
     of_focus: dict[str, dict[str, Any]] = {}
     if FOCUS in groups:
         problem, nominal, of_focus = _focused(chosen, problem, instrument, held, shown, given)
     sought = instrument
     if "background" in groups:
-        sought = replace(instrument, background=np.maximum(background(chosen), start.background))
+        sought = replace(instrument, background=np.maximum(part.background(chosen), start.background))
     state = Descent.begin(problem, sought, held, COARSE_EDGE)
     try:
         if deep and not _promises(state, shared, single, on_step):
@@ -151,8 +124,11 @@ def fit(
             level, judged["exposure"] = _exposed(chosen, problem, rival, held)
             if level:  # all else was fitted to images that contradict each other
                 state = Descent.begin(problem, replace(sought, exposure=level), held, COARSE_EDGE)
-                rival, again = _judged(state, shared, single, on_step)
-                judged |= again
+                other, again = _judged(state, shared, single, on_step)
+                if _ratio(other.errors, rival.errors) < 1 - PAYS:
+                    rival, judged = other, judged | again
+                else:
+                    judged = _rejected(judged, ["exposure"])
     # An LED has left the grid, a number is not finite, a matrix is singular.
     except (DataError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         return _noted(calibration, report | {"groups": {}, "diverged": " ".join(str(error).split())})
@@ -188,7 +164,7 @@ def _rounded_off(
     for name in last:
         instrument, errors, report["groups"][name] = _at_last(state, name, kept, errors)
     if margin := suggested_margin(dataset, problem.z_um):
-        without = _solved(instrument, _problem(dataset, problem.z_um[0], 0), held, softness)
+        without = _solved(instrument, part.problem(dataset, problem.z_um[0], 0), held, softness)
         report["margin"] = margin if _ratio(errors, without) < 1 - PAYS else 0
     report["softness"] = softness
     return instrument
@@ -227,15 +203,11 @@ def _focused(
     z_um = focus.search(problem, instrument, shown)
     if z_um == problem.z_um[0]:
         return problem, nominal, {}
-    elsewhere = _problem(dataset, z_um, _fitted_margin(dataset, z_um))
+    elsewhere = part.problem(dataset, z_um, part.margin(dataset, z_um))
     errors = _solved(instrument, elsewhere, held, steps=CONTROL)
     pays = _ratio(errors, nominal) < 1 - PAYS
     judged = {FOCUS: _verdict(pays, nominal, errors)}
     return (elsewhere, errors, judged) if pays else (problem, nominal, judged)
-
-
-def _fitted_margin(dataset: Dataset, z_um: float) -> int:
-    return math.ceil(FITTED_MARGIN * suggested_margin(dataset, [z_um]))
 
 
 def _solve(
@@ -410,54 +382,6 @@ def _choice(
         with_it = one if one in trials else tuple(single)
         report.setdefault(name, _verdict(False, errors(*kept), errors(*with_it)))
     return tried(), tried(*kept), report
-
-
-def _region(dataset: Dataset) -> Dataset:
-    """As much of the field as is needed to know the instrument, where the brightest image varies most.
-
-    All of a field that repeats: light does not cross its borders, but those of any part of it.
-    """
-    (h, w), side = dataset.image_shape, math.isqrt(ENOUGH // dataset.n_images)
-    side = min(max(side, LEAST_REGION), MOST_REGION)
-    height, width = min(h, side), min(w, side)
-    if (height, width) == (h, w) or repeats(dataset):
-        return dataset
-    image = np.asarray(dataset.images[int(np.argmax(dataset.images.means))], dtype=np.float64)
-    places = [
-        (y, x)
-        for y in np.linspace(0, h - height, PLACES).astype(int).tolist()
-        for x in np.linspace(0, w - width, PLACES).astype(int).tolist()
-    ]
-    y, x = max(places, key=lambda place: float(image[place[0] :, place[1] :][:height, :width].std()))
-    return replace(dataset, truth=None).crop(y, x, height, width)
-
-
-def _problem(dataset: Dataset, z_um: float, margin: int) -> Problem:
-    """On small grids, with room on the object's for LEDs to move."""
-    from fpmtools.forward import ForwardModel
-    from fpmtools.sampling import SamplingPlan
-
-    calibration = dataset.calibration
-    # The box must hold the soft edge that there is going to be.
-    soft = replace(calibration, pupil=replace(calibration.pupil, softness=max(COARSE_EDGE, calibration.pupil.softness)))
-    problem = prepare(dataset, calibration=soft, z_um=z_um, device="cpu", margin=0)
-    room = ROOM * float(np.linalg.norm(calibration.na, axis=1).max())
-    plan = SamplingPlan.choose(dataset, soft, margin=margin, room=room)
-    # The band of the intensities is enough: what noise there is beyond it tells nothing of the instrument.
-    reach = [math.floor(dataset.optics.cutoff * extent + soft.pupil.reach) for extent in plan.extent_um]
-    height, width = (min(n, fast_length(4 * own + 2)) for n, own in zip(plan.image_shape, reach, strict=True))
-    plan = replace(plan, image_shape=(height, width))
-    bad = dataset.images.bad or None
-    forward = ForwardModel(dataset.optics, soft, plan, mask=None if bad is None else plan.mask(dataset, bad))
-    return replace(problem, forward=forward, amplitudes=plan.amplitudes(dataset, forward.real_dtype, bad))
-
-
-def _noise(dataset: Dataset, problem: Problem) -> float:
-    """Variance of the bright field's amplitudes that noise alone makes, where 1 is the mean bright-field intensity."""
-    bright = dataset.select(np.flatnonzero(dataset.bright_field))
-    scale, found = problem.intensity_scale, noise.measure(bright)
-    variance = np.median([float(found.variance(i, np.asarray(scale))) for i in range(bright.n_images)])
-    return max(float(variance) / (4 * scale**2), 1e-9)
 
 
 def _whole(calibration: Calibration, found: Calibration, report: dict[str, Any]) -> Calibration:

@@ -112,6 +112,7 @@ def test_a_dark_field_that_was_exposed_longer_is_found() -> None:
         groups=("exposure",),
     )  # fmt: skip
     assert kept(found) == {"exposure"}
+    assert f"the dark field's exposure (× {found.found['joint']['exposure']:.3g})" in calibrate.warnings(found)[0]
     assert found.gain[dark] / found.gain[~dark].mean() == pytest.approx(np.full(dark.sum(), longer), rel=0.15)
 
 

@@ -104,7 +104,11 @@ def _of_joint(found: Mapping[str, Any]) -> list[str]:
     off = f"the images do not fit the instrument as it is given ({found['explained']:.3g} × what noise makes)"
     if "diverged" in found:
         return [f"{off}, and the fit of another one went astray: the instrument is taken as it is given"]
-    kept = [NAMES[name] for name, group in found["groups"].items() if group["kept"] and name != "focus"]
+    kept = [
+        NAMES[name] for name, group in found["groups"].items() if group["kept"] and name not in ("focus", "exposure")
+    ]
+    if "exposure" in found:
+        kept.insert(0, f"{NAMES['exposure']} (× {found['exposure']:.3g})")
     if found.get("depth_um"):
         kept.insert(0, f"{NAMES['focus']} (z = {found['depth_um']:.3g} µm)")
     if found["softness"]:

@@ -82,7 +82,8 @@ def fit(
         ``without`` and ``with`` it; ``singular_values`` of the Jacobian by board and pupil, of which those above 1 are
         combinations that the images tell; ``softness`` of the pupil's edge; ``margin``, the camera pixels beyond the
         border that should be solved, 0 where left-out images are not predicted better so; ``depth_um``, where the
-        focus was looked for; ``diverged``: why the fit could not go on, where it could not.
+        focus was looked for; ``exposure``, of the dark field, 1 for the bright field's, where that was kept;
+        ``diverged``: why the fit could not go on, where it could not.
     """
     used = int(calibration.used.sum())
     bright = np.flatnonzero(calibration.selected().bright_field(dataset.optics))
@@ -140,6 +141,8 @@ def fit(
         if deep:
             return _noted(calibration, report | {"groups": judged})
     report |= {"fitted": _typical(rival.errors), "groups": of_focus | judged}
+    if rival.instrument.exposure:
+        report["exposure"] = math.exp(rival.instrument.exposure)
     last = [name for name in LAST if name in groups]
     found = _rounded_off(rival.instrument, chosen, problem, held, last, report)
     if deep:

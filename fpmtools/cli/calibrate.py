@@ -108,6 +108,8 @@ def _show(found: Calibration, start: Calibration) -> None:
         sure = sum(value > 1 for value in told)
         echo(f"board and pupil: {sure} of {len(told)} combinations of numbers are told by the images")
         echo(f"  (singular values {told[0]:.2g} to {told[-1]:.2g}; 1: what is expected of any microscope)")
+    if "exposure" in report:
+        echo(f"the dark field's exposure: {report['exposure']:.3g} × the bright field's")
     if "depth_um" in report:
         echo(f"the sample is at z = {report['depth_um']:.3g} µm")
     echo(f"edge of the pupil: {report['softness'] or 'sharp'}{' Fourier pixels soft' if report['softness'] else ''}")

@@ -41,6 +41,10 @@ def test_a_file_gives_back_every_number(tmp_path: Path) -> None:
     assert same(again, known())
     assert again.defocus_um == -3.5
     assert np.array_equal(again.pupil.residual, known().pupil.residual)
+    dimmed = replace(known(), pupil=replace(known().pupil, apodization=np.array([0.0, 0.1, -0.3])))
+    assert same(Calibration.load(dimmed.save(path, OPTICS), OPTICS, 2), dimmed)
+    assert not same(dimmed, known())
+    assert not Pupil(apodization=np.array([0.0, -0.1])).ideal
     assert same(Calibration.restore(*Calibration.nominal(LEDS).dump()), Calibration.nominal(LEDS))
 
 

@@ -100,6 +100,7 @@ def test_a_sample_with_depth_tells_the_aberrations_but_no_defocus() -> None:
     same = calibrate.improve(right, right.calibration, "pupil")
     assert kept(same) == set()
     assert not same.pupil.zernike_rad.any()
+    assert calibrate.warnings(same) == [], "images of a sample with depth never fit one plane"
 
 
 @pytest.mark.slow

@@ -104,9 +104,8 @@ def _of_joint(found: Mapping[str, Any]) -> list[str]:
     off = f"the images do not fit the instrument as it is given ({found['explained']:.3g} × what noise makes)"
     if "diverged" in found:
         return [f"{off}, and the fit of another one went astray: the instrument is taken as it is given"]
-    kept = [
-        NAMES[name] for name, group in found["groups"].items() if group["kept"] and name not in ("focus", "exposure")
-    ]
+    told = {"focus", "exposure"}  # with what was found
+    kept = [NAMES[name] for name, group in found["groups"].items() if group["kept"] and name not in told]
     if "exposure" in found:
         kept.insert(0, f"{NAMES['exposure']} (× {found['exposure']:.3g})")
     if found.get("depth_um"):
@@ -115,6 +114,8 @@ def _of_joint(found: Mapping[str, Any]) -> list[str]:
         kept.append("a soft edge of the pupil")
     if found["margin"]:
         kept.append(f"a margin of {found['margin']} pixels")
+    if not kept and found.get("deep"):
+        return []  # images of a sample with depth never fit one plane
     if not kept:
         return [f"{off}, and no other was found that predicts left-out images better; look at what was measured"]
     changed = found["fitted"] != found["nominal"]

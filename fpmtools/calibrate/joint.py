@@ -82,7 +82,7 @@ def fit(
         ``without`` and ``with`` it; ``singular_values`` of the Jacobian by board and pupil, of which those above 1 are
         combinations that the images tell; ``softness`` of the pupil's edge; ``margin``, the camera pixels beyond the
         border that should be solved, 0 where left-out images are not predicted better so; ``depth_um``, where the
-        focus was looked for; ``exposure``, of the dark field, 1 for the bright field's, where that was kept;
+        focus was looked for; ``deep``; ``exposure``, of the dark field, 1 for the bright field's, where that was kept;
         ``diverged``: why the fit could not go on, where it could not.
     """
     used = int(calibration.used.sum())
@@ -108,8 +108,7 @@ def fit(
     shared = [name for name in GROUPS if name in groups and name not in (FOCUS, "exposure", *PACES, *LAST)]
     single = [name for name in PACES if name in groups]
     report |= {"nominal": _typical(given), "fitted": _typical(given)}
-    report |= {"singular_values": [], "softness": 0.0, "margin": 0}
-    report["groups"] = {name: _verdict(False, given, given) for name in (*shared, *single)}
+    report |= {"groups": {}, "singular_values": [], "softness": 0.0, "margin": 0, "deep": deep}
     of_focus: dict[str, dict[str, Any]] = {}
     if FOCUS in groups:
         problem, nominal, of_focus = _focused(chosen, problem, instrument, held, shown, given)

@@ -101,6 +101,8 @@ def _show(found: Calibration, start: Calibration) -> None:
         echo(f"The fit went astray, and nothing is changed: {report['diverged']}")
         return
     echo(f"error of left-out images: {report['nominal']:.3g} → {report['fitted']:.3g}; of it, without and with")
+    if not report["groups"]:
+        echo("  the sample has depth, and nothing that is looked for promises to explain the images better")
     for name, group in report["groups"].items():
         verdict = "kept" if group["kept"] else "not kept"
         echo(f"  {NAMES[name]:<26} {group['without']:.3g} → {group['with']:.3g}  {verdict}")

@@ -25,16 +25,8 @@ LOSSES = ("amplitude", "poisson", "feature")
 DTYPES = ("complex64", "complex128")
 AUTO = "auto"  # a margin
 CALIBRATE = ("auto", "none")
-GROUPS = (
-    "focus",
-    "background",
-    "exposure",
-    "board",
-    "pupil",
-    "apodization",
-    "gain",
-    "jitter",
-)  # of what can be calibrated
+# Of what can be calibrated.
+GROUPS = ("focus", "background", "exposure", "board", "pupil", "apodization", "gain", "jitter")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Part = TypeVar("Part", "DataSpec", "Limits", "Outputs")

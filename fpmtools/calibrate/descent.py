@@ -90,9 +90,9 @@ class Descent:
     def advance(self, steps: int) -> None:
         """So many steps of the object alone."""
         coverage, forward = self._update(self.instrument), self.problem.forward
-        kernel = forward.kernel(self.z, self.seen)
+        kernel, amplitudes = forward.kernel(self.z, self.seen), self.problem.amplitudes[self.seen]
         for _ in range(steps):
-            misfit = self.problem.loss_and_gradient(self.ahead[0], self.z, self.seen, kernel=kernel)
+            misfit = forward.loss_and_gradient(self.ahead[0], amplitudes, self.z, self.seen, kernel=kernel)
             new, momentum = self._stepped(misfit.loss, misfit.gradient, coverage)
             self.object, self.ahead = new, (new + momentum * (new - self.object), self.instrument)
 
@@ -197,9 +197,7 @@ class Descent:
         """Let the forward model see that instrument; what its LEDs cover of the object, [1, H, W]."""
         forward = self.problem.forward
         forward.update(instrument.calibration(self.softness))
-        power = forward.kernels.transmission.abs().square().expand(len(forward.na), -1, -1)
-        cover = torch.zeros(1, *forward.object_shape, dtype=forward.real_dtype)
-        forward.add(cover, power[self.seen][None].contiguous(), self.seen)
+        cover = forward.coverage(self.seen)
         return torch.lerp(cover, cover.amax().expand_as(cover), 0.05) / math.prod(forward.image_shape)
 
     def _of_all(self, slopes: dict[str, torch.Tensor], pixels: int) -> dict[str, torch.Tensor]:

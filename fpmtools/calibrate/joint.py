@@ -311,36 +311,42 @@ def _judged(
     """The whole schedule; the instrument with the groups that pay, and how each was judged."""
     plain, best, judged = _choice(state, shared, single, on_step)
     kept = [name for name, group in judged.items() if group["kept"]]
-    settled, of_shared = _settled(plain, shared, [], on_step)
+    settled = _settled(plain, shared, [], on_step)
     if kept:
         # What single LEDs had gained may have been what was not yet settled for all.
-        rival, of_rival = _settled(best, shared, kept, on_step)
+        rival = _settled(best, shared, kept, on_step)
         if _ratio(rival.errors, settled.errors) < 1 - PAYS:
-            return rival, judged | of_rival
-    return settled, _rejected(judged, kept) | of_shared
+            settled = rival
+        else:
+            judged = _rejected(judged, kept)
+    found, of_shared = _paying(settled, shared, state.problem, state.held)
+    return found, judged | of_shared
 
 
-def _settled(
-    state: Descent, shared: Sequence[str], single: Sequence[str], on_step: OnStep
-) -> tuple[_Rival, dict[str, dict[str, Any]]]:
-    """The end of the schedule; the instrument with those of the ``shared`` groups that pay, and how each was judged.
-
-    Each in solves from the first guess on: an object that is at hand has come to terms with what there is.
-    """
+def _settled(state: Descent, shared: Sequence[str], single: Sequence[str], on_step: OnStep) -> _Rival:
+    """The end of the schedule."""
     state.run(STEPS, [*shared, *single], on_step)
     told = state.singular_values()
     if "jitter" in single:
         state.cross()
-    found, judged = state.instrument, {}
-    whole = _Rival.of(found, state.problem, state.held)
+    return replace(_Rival.of(state.instrument, state.problem, state.held), told=told)
+
+
+def _paying(
+    whole: _Rival, shared: Sequence[str], problem: Problem, held: list[int]
+) -> tuple[_Rival, dict[str, dict[str, Any]]]:
+    """The instrument with those of the ``shared`` groups that pay, and how each was judged.
+
+    Each in solves from the first guess on: an object that is at hand has come to terms with what there is.
+    """
+    found, judged = whole.instrument, {}
     for name in shared:
-        less = _Rival.of(state.instrument.without(name), state.problem, state.held)
+        less = _Rival.of(whole.instrument.without(name), problem, held)
         pays = _ratio(whole.errors, less.errors) < 1 - PAYS
         judged[name] = _verdict(pays, less.errors, whole.errors)
         found = found if pays else found.without(name)
     all_pay = all(group["kept"] for group in judged.values())
-    rival = whole if all_pay else _Rival.of(found, state.problem, state.held)
-    return replace(rival, told=told), judged
+    return whole if all_pay else replace(_Rival.of(found, problem, held), told=whole.told), judged
 
 
 def _choice(

@@ -104,10 +104,10 @@ class Fields:
         """Add pieces [z, led, box y, box x] into contiguous spectra [z, H, W] in place: the adjoint of :meth:`crop`."""
         bh, bw = self.box_shape
         corners = self.corners if leds is None else [self.corners[i] for i in leds]
-        if len(corners) == 1:
-            ((y, x),) = corners
-            spectrum[:, y : y + bh, x : x + bw].add_(pieces[:, 0])
-        else:
+        if len(corners) == 1 or self.device.type == "cpu":
+            for i, (y, x) in enumerate(corners):
+                spectrum[:, y : y + bh, x : x + bw].add_(pieces[:, i])
+        else:  # one kernel instead of many
             (height, width), count = self.object_shape, len(spectrum)
             first = torch.tensor([y * width + x for y, x in corners], device=self.device)[:, None]
             plane = torch.arange(0, count * height * width, height * width, device=self.device)[:, None, None]

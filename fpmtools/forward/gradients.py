@@ -48,7 +48,7 @@ def gradients(
     images = range(forward.images) if images is None else images
     z = torch.as_tensor(z_um, dtype=forward.real_dtype, device=forward.device).reshape(-1)
     count = len(spectrum) * len(amplitudes) * forward.counted
-    slopes = _Slopes.of(forward, wrt)
+    slopes = _Slopes.of(forward, wrt, sorted(set(forward.lit(images) or ())))
     found: dict[str, torch.Tensor] = {}
     if "object" in wrt:
         found["object"] = torch.zeros_like(spectrum)
@@ -81,18 +81,19 @@ def gradients(
 class _Slopes:
     """What a loss's slopes by the kernels, K = ``bare`` · residual · exp(i axial z), amount to for all z together.
 
-    ``by_map`` [led, box y, box x] complex: ∂loss/∂K · conj(bare · exp(i axial z)), which by the residual is the
-    gradient itself; times its conjugate, the real part is that by log |K| and the imaginary one that by arg K.
-    ``by_axial``: the latter times z, for the part of the phase that z multiplies.
+    All are of the LEDs ``leds``, in ascending order. ``by_map`` [led, box y, box x] complex: ∂loss/∂K · conj(bare ·
+    exp(i axial z)), which by the residual is the gradient itself; times its conjugate, the real part is that by log |K|
+    and the imaginary one that by arg K. ``by_axial``: the latter times z, for the part of the phase that z multiplies.
     """
 
     forward: ForwardModel
+    leds: list[int]
     bare: torch.Tensor
     by_map: torch.Tensor
     by_axial: torch.Tensor | None
 
     @classmethod
-    def of(cls, forward: ForwardModel, wrt: Sequence[str]) -> _Slopes | None:
+    def of(cls, forward: ForwardModel, wrt: Sequence[str], leds: list[int]) -> _Slopes | None:
         """Nothing gathered yet; None where no number of the kernels is asked for."""
         numbers, pupil, kernels = forward.parameters, forward.calibration.pupil, forward.kernels
         for name, values in (("pupil", numbers.zernike), ("apodization", numbers.apodization)):
@@ -107,13 +108,14 @@ class _Slopes:
         bare = kernels.transmission
         if numbers.residual is not None:
             bare = kernels.evaluate(pupil, replace(numbers, residual=None), forward.real_dtype)[0].to(forward.dtype)
-        by_map = torch.zeros(len(forward.na), *forward.box_shape, dtype=forward.dtype, device=forward.device)
-        return cls(forward, bare, by_map, torch.zeros_like(by_map.real) if "na" in wrt else None)
+        by_map = torch.zeros(len(leds), *forward.box_shape, dtype=forward.dtype, device=forward.device)
+        return cls(forward, leds, bare, by_map, torch.zeros_like(by_map.real) if "na" in wrt else None)
 
     def take(self, slope: torch.Tensor, z: torch.Tensor, kernel: torch.Tensor, leds: Leds) -> None:
         """Add ∂loss/∂K, [z, led, box y, box x], of these LEDs; ``kernel`` is theirs."""
         kernels = self.forward.kernels
-        index = torch.tensor(range(len(self.by_map)) if leds is None else list(leds), device=slope.device)
+        place = {led: at for at, led in enumerate(self.leds)}
+        index = torch.tensor([place[led] for led in leds or ()], device=slope.device)
         bare = kernel
         if self.bare is not kernels.transmission:
             own = [take(values, None if len(values) == 1 else leds) for values in (self.bare, kernels.axial)]
@@ -127,8 +129,9 @@ class _Slopes:
         """The gradients by the numbers of the calibration, float64 (the map's complex128)."""
         forward, numbers, pupil = self.forward, self.forward.parameters, self.forward.calibration.pupil
         precision, cutoff = forward.real_dtype, forward.optics.cutoff
-        axes = zip((forward.kernels.ky, forward.kernels.kx), numbers.offset.T, forward.extent_um, strict=True)
-        f = [((k - offset[:, None]) / extent).to(precision) for k, offset, extent in axes]
+        offset = take(numbers.offset, self.leds) if forward.subpixel else numbers.offset
+        axes = zip((forward.kernels.ky, forward.kernels.kx), offset.T, forward.extent_um, strict=True)
+        f = [((k - own[:, None]) / extent).to(precision) for k, own, extent in axes]
         found: dict[str, torch.Tensor] = {}
         through, maps = self.by_map, []
         if numbers.residual is not None:
@@ -139,8 +142,8 @@ class _Slopes:
                 pulled = rows.to(forward.dtype).mT @ self.by_map @ columns.to(forward.dtype)
                 found["pupil_map"] = pulled.to(torch.complex128).sum(0)
         if "gain" in wrt:
-            gain = 1.0 if numbers.gain is None else numbers.gain
-            found["gain"] = through.real.double().sum((1, 2)) / (2 * gain)
+            gain = 1.0 if numbers.gain is None else take(numbers.gain, self.leds)
+            found["gain"] = self._of_all(through.real.double().sum((1, 2)) / (2 * gain))
         by_f = torch.zeros(len(through), 2, dtype=torch.float64, device=through.device)
         for name, zernike, slope in (
             ("pupil", numbers.zernike, through.imag),
@@ -160,8 +163,15 @@ class _Slopes:
             by_f += self._by_distance(f, through.real)
             if numbers.residual is not None:
                 by_f = by_f + self._by_place(numbers.residual, maps)
-            found["na"] = -by_f.flip(1) / forward.optics.wavelength_um  # the pupil moves with the LED, f against it
+            by_na = -by_f.flip(1) / forward.optics.wavelength_um  # the pupil moves with the LED, f against it
+            found["na"] = self._of_all(by_na)
         return found
+
+    def _of_all(self, values: torch.Tensor) -> torch.Tensor:
+        """What is known of :attr:`leds`, [led, ...], of all LEDs of the model: zero for the others."""
+        every = values.new_zeros(len(self.forward.na), *values.shape[1:])
+        every[self.leds] = values
+        return every
 
     def _by_distance(self, f: Sequence[torch.Tensor], size: torch.Tensor) -> torch.Tensor:
         """By f, [led, (y, x)], what depends on |f| alone: k_z and the soft edge."""

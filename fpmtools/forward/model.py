@@ -314,8 +314,9 @@ class ForwardModel(Fields):
                 own = self.part(kernel, planes, images, batch)
             part = None if weights is None else weights[batch]
             compared = self.compare(spectrum[planes], measured, chosen, own, loss, part)
-            pieces = self.to_piece(compared.psi.mul_(self.per_led(compared.change, chosen)))
-            self.add(gradient[planes], pieces.mul_(own.conj() / (count * math.prod(self.image_shape))), leds)
+            change = compared.change.mul_(1 / (count * math.prod(self.image_shape)))
+            pieces = self.to_piece(compared.psi.mul_(self.per_led(change, chosen)))
+            self.add(gradient[planes], pieces.mul_(own.conj()), leds)
             costs.append(compared.cost.sum())
             error, seen = compared.size - measured, self.seen(chosen)
             errors.append(torch.linalg.vector_norm(error if seen is None else error * seen).square())

@@ -40,6 +40,7 @@ _HOME = {
     "PlaneStack": "fpmtools.reconstruction",
     "Problem": "fpmtools.problem",
     "Progress": "fpmtools.solver",
+    "Projection": "fpmtools.projection",
     "Solver": "fpmtools.solver",
     "SolverError": "fpmtools.errors",
     "SolverRecord": "fpmtools.records",
@@ -66,6 +67,7 @@ __all__ = [
     "PlaneState",
     "Problem",
     "Progress",
+    "Projection",
     "Pupil",
     "Reconstruction",
     "RunSpec",
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
     from fpmtools.options import option
     from fpmtools.planes import PlaneBlocks, PlaneSolver, PlaneState
     from fpmtools.problem import Problem
+    from fpmtools.projection import Projection
     from fpmtools.pupil import Pupil
     from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
     from fpmtools.records import MetricRecord, SolverRecord

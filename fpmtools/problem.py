@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Protocol, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from fpmtools.errors import DataError, OptionError
 from fpmtools.forward import ForwardModel, Misfit
 from fpmtools.forward.fields import Planes
 from fpmtools.losses import Loss
+from fpmtools.noise import measure
 from fpmtools.optics import Shape, resize_spectrum, to_spectrum
 from fpmtools.reconstruction import Grid
 from fpmtools.sampling import SamplingPlan, suggested_margin
@@ -145,13 +147,17 @@ class Problem:
         order = torch.randperm(leds, generator=self.generator(sweep))
         return cast(list[int], order[batch * size : (batch + 1) * size].tolist())
 
-    def led_weights(self, power: float) -> torch.Tensor:
-        """Weight (mean intensity)^-power of each LED's squared amplitude error, [led], scaled to a mean of 1.
-
-        Photon noise is the same in all amplitudes, which asks for 0; more makes up for the dark field's small values.
-        """
-        weights = self.amplitudes.square().mean((1, 2)).clamp_min(1e-12).pow(-power)
-        return weights / weights.mean()
+    @cached_property
+    def noise(self) -> torch.Tensor:
+        """Variance of each image's amplitudes that noise alone makes, [image] float64 on the CPU."""
+        used = self.dataset.select(np.flatnonzero(self.calibration.used))
+        found, plan, scale = measure(used), self.forward.plan, self.intensity_scale
+        pixel = math.prod(plan.extent_um) / math.prod(plan.image_shape)
+        share = min(1.0, self.dataset.optics.pixel_um**2 / pixel)  # that band-limited resampling leaves
+        light = self.amplitudes.square().mean((1, 2)).double().cpu().numpy()
+        variance = [float(found.variance(i, np.asarray(own * scale))) for i, own in enumerate(light)]
+        of_amplitudes = np.array(variance) * share / scale**2 / np.maximum(4 * light, 1e-12)
+        return torch.from_numpy(np.minimum(of_amplitudes, light))
 
 
 class Wishes(Protocol):

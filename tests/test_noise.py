@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fpmtools.calibrate import noise
+from fpmtools import noise
 from fpmtools.simulation import simulate
 
 

@@ -12,8 +12,8 @@ from fpmtools.calibrate import geometry
 from fpmtools.calibrate.dark import Camera
 from fpmtools.calibrate.geometry import Geometry
 from fpmtools.calibrate.light import Light
-from fpmtools.calibrate.noise import Noise
 from fpmtools.dataset import Dataset
+from fpmtools.noise import Noise
 from fpmtools.optics import aperture_overlap
 
 SEVERITIES = ("ok", "note", "warning")

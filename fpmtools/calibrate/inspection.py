@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from fpmtools.calibrate import dark, findings, geometry, light, noise
+from fpmtools import noise
+from fpmtools.calibrate import dark, findings, geometry, light
 from fpmtools.calibrate.brightness import fit_board
 from fpmtools.calibrate.dark import Camera
 from fpmtools.calibrate.findings import Finding
 from fpmtools.calibrate.geometry import Geometry
 from fpmtools.calibrate.light import Light
-from fpmtools.calibrate.noise import Noise
 from fpmtools.dataset import Dataset
+from fpmtools.noise import Noise
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fpmtools.calibrate.brightness import bright_images
 from fpmtools.calibrate.exposure import Exposure, compare
-from fpmtools.calibrate.noise import Noise
 from fpmtools.dataset import Dataset
+from fpmtools.noise import Noise
 
 POWERS = {"amplitude": 2.0, "intensity": 1.0, "squared": 0.5}  # what makes intensities of them
 SLOPE_ERROR = 0.12  # of the slope of measured against predicted dark-field brightness, beside its spread

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools.calibrate.descent import COARSE_EDGE
-from fpmtools.calibrate.noise import measure
 from fpmtools.dataset import Dataset
 from fpmtools.forward import ForwardModel
+from fpmtools.noise import measure
 from fpmtools.optics import fast_length
 from fpmtools.problem import Problem, prepare
 from fpmtools.sampling import SamplingPlan, repeats, suggested_margin

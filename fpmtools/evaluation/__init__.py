@@ -16,9 +16,9 @@ from fpmtools.errors import DataError, OptionError
 from fpmtools.records import MetricRecord
 
 if TYPE_CHECKING:
-    from fpmtools.calibrate.noise import Noise
     from fpmtools.dataset import Dataset, Truth
     from fpmtools.metrics import AllInFocus, Match, RingCorrelation
+    from fpmtools.noise import Noise
     from fpmtools.reconstruction import Reconstruction
 
 NOISELESS = 3e-4  # noise of a pixel over its light: a hundred exposures of a full camera have more
@@ -167,8 +167,8 @@ class Case:
 
     @functools.cached_property
     def noise(self) -> Noise:
-        """See :func:`fpmtools.calibrate.noise.measure`."""
-        from fpmtools.calibrate import noise
+        """See :func:`fpmtools.noise.measure`."""
+        from fpmtools import noise
 
         return noise.measure(self.dataset)
 

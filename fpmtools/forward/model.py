@@ -286,7 +286,7 @@ class ForwardModel(Fields):
         loss
             See :mod:`fpmtools.losses`.
         weights
-            Weight of each image's cost, [image], or of each pixel's, [image, h, w].
+            Weight of each image's cost, [image] or [z, image], or of each pixel's, [image, h, w].
         kernel
             ``self.kernel(z_um, leds)`` of the LEDs that light the images, if it is at hand.
         into
@@ -312,7 +312,7 @@ class ForwardModel(Fields):
                 own = self.kernel(z[planes] if len(z) > 1 else z, leds)
             else:
                 own = self.part(kernel, planes, images, batch)
-            part = None if weights is None else weights[batch]
+            part = None if weights is None else weights[planes, batch] if weights.ndim == 2 else weights[batch]
             compared = self.compare(spectrum[planes], measured, chosen, own, loss, part)
             change = compared.change.mul_(1 / (count * math.prod(self.image_shape)))
             pieces = self.to_piece(compared.psi.mul_(self.per_led(change, chosen)))

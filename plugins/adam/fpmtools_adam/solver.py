@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fpmtools import Misfit, PlaneSolver, PlaneState, Problem, Progress, option
+from fpmtools import Misfit, PlaneSolver, PlaneState, Problem, Progress, explained, option
 
 BETAS = (0.9, 0.99)
 
@@ -22,14 +22,17 @@ class Options:
     lr: float = option(0.05, "first step size, in mean bright-field amplitudes", minimum=1e-6, maximum=10)
     final_lr: float = option(0.01, "last step size as a share of the first (cosine decay)", minimum=0, maximum=1)
     domain: str = option("pixels", "what Adam steps on", choices=("pixels", "spectrum"))
-    dark_weight: float = option(
-        0.5, "p in the weights (mean intensity)^-p of the LEDs; 0 treats all alike", minimum=0, maximum=2
+    start: int = option(
+        explained.SWEEPS,
+        "sweeps of alternating projection that show what can be explained",
+        minimum=1,
     )
+    weights: str = option(explained.EXPLAINED, "what an image counts by", choices=explained.CHOICES)
 
 
 class State(PlaneState):
-    weights: torch.Tensor  # [led], mean 1
     # Of the planes in work:
+    weights: torch.Tensor  # [z, image]
     unknown: torch.Tensor  # [z, H, W] complex: fields, or their unitary spectra
     mean: torch.Tensor  # [z, H, W] complex: Adam's first moment
     square: torch.Tensor  # [z, H, W, (re, im)]: Adam's second moment
@@ -41,19 +44,19 @@ class AdamPixels(PlaneSolver[State]):
 
     Options = Options
     handles = frozenset({"losses", "patterns", "masks"})
-    kept = ("unknown", "mean", "square", "count")
+    kept = ("weights", "unknown", "mean", "square", "count")
 
     def start(self, problem: Problem) -> State:
-        """Every plane starts from the amplitude of the LED nearest to the axis."""
+        """The first planes, see :meth:`begin`."""
         state = State(problem)
-        state.weights = problem.led_weights(self.options.dark_weight)
         self.begin(state)
         return state
 
     def begin(self, state: State) -> None:
-        """The first guess, at rest."""
-        spectra, forward = state.blocks.first_guess(), state.problem.forward
-        in_space = self.options.domain == "pixels"
+        """See :func:`fpmtools.explained.start`; at rest."""
+        problem, forward, options = state.problem, state.problem.forward, self.options
+        spectra, state.weights = explained.start(problem, state.blocks.z_um, options.weights, options.start)
+        in_space = options.domain == "pixels"
         state.unknown = forward.field(spectra) if in_space else spectra / math.sqrt(spectra[0].numel())
         state.mean = torch.zeros_like(state.unknown)
         state.square = torch.zeros_like(torch.view_as_real(state.mean))
@@ -77,7 +80,7 @@ class AdamPixels(PlaneSolver[State]):
         unknown, pixels = state.unknown, math.prod(forward.object_shape)
         in_space = self.options.domain == "pixels"
         spectra = forward.spectrum(unknown) if in_space else unknown * math.sqrt(pixels)
-        found = problem.loss_and_gradient(spectra, state.blocks.z_um, leds, weights=state.weights[leds])
+        found = problem.loss_and_gradient(spectra, state.blocks.z_um, leds, weights=state.weights[:, leds])
         # The adjoint of the unnormalised FFT is the inverse one times the number of pixels.
         scaled = forward.field(found.gradient) * pixels if in_space else found.gradient * math.sqrt(pixels)
         return found._replace(gradient=scaled)

@@ -5,8 +5,7 @@ rule is that of the classical baseline of Zhou et al., Optica 10, 1679, 2023). T
 undoes some of the last one's work. So once a sweep gains little, all LEDs update the object together: the average of
 their corrections, which is the closed-form minimiser for given phases (the M-step of ADMM- and VEM-FPM), with the
 momentum of Nesterov, restarted when the error grows (O'Donoghue, Candès, Found. Comput. Math. 15, 715, 2015). Each LED
-then counts with the inverse of its remaining error, so that the sum of the LEDs' root-mean-square errors falls and a
-misfit of the bright field does not drown the dark field.
+then counts by what of its light could be explained until then (:mod:`fpmtools.explained`).
 
 Where several LEDs light an image, all their pieces of the object change with it, each by its share.
 
@@ -22,14 +21,13 @@ from typing import ClassVar
 
 import torch
 
-from fpmtools import PlaneSolver, PlaneState, Problem, Progress, SpectralPrior, option
+from fpmtools import PlaneSolver, PlaneState, Problem, Progress, Projection, SpectralPrior, explained, option
 
 CACHED_SAMPLES = 1 << 22  # complex samples of the kernels that are kept from one sweep to the next
 RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, Li, Optica 4, 736, 2017)
 UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
 NOISELESS = 2.5e-7  # Σ e² / Σ A² that a million photons in every pixel leave: no camera has less noise
 LOOK_AGAIN = 5  # sweeps after which the prior is found anew
-LEAST_ERROR = 0.03  # of the mean: an LED's error below this share weighs no more
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,7 @@ class Joint:
 
 
 class State(PlaneState):
-    filter: torch.Tensor  # |P| / (max|P| (|P|² + ε)), [led or 1, box y, box x]
-    peak: float  # max|P|
+    projection: Projection
     floor: float  # Σ e² that rounding leaves
     # Of the planes in work:
     step: torch.Tensor  # [z]; 0 for those that wait for the others
@@ -122,11 +119,7 @@ class AlternatingProjection(PlaneSolver[State]):
     def _keep_kernel(self, state: State) -> None:
         """Compute what depends on the pupil, and the kernels of the planes in work if there is room for them."""
         forward, z_um = state.problem.forward, self._z_um(state)
-        size = forward.kernel(0.0)[0].abs()
-        # The kernel carries the scale of the FFTs, so ε is relative to max|P|².
-        damped = size.square() + self.options.damping * size.max().square()
-        state.peak = float(size.max())
-        state.filter, state.version = size / (state.peak * damped), forward.version
+        state.projection, state.version = Projection.of(forward, self.options.damping), forward.version
         room = len(z_um) * len(forward.na) * math.prod(forward.box_shape) <= CACHED_SAMPLES
         state.kernel = forward.kernel(z_um) if room else None
 
@@ -162,20 +155,9 @@ class AlternatingProjection(PlaneSolver[State]):
 
     def _visit(self, state: State, image: int) -> None:
         """Move every plane's spectrum towards the measured amplitude of one image."""
-        forward, one, spectra = state.problem.forward, range(image, image + 1), state.spectra
-        leds, measured = forward.lit(one) or (), state.problem.amplitudes[image : image + 1]
-        kernel, own = self._kernel(state, leds), state.filter if len(state.filter) == 1 else state.filter[list(leds)]
-        if forward.fields_per_image > 1:  # whose changes add up where their pupils overlap
-            own = own * (state.peak**2 / forward.coverage(one).max())
-
-        def work(planes: slice, _: slice) -> None:
-            block, own_kernel = spectra[planes], kernel[planes]
-            pieces, cost = forward.mismatch(block, measured, one, own_kernel)
-            weight = own_kernel.conj() * (own * -state.step[planes, None, None, None])
-            forward.add(block, pieces.mul_(weight), leds)
-            state.errors[planes, image] = 2 * cost[:, 0]
-
-        forward.in_batches(len(spectra), one, work)
+        kernel = self._kernel(state, state.problem.forward.lit([image]) or ())
+        visited = state.projection.visit(state.spectra, state.problem.amplitudes, image, kernel, state.step)
+        state.errors[:, image] = visited
 
     def _gather(self, state: State, joint: Joint, images: range) -> None:
         """Add these images' share to the gradient at the look-ahead."""
@@ -217,12 +199,12 @@ class AlternatingProjection(PlaneSolver[State]):
     def _join(self, state: State) -> Joint:
         """Weights from what each LED was wrong by, and the state at rest."""
         forward, spectra = state.problem.forward, state.spectra
-        error = state.errors.sqrt()
-        error = error.clamp_min(LEAST_ERROR * error.mean(1, keepdim=True)).clamp_min(torch.finfo(error.dtype).tiny)
+        weights = explained.weights(state.problem, state.errors / forward.counted)
         # The sum of squares stays what it was, so that the losses before and after can be compared.
-        weights = error.square().sum(1, keepdim=True) / error.sum(1, keepdim=True) / error
-        leds = forward.lit(range(forward.images))
-        coverage = forward.coverage(weights=weights, power=(forward.kernel(0.0, leds)[0].abs() / state.peak).square())
+        total = state.errors.sum(1, keepdim=True).clamp_min(torch.finfo(state.errors.dtype).tiny)
+        weights = weights * (total / (weights * state.errors).sum(1, keepdim=True).clamp_min(1e-30))
+        peak, leds = state.projection.peak, forward.lit(range(forward.images))
+        coverage = forward.coverage(weights=weights, power=(forward.kernel(0.0, leds)[0].abs() / peak).square())
         # The more is left unexplained, the more slowly moves what few LEDs see, where noise and misfit would gather.
         unexplained = state.errors.sum(1) / state.problem.amplitudes.square().sum()
         restraint = (RESTRAINT * (unexplained / UNEXPLAINED).clamp(1e-6, 1))[:, None, None]
@@ -245,7 +227,7 @@ class AlternatingProjection(PlaneSolver[State]):
         noisy = errors.sum(1) > NOISELESS * light
         variance = noisy * errors.sum(1) / (errors.shape[1] * forward.counted)
         pixels = math.prod(forward.image_shape)
-        prior = SpectralPrior(forward, joint.coverage * (state.peak**2 / pixels))
+        prior = SpectralPrior(forward, joint.coverage * (state.projection.peak**2 / pixels))
         found = prior(state.spectra[joint.planes], variance, None if before is None else before / pixels)
         joint.prior = found * (self.options.prior * pixels)
 
@@ -265,7 +247,7 @@ class AlternatingProjection(PlaneSolver[State]):
         joint.inertia = torch.where(gain < 0, 0, joint.inertia) + 1
         momentum = ((joint.inertia - 1) / (joint.inertia + 2))[:, None, None]
         asked = joint.gradient + joint.prior * joint.ahead
-        new = joint.ahead - asked / (joint.coverage * state.peak**2 + joint.prior)
+        new = joint.ahead - asked / (joint.coverage * state.projection.peak**2 + joint.prior)
         joint.ahead = new + momentum * (new - state.spectra[joint.planes])
         state.spectra[joint.planes] = new
         joint.gradient.zero_()

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fpmtools import Grid, PlaneStack, Problem, Progress, Reconstruction, Solver, option
+from fpmtools import Grid, PlaneStack, Problem, Progress, Reconstruction, Solver, explained, option
 from fpmtools_inr.adam import MOMENTS, Adam
 from fpmtools_inr.network import ACTIVATIONS, ImplicitField, Layout
 from fpmtools_inr.reconstruction import InrReconstruction, code
@@ -55,9 +55,7 @@ class Options:
     lr_decay_epochs: int = option(6, "epochs between decays of lr (epochs schedule)", minimum=1)
     lr_decay: float = option(0.1, "factor of each decay (epochs schedule)", minimum=1e-3, maximum=1)
     led_batch: int = option(12, "LEDs per step", minimum=1)
-    dark_weight: float = option(
-        0.5, "p in the weights (mean intensity)^-p of the LEDs; 0 treats all alike", minimum=0, maximum=2
-    )
+    weights: str = option(explained.EXPLAINED, "what an image counts by", choices=explained.CHOICES)
     coarse_to_fine: bool = option(False, "render on 1/4, 1/2, then all of the object grid, a third of the steps each")
     # The machinery
     grid: str = option(
@@ -88,7 +86,7 @@ PAPER = {
     "lr": 1e-3,
     "plane_lr": 1.0,
     "led_batch": 1,
-    "dark_weight": 0.0,
+    "weights": explained.EQUAL,
     "grid": "camera",
     "band_limit": False,
     "stored_error": 0.0,
@@ -142,23 +140,26 @@ class FpmInr(Solver[State]):
         bfloat16 = (
             has_bfloat16(forward.device) if options.mixed_precision == "auto" else options.mixed_precision == "on"
         )
-        weights = problem.led_weights(options.dark_weight)
+        weights = explained.first_look(problem, options.weights)
         return State(problem, network, evaluate, adam, schedule, weights, bfloat16 and forward.dtype == torch.complex64)
 
     def _layout(self, problem: Problem) -> Layout:
         options, forward = self.options, problem.forward
         low, high = problem.z_range
         volume = high > low
+        # Samples with depth are explained less and less well towards the edge of the synthetic aperture.
+        share = math.sqrt(2 * forward.optics.na / forward.optics.synthetic_na(forward.na))
+        carried = min(1.0, share) if volume else 1.0
         if options.plane is not None:
             plane = [round(n * options.plane) for n in forward.object_shape]
         elif options.grid == "camera":
             # The published sizes: 512 for a raw image of 1024 in 3-D, as many as the raw image's in 2-D.
             plane = [n // 2 if volume else n for n in forward.image_shape]
         else:
-            plane = list(forward.object_shape)
+            plane = [round(n * carried) for n in forward.object_shape]
         nodes = options.z_nodes
         if nodes is None:
-            depth = forward.optics.recovered_depth_of_field_um(forward.na)
+            depth = forward.optics.recovered_depth_of_field_um(forward.na) / carried**2
             nodes = math.ceil((high - low) / (2 * depth)) + 1
         return Layout(
             (max(2, plane[0]), max(2, plane[1])),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fpmtools import PlaneSolver, PlaneState, Problem, Progress, option
+from fpmtools import PlaneSolver, PlaneState, Problem, Progress, explained, option
 
 ROOM = 1 << 24  # complex samples that spectra and pairs of the planes in work may take
 SUFFICIENT = 1e-4  # share of the decrease that the slope promises, which a step must bring
@@ -29,19 +29,22 @@ class Options:
     sweeps: int = option(150, "visits to every LED, at most", minimum=1)
     memory: int = option(8, "pairs of steps and changes of the gradient that are kept", minimum=1, maximum=100)
     tv: float = option(3e-5, "weight of the total variation; 0 where there is no noise", minimum=0)
-    dark_weight: float = option(
-        0.0, "p in the weights (mean intensity)^-p of the LEDs; 0 treats all alike", minimum=0, maximum=2
+    start: int = option(
+        explained.SWEEPS,
+        "sweeps of alternating projection that show what can be explained",
+        minimum=1,
     )
+    weights: str = option(explained.EQUAL, "what an image counts by", choices=explained.CHOICES)
     stop_below: float = option(
         1e-3, "stop when an iteration lowers the value by less than this share; 0: never", minimum=0, maximum=1
     )
 
 
 class State(PlaneState):
-    weights: torch.Tensor  # [image]
-    inverse: torch.Tensor  # first guess of the inverse Hessian, [1, H, W]
+    inverse: torch.Tensor  # first guess of the inverse Hessian, [z, H, W]
     version: int  # of the forward model that all values are of
     # Of the planes in work:
+    weights: torch.Tensor  # [z, image]
     value: torch.Tensor  # [z]; infinite before the first sweep
     gradient: torch.Tensor  # [z, H, W]
     direction: torch.Tensor  # [z, H, W]
@@ -65,21 +68,22 @@ class Lbfgs(PlaneSolver[State]):
     Options = Options
     handles = frozenset({"losses", "patterns", "masks"})
     kept = (
-        "spectra", "value", "gradient", "direction", "slope", "length", "trial", "costs", "ask", "moving", "pending",
-        "squares", "error", "sweep", "at",
+        "weights", "spectra", "value", "gradient", "direction", "slope", "length", "trial", "costs", "ask", "moving",
+        "pending", "squares", "error", "sweep", "at",
     )  # fmt: skip
 
     def start(self, problem: Problem) -> State:
-        """Every plane starts from the amplitude of the LED nearest to the axis."""
+        """The first planes, see :meth:`begin`."""
         per_plane = math.prod(problem.forward.object_shape) * (2 * self.options.memory + 5)
         state = State(problem, ROOM // per_plane)
-        state.weights = problem.led_weights(self.options.dark_weight)
         self.begin(state)
         return state
 
     def begin(self, state: State) -> None:
-        """Every plane at the first guess, nothing known of its surroundings."""
-        state.spectra, state.sweep = state.blocks.first_guess(), 0
+        """See :func:`fpmtools.explained.start`; nothing known of the surroundings."""
+        problem, options = state.problem, self.options
+        begun = explained.start(problem, state.blocks.z_um, options.weights, options.start)
+        (state.spectra, state.weights), state.sweep = begun, 0
         state.error = torch.zeros((), dtype=state.problem.forward.real_dtype, device=state.problem.device)
         self._renew(state)
 
@@ -95,7 +99,7 @@ class Lbfgs(PlaneSolver[State]):
         state.pending = torch.arange(len(planes), device=forward.device)
 
     def _inverse(self, state: State) -> torch.Tensor:
-        """One over Σ w |P|² over all LEDs, in units of the mean loss, [1, H, W]."""
+        """One over Σ w |P|² over all LEDs, in units of the mean loss, [z, H, W]."""
         problem, forward = state.problem, state.problem.forward
         coverage = forward.coverage(weights=state.weights)
         count = problem.amplitudes.numel() * math.prod(forward.image_shape)
@@ -124,18 +128,19 @@ class Lbfgs(PlaneSolver[State]):
         """Add these images' costs, and what they ask for, at the trial."""
         problem, forward, blocks = state.problem, state.problem.forward, state.blocks
         kernel, trial = blocks.kernel(forward.lit(images) or ())[state.pending], state.trial[state.pending]
-        measured, weights = problem.amplitudes[images.start : images.stop], state.weights[images.start : images.stop]
+        chosen = slice(images.start, images.stop)
+        measured, weights = problem.amplitudes[chosen], state.weights[state.pending, chosen]
         costs, ask = torch.zeros_like(trial[:, 0, 0].real), torch.zeros_like(trial)
 
         def work(planes: slice, batch: slice) -> None:
-            chosen = images[batch]
-            leds = forward.lit(chosen) or ()
-            own = forward.part(kernel, planes, images, batch)
-            found = forward.compare(trial[planes], measured[batch], chosen, own, problem.loss, weights[batch])
-            pieces = forward.to_piece(found.psi.mul_(forward.per_led(found.change, chosen)))
+            own_images = images[batch]
+            leds = forward.lit(own_images) or ()
+            own, counts = forward.part(kernel, planes, images, batch), weights[planes, batch]
+            found = forward.compare(trial[planes], measured[batch], own_images, own, problem.loss, counts)
+            pieces = forward.to_piece(found.psi.mul_(forward.per_led(found.change, own_images)))
             forward.add(ask[planes], pieces.mul_(own.conj()), leds)
             costs[planes] += found.cost.sum(1)
-            error, seen = found.size - measured[batch], forward.seen(chosen)
+            error, seen = found.size - measured[batch], forward.seen(own_images)
             state.squares += (error if seen is None else error * seen).square().sum() / len(trial)
 
         forward.in_batches(len(trial), images, work)

@@ -1,0 +1,72 @@
+"""How much each image counts: by what it has of noise, and by how much of its light the model can explain.
+
+See docs/weights.md for where the rule comes from, and for what else was tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from fpmtools.projection import swept
+
+if TYPE_CHECKING:
+    from fpmtools.problem import Problem
+
+CHOICES = EXPLAINED, EQUAL = "explained", "equal"
+SWEEPS, DEPTHS = 6, 5  # of a look at the data: LED by LED, at depths that are spread over the range
+LITTLE = 5e-3  # share of all light that is not explained, below which the object of a look is worth going on from
+HALF = 0.02  # share of an image's light that is not explained, at which it counts half
+CLOSE = 2.0  # times what noise alone makes: a look does not come closer to the data than this
+MOST = 0.98  # share above which it counts no less
+RELATIVE = 1e-4  # of an image's intensity: variance of the amplitudes that a model is wrong by anyhow
+POWER = 0.35  # of the variance that is expected, in place of 1
+
+
+def weights(problem: Problem, errors: torch.Tensor) -> torch.Tensor:
+    """Weights of the images' squared amplitude errors, [z, image] with a mean of 1 over the images.
+
+    ``errors`` [z, image]: mean squared amplitude errors of an object that explains the images nearly as well as any
+    can. What noise makes of them tells nothing against an image.
+    """
+    light, misfit = _light(problem), _misfit(problem, errors)
+    unexplained = (misfit / light.clamp_min(torch.finfo(errors.dtype).tiny)).clamp_max(MOST)
+    expected = misfit.mean(1, keepdim=True) + problem.noise.median().to(errors) + RELATIVE * light
+    found = (1 - unexplained) * HALF / (unexplained + HALF) / expected**POWER
+    return found / found.mean(1, keepdim=True)
+
+
+def first_look(problem: Problem, how: str) -> torch.Tensor:
+    """Weights for all depths together, [image], after a few sweeps at some of them; ``how``: of :data:`CHOICES`."""
+    if how == EQUAL:
+        return torch.ones_like(problem.amplitudes[:, 0, 0])
+    low, high = problem.z_range
+    depths = np.linspace(low, high, DEPTHS if high > low else 1).tolist()
+    errors = swept(problem, depths, SWEEPS)[1]
+    return weights(problem, errors.mean(0, keepdim=True))[0]
+
+
+def start(problem: Problem, z_um: Sequence[float], how: str, sweeps: int = SWEEPS) -> tuple[torch.Tensor, torch.Tensor]:
+    """What planes are solved from: spectra [z, H, W], and weights [z, image]; ``how``: of :data:`CHOICES`.
+
+    The spectra are what a few sweeps of alternating projection come to, which on targets of high contrast keeps other
+    methods out of worse minima. Where they leave much of the light unexplained, what they have found there is as wrong
+    as the model, and it is the first guess.
+    """
+    spectra, errors = swept(problem, z_um, sweeps)
+    left = _misfit(problem, errors).sum(1) > LITTLE * _light(problem).sum()
+    spectra[left] = problem.first_guess()
+    return spectra, torch.ones_like(errors) if how == EQUAL else weights(problem, errors)
+
+
+def _light(problem: Problem) -> torch.Tensor:
+    """Mean measured intensity of each image."""
+    return problem.amplitudes.square().mean((1, 2))
+
+
+def _misfit(problem: Problem, errors: torch.Tensor) -> torch.Tensor:
+    """What noise does not make of mean squared amplitude errors [z, image]."""
+    return (errors - CLOSE * problem.noise.to(errors)).clamp_min(0)

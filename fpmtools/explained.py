@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 CHOICES = EXPLAINED, EQUAL = "explained", "equal"
 SWEEPS, DEPTHS = 6, 5  # of a look at the data: LED by LED, at depths that are spread over the range
 LITTLE = 5e-3  # share of all light that is not explained, below which the object of a look is worth going on from
-HALF = 0.13  # share of an image's light that is not explained, at which it counts half
+OUTLIER = 0.13  # share of an image's light that is not explained, at which it counts a quarter
 CLOSE = 2.0  # times what noise alone makes: a look does not come closer to the data than this
-MOST = 0.98  # share above which it counts no less
 RELATIVE = 1e-4  # of an image's intensity: variance of the amplitudes that a model is wrong by anyhow
 POWER = 0.45  # of the variance that is expected, in place of 1
 
@@ -35,7 +34,7 @@ def weights(problem: Problem, errors: torch.Tensor) -> torch.Tensor:
     light, misfit = _light(problem), _misfit(problem, errors)
     unexplained = misfit / light.clamp_min(torch.finfo(errors.dtype).tiny)
     expected = problem.noise.to(errors) + misfit + RELATIVE * light.clamp_min(RELATIVE * light.mean())
-    found = (1 + (unexplained / HALF) ** 2) ** -2 / expected**POWER
+    found = (1 + (unexplained / OUTLIER) ** 2) ** -2 / expected**POWER
     return found / found.mean(1, keepdim=True)
 
 

@@ -40,7 +40,7 @@ SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ap:preset=paper": ("ap", {"preset": "paper"}),
     "ap:sweeps=1": ("ap", {"sweeps": 1}),
     "adam": ("adam", {}),
-    "adam:sweeps=4": ("adam", {"sweeps": 4}),
+    "adam:start=1:sweeps=1": ("adam", {"start": 1, "sweeps": 1}),
     "inr:steps=300": ("inr", {"steps": 300}),
 }
 TRUE, HELD_OUT, RESIDUAL = "true_error", "held_out", "residual"

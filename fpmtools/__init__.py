@@ -46,6 +46,7 @@ _HOME = {
     "SolverRecord": "fpmtools.records",
     "SpectralPrior": "fpmtools.spectral_prior",
     "Truth": "fpmtools.dataset",
+    "explained": "fpmtools.explained",
     "hookimpl": "fpmtools.registry",
     "open_result": "fpmtools.results",
     "option": "fpmtools.options",
@@ -78,6 +79,7 @@ __all__ = [
     "Truth",
     "__version__",
     "compare",
+    "explained",
     "hookimpl",
     "load",
     "open_result",
@@ -89,6 +91,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fpmtools import explained
     from fpmtools.calibration import Calibration
     from fpmtools.comparison import compare
     from fpmtools.dataset import Dataset, Truth
@@ -117,7 +120,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         module = importlib.import_module(_HOME[name])
-        value = globals()[name] = getattr(module, name)
+        value = globals()[name] = module if module.__name__ == f"fpmtools.{name}" else getattr(module, name)
         return value
     raise AttributeError(f"module 'fpmtools' has no attribute {name!r}")
 

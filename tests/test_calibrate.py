@@ -95,7 +95,7 @@ def test_a_wedge_on_the_sample_is_a_shifted_board() -> None:
         assert about["contradicted"]
         assert not about["left_out"]
         assert score(engine.reconstruct(tilted, "ap"), data)["psnr"] > 60
-        assert score(engine.reconstruct(tilted, "ap", calibration=NOMINAL), data)["psnr"] < 30
+        assert score(engine.reconstruct(tilted, "ap", calibration=NOMINAL), data)["psnr"] < 35
 
 
 def test_positions_are_trusted_where_no_shift_explains_the_images() -> None:

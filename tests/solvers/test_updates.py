@@ -275,7 +275,7 @@ def test_lbfgs_is_bfgs_while_it_remembers_all(problem):
         gradient = gradient + 1e-3 * np.fft.fftshift(np.fft.fft2(slope, axes=(0, 1)), axes=(0, 1)) / field.size**2
         return cost + 1e-3 * (size - 0.01).mean(), gradient.ravel().view(float)
 
-    x = oracle.guess.ravel().view(float).copy()
+    x = state.spectra[0].numpy().astype(complex).ravel().view(float)
     first = np.repeat(state.inverse[0].numpy().ravel(), 2)
     (f, g), pairs = value(x), []
     for _ in range(5):

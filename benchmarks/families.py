@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -180,16 +181,11 @@ def ours(args: Any) -> list[Family]:
     """Samples of this project's simulator."""
     made = []
     for sample, leds, noise, size in QUICK if args.quick else OURS:
-        arguments = {"sample": sample, "leds": LEDS[leds], "seed": args.seed, **NOISE[noise]}
-        arguments["leds"] = leds_of(arguments["leds"])
+        places = LEDS[leds] if isinstance(LEDS[leds], str) else np.asarray(LEDS[leds]).tolist()
+        arguments = {"sample": sample, "leds": places, "seed": args.seed, **NOISE[noise]}
         file = common.simulated(args.cache, size, **arguments)
         made.append(Family(f"{sample}, {leds}, {noise}, {size[0]} × {size[1]}", file))
     return made
-
-
-def leds_of(leds: Any) -> Any:
-    """As JSON has them."""
-    return leds if isinstance(leds, str) else np.asarray(leds).tolist()
 
 
 def laboratory(args: Any) -> list[Family]:
@@ -275,6 +271,13 @@ def regret(runs: dict[str, common.Record]) -> float:
     return max(float(run["score"]) for run in runs.values()) - float(runs["default"]["score"])
 
 
+def below_paper(entries: Iterable[dict[str, dict[str, common.Record]]], solver: str) -> str:
+    """What its preset ``paper`` has more than a default, at most, dB; a dash for a solver without."""
+    every = [entry[solver] for entry in entries]
+    gaps = [runs["paper"]["score"] - runs["default"]["score"] for runs in every if "paper" in runs]
+    return f"{max(0.0, *gaps):.2f}" if gaps else "–"
+
+
 def section(record: common.Record) -> str:
     """The record as Markdown."""
     families, solvers = record["families"], next(iter(record["families"].values()))
@@ -289,16 +292,7 @@ def section(record: common.Record) -> str:
     gaps = {solver: [regret(entry[solver]) for entry in families.values()] for solver in solvers}
     rows.append(("**mean regret**", *(f"{np.mean(gap):.2f}" for gap in gaps.values())))
     rows.append(("**worst regret**", *(f"{max(gap):.2f}" for gap in gaps.values())))
-    below = [
-        max(
-            (entry[solver]["paper"]["score"] - entry[solver]["default"]["score"] for entry in families.values())
-            if "paper" in next(iter(families.values()))[solver]
-            else [None],
-            default=None,
-        )
-        for solver in solvers
-    ]
-    rows.append(("below `paper` by, at most", *("–" if gap is None else f"{max(gap, 0):.2f}" for gap in below)))
+    rows.append(("below `paper` by, at most", *(below_paper(families.values(), solver) for solver in solvers)))
     return "\n\n".join(
         [
             "Each default in dB, and in brackets what the best of its solver's configurations has more. Sample, LEDs, "

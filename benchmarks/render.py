@@ -17,6 +17,7 @@ SECTIONS = {
     "scaling": "How cost grows",
     "roofline": "How far from the FFTs",
     "peers": "Other packages",
+    "families": "Families",
     "real": "What is wrong with a microscope",
     "mistakes": "Deliberate mistakes",
     "paper": "The paper's comparisons",

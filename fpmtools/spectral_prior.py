@@ -35,7 +35,7 @@ class SpectralPrior:
     """
 
     # Solvers stop early, which keeps noise out as well: with all of it, data without misfit lose 1.5 dB of the phase.
-    WEIGHT = 0.35  # of λ, that is good for solvers
+    WEIGHT = 0.5  # of λ, that is good for solvers
 
     def __init__(self, forward: ForwardModel, coverage: torch.Tensor) -> None:
         axes = [

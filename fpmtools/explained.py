@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 CHOICES = EXPLAINED, EQUAL = "explained", "equal"
 SWEEPS, DEPTHS = 6, 5  # of a look at the data: LED by LED, at depths that are spread over the range
 LITTLE = 5e-3  # share of all light that is not explained, below which the object of a look is worth going on from
-OUTLIER = 0.13  # share of an image's light that is not explained, at which it counts a quarter
+OUTLIER = 0.09  # share of an image's light that is not explained, at which it counts a quarter
 CLOSE = 2.0  # times what noise alone makes: a look does not come closer to the data than this
-RELATIVE = 1e-4  # of an image's intensity: variance of the amplitudes that a model is wrong by anyhow
+RELATIVE = 1e-4  # share of every image's light that is not explained anyhow
 POWER = 0.45  # of the variance that is expected, in place of 1
 
 
@@ -33,7 +33,8 @@ def weights(problem: Problem, errors: torch.Tensor) -> torch.Tensor:
     """
     light, misfit = _light(problem), _misfit(problem, errors)
     unexplained = misfit / light.clamp_min(torch.finfo(errors.dtype).tiny)
-    expected = problem.noise.to(errors) + misfit + RELATIVE * light.clamp_min(RELATIVE * light.mean())
+    usual = unexplained.median(1, keepdim=True).values
+    expected = problem.noise.to(errors) + (usual + RELATIVE) * light.clamp_min(RELATIVE * light.mean())
     found = (1 + (unexplained / OUTLIER) ** 2) ** -2 / expected**POWER
     return found / found.mean(1, keepdim=True)
 

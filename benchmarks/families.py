@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--lab", type=Path, default=common.HERE.parents[1] / "shared" / "lab", metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=3, help="of this project's samples")
     parser.add_argument("--solvers", metavar="NAME,…", default=",".join(CONFIGURATIONS))
+    parser.add_argument("--leave-out", metavar="NAME,…", default="", help="configurations; inr's paper takes longest")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, of one thread each")
     args = parser.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
@@ -153,7 +154,8 @@ def main() -> None:
         (family, solver, label, how)
         for family in families
         for solver, labelled in configurations.items()
-        for label, how in list(labelled.items())[: 2 if args.quick and solver != "inr" else 1 if args.quick else None]
+        for label, how in list(labelled.items())[: 1 if args.quick else None]
+        if label not in args.leave_out.split(",")
     ]
     found: dict[str, dict[str, dict[str, Any]]] = {
         family.name: {solver: {} for solver in configurations} for family in families

@@ -37,7 +37,7 @@ from fpmtools.sampling import SamplingPlan
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 CACHE = HERE.parent / "out" / "bench-cache"
-FOLDERS = ("--results", "--cache", "--data", "--measured")  # options that are a machine's own
+FOLDERS = ("--results", "--cache", "--data", "--measured", "--lab")  # options that are a machine's own
 QUALITY = ("psnr", "ssim", "phase_rmse_rad", "in_band_db")
 TIMED = Outputs(track=False, measures=(), pictures=(), warm_up=True)
 SCORED = replace(TIMED, measures=QUALITY)

@@ -86,12 +86,12 @@ def variances(image: NDArray[np.floating]) -> tuple[Floats, Floats]:
     """(local mean, variance of the noise) of an image [y, x] in ``BINS`` bins of its pixels by brightness."""
     values = np.asarray(image, dtype=np.float64)
     order = min(DIFFERENCE, (min(values.shape) - 1) // 2)
-    difference = np.diff(np.diff(values, order, axis=0), order, axis=1)
-    taps = np.array([math.comb(order, k) ** 2 for k in range(order + 1)], float)
-    noise = np.square(difference).ravel() / taps.sum() ** 2
+    rows, columns = (np.diff(np.eye(n), order, axis=0) for n in values.shape)
+    total = float(np.square(rows[0]).sum())
+    noise = np.square(rows @ values @ columns.T).ravel() / total**2
     # A pixel counts in the local mean as its variance counts in that of the difference.
-    local = _local_means(values, taps / taps.sum()).ravel()
-    ranked = np.argsort(local, kind="stable")
+    local = (np.square(rows) @ values @ np.square(columns).T).ravel() / total**2
+    ranked = np.argsort(local)
     means = [float(local[part].mean()) for part in np.array_split(ranked, BINS)]
     return np.array(means), np.array([_variance(noise[part]) for part in np.array_split(ranked, BINS)])
 
@@ -112,16 +112,6 @@ def _variance(squares: Floats) -> float:
 def _middle(image: NDArray[np.floating]) -> NDArray[np.floating]:
     (y, x), (h, w) = ((n - min(n, PATCH)) // 2 for n in image.shape), image.shape
     return image[y : y + min(h, PATCH), x : x + min(w, PATCH)]
-
-
-def _local_means(values: Floats, weights: Floats) -> Floats:
-    """Means of all square boxes inside [y, x], weighted alike along both axes."""
-    from scipy.ndimage import correlate1d
-
-    half = len(weights) // 2
-    means = correlate1d(correlate1d(values, weights, axis=0), weights, axis=1)
-    h, w = (n - len(weights) + 1 for n in values.shape)
-    return np.asarray(means[half : half + h, half : half + w])
 
 
 def _line(means: Floats, photons: float, read: float) -> Floats:

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from fpmtools import storage
+from fpmtools.forward import KeptKernels
 from fpmtools.problem import Problem
 from fpmtools.reconstruction import PlaneStack
 from fpmtools.solver import Solver
 
 BLOCK_SAMPLES = 1 << 22  # complex samples of the object planes that are in work at once
-KERNEL_SAMPLES = 1 << 22  # complex samples of the kernels that are kept from one step to the next
 BATCHES = 4  # of the forward model's batches that a step of many images takes
 
 
@@ -38,8 +38,7 @@ class PlaneBlocks:
         self.count = math.ceil(planes / max(1, room))
         self.first = 0
         self._per_block = math.ceil(planes / self.count)
-        self._kernel: torch.Tensor | None = None
-        self._kernel_of = (-1, -1)  # which version of the forward model, and which block
+        self._kernels: KeptKernels | None = None  # of the block in work
         dtype = torch.empty(0, dtype=problem.forward.dtype).numpy().dtype
         self._finished = storage.scratch((planes, *shape), dtype)
 
@@ -65,16 +64,9 @@ class PlaneBlocks:
 
     def kernel(self, leds: Sequence[int]) -> torch.Tensor:
         """Kernels [z, led or 1, box y, box x] of some LEDs at the planes in work; kept where there is room for all."""
-        forward = self.problem.forward
-        if self._kernel_of != (forward.version, self.first):
-            room = len(self.z_um) * len(forward.na) * math.prod(forward.box_shape) <= KERNEL_SAMPLES
-            self._kernel = forward.kernel(self.z_um) if room else None
-            self._kernel_of = (forward.version, self.first)
-        if self._kernel is None:
-            return forward.kernel(self.z_um, leds)
-        if self._kernel.shape[1] == 1:
-            return self._kernel
-        return self._kernel[:, leds[0] : leds[0] + 1] if len(leds) == 1 else self._kernel[:, list(leds)]
+        if self._kernels is None or self._kernels.z_um != self.z_um:
+            self._kernels = KeptKernels(self.problem.forward, self.z_um)
+        return self._kernels(leds)
 
     def first_guess(self) -> torch.Tensor:
         """Centred spectra [z, H, W] that every plane in work starts from."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fpmtools.forward import KeptKernels
+
 if TYPE_CHECKING:
     from fpmtools.forward import ForwardModel
     from fpmtools.problem import Problem
@@ -71,11 +73,12 @@ def swept(problem: Problem, z_um: Sequence[float], sweeps: int) -> tuple[torch.T
     And the mean squared amplitude error of each image at its last visit, [z, image].
     """
     forward, order = problem.forward, problem.order
+    kernels = KeptKernels(forward, z_um)
     projection, spectra = Projection.of(forward), problem.first_guess().repeat(len(z_um), 1, 1)
     step = torch.ones(len(z_um), dtype=forward.real_dtype, device=forward.device)
     errors = step[:, None].repeat(1, len(order))
     for _ in range(sweeps):
         for image in order:
-            kernel = forward.kernel(z_um, forward.lit([image]))
+            kernel = kernels(forward.lit([image]) or ())
             errors[:, image] = projection.visit(spectra, problem.amplitudes, image, kernel, step)
     return spectra, errors / forward.counted

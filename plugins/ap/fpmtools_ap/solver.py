@@ -15,15 +15,15 @@ One object per z-plane; planes are solved in blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from fpmtools import PlaneSolver, PlaneState, Problem, Progress, Projection, SpectralPrior, explained, option
+from fpmtools.forward import KeptKernels
 
-CACHED_SAMPLES = 1 << 22  # complex samples of the kernels that are kept from one sweep to the next
 RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, Li, Optica 4, 736, 2017)
 UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
 NOISELESS = 2.5e-7  # Σ e² / Σ A² that a million photons in every pixel leave: no camera has less noise
@@ -81,8 +81,8 @@ class State(PlaneState):
     at: int  # LEDs visited in this sweep
     joint: Joint | None  # once the LEDs are taken together
     plain: torch.Tensor | None  # then: the errors without the weights of the joint sweeps, [z, led]
-    kernel: torch.Tensor | None  # where there is room
-    version: int  # of the forward model that the kernels are of
+    kernels: KeptKernels  # of the planes in work
+    version: int  # of the forward model that the projection is of
 
 
 class AlternatingProjection(PlaneSolver[State]):
@@ -109,34 +109,25 @@ class AlternatingProjection(PlaneSolver[State]):
         state.step, state.last_error = planes * self.options.step, planes * torch.inf
         state.errors = planes[:, None].repeat(1, len(state.problem.order)) * 0
         state.sweep, state.at, state.joint, state.plain = 0, 0, None, None
-        self._keep_kernel(state)
+        self._look(state)
 
     def _z_um(self, state: State) -> list[float]:
         """Depths of the planes that still gain."""
         z_um = state.blocks.z_um
         return list(z_um) if state.joint is None else [z_um[i] for i in state.joint.planes.tolist()]
 
-    def _keep_kernel(self, state: State) -> None:
-        """Compute what depends on the pupil, and the kernels of the planes in work if there is room for them."""
-        forward, z_um = state.problem.forward, self._z_um(state)
+    def _look(self, state: State) -> None:
+        """Take what depends on the instrument and on the planes in work."""
+        forward = state.problem.forward
         state.projection, state.version = Projection.of(forward, self.options.damping), forward.version
-        room = len(z_um) * len(forward.na) * math.prod(forward.box_shape) <= CACHED_SAMPLES
-        state.kernel = forward.kernel(z_um) if room else None
-
-    def _kernel(self, state: State, leds: Sequence[int]) -> torch.Tensor:
-        """Kernels of some LEDs at the planes in work, [z, led or 1, box y, box x]."""
-        if state.kernel is None:
-            return state.problem.forward.kernel(self._z_um(state), leds)
-        if state.kernel.shape[1] == 1:
-            return state.kernel
-        return state.kernel[:, slice(leds.start, leds.stop) if isinstance(leds, range) else list(leds)]
+        state.kernels = KeptKernels(forward, self._z_um(state))
 
     def step(self, state: State) -> Progress:
         """One LED, or several of them together, at all planes of the block in work."""
         problem, order = state.problem, state.problem.order
         leds = len(order)
         if state.version != problem.forward.version:
-            self._keep_kernel(state)
+            self._look(state)
         if state.joint is None:
             self._visit(state, order[state.at])
             state.at += 1
@@ -155,14 +146,14 @@ class AlternatingProjection(PlaneSolver[State]):
 
     def _visit(self, state: State, image: int) -> None:
         """Move every plane's spectrum towards the measured amplitude of one image."""
-        kernel = self._kernel(state, state.problem.forward.lit([image]) or ())
+        kernel = state.kernels(state.problem.forward.lit([image]) or ())
         visited = state.projection.visit(state.spectra, state.problem.amplitudes, image, kernel, state.step)
         state.errors[:, image] = visited
 
     def _gather(self, state: State, joint: Joint, images: range) -> None:
         """Add these images' share to the gradient at the look-ahead."""
         forward, chosen = state.problem.forward, slice(images.start, images.stop)
-        kernel, measured = self._kernel(state, forward.lit(images) or ()), state.problem.amplitudes[chosen]
+        kernel, measured = state.kernels(forward.lit(images) or ()), state.problem.amplitudes[chosen]
         weights = joint.weights[:, chosen]
         errors = torch.empty_like(weights)
 
@@ -256,7 +247,7 @@ class AlternatingProjection(PlaneSolver[State]):
             state.last_error[joint.planes] = misfit + self._unexpected(state, joint, point)
         if self.options.stop_below and settled.any():
             state.joint = Joint(**{name: value[~settled] for name, value in vars(joint).items()})
-            self._keep_kernel(state)
+            self._look(state)
 
     def dump(self, state: State) -> dict[str, torch.Tensor]:
         """What the joint sweeps need besides."""
@@ -274,5 +265,5 @@ class AlternatingProjection(PlaneSolver[State]):
         joint = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         state.joint = Joint(**joint) if joint else None
         state.plain = tensors.get("plain")
-        self._keep_kernel(state)
+        self._look(state)
         return state

@@ -1,0 +1,38 @@
+"""Kernels that are needed again and again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from fpmtools.forward.model import ForwardModel
+
+SAMPLES = 1 << 22  # complex samples of kernels that are kept
+
+
+class KeptKernels:
+    """Kernels of a forward model's LEDs at some depths, kept where there is room for all until the model changes."""
+
+    def __init__(self, forward: ForwardModel, z_um: Sequence[float]) -> None:
+        self.forward, self.z_um = forward, z_um
+        self._version = -1
+        self._every: torch.Tensor | None = None
+
+    def __call__(self, leds: Sequence[int]) -> torch.Tensor:
+        """As :meth:`ForwardModel.kernel`, [z, led or 1, box y, box x]; of neighbours in a ``range`` a view."""
+        forward = self.forward
+        if self._version != forward.version:
+            room = len(self.z_um) * len(forward.na) * math.prod(forward.box_shape) <= SAMPLES
+            self._every = forward.kernel(self.z_um) if room else None
+            self._version = forward.version
+        if self._every is None:
+            return forward.kernel(self.z_um, leds)
+        if self._every.shape[1] == 1:
+            return self._every
+        if isinstance(leds, range):
+            return self._every[:, leds.start : leds.stop]
+        return self._every[:, leds[0] : leds[0] + 1] if len(leds) == 1 else self._every[:, list(leds)]

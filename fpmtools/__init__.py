@@ -50,6 +50,8 @@ _HOME = {
     "hookimpl": "fpmtools.registry",
     "open_result": "fpmtools.results",
     "option": "fpmtools.options",
+    "put": "fpmtools.transfer",
+    "take": "fpmtools.transfer",
 }
 
 __all__ = [
@@ -84,10 +86,12 @@ __all__ = [
     "load",
     "open_result",
     "option",
+    "put",
     "reconstruct",
     "resume",
     "run",
     "simulate",
+    "take",
 ]
 
 if TYPE_CHECKING:
@@ -115,6 +119,7 @@ if TYPE_CHECKING:
     from fpmtools.simulation import simulate
     from fpmtools.solver import Progress, Solver
     from fpmtools.spectral_prior import SpectralPrior
+    from fpmtools.transfer import put, take
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ from fpmtools.noise import measure
 from fpmtools.optics import Shape, resize_spectrum, to_spectrum
 from fpmtools.reconstruction import Grid
 from fpmtools.sampling import SamplingPlan, suggested_margin
+from fpmtools.transfer import take
 
 MANY_PIXELS = 1 << 15  # of the object grid, from which on several threads pay
 
@@ -104,9 +105,8 @@ class Problem:
 
         A solver that descends along it takes any loss, patterns, gains and background, without a line of its own.
         """
-        measured = self.amplitudes if images is None else self.amplitudes[list(images)]
         return self.forward.loss_and_gradient(
-            spectra, measured, z_um, images, loss=self.loss, weights=weights, kernel=kernel
+            spectra, take(self.amplitudes, images), z_um, images, loss=self.loss, weights=weights, kernel=kernel
         )
 
     def first_guess(self) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fpmtools.forward import KeptKernels
+from fpmtools.transfer import take
 
 if TYPE_CHECKING:
     from fpmtools.forward import ForwardModel
@@ -51,7 +52,7 @@ class Projection:
         """
         forward, one = self.forward, range(image, image + 1)
         leds, measured = forward.lit(one) or (), amplitudes[image : image + 1]
-        own = self.filter if len(self.filter) == 1 else self.filter[list(leds)]
+        own = self.filter if len(self.filter) == 1 else take(self.filter, leds)
         if forward.fields_per_image > 1:  # whose changes add up where their pupils overlap
             own = own * (self.peak**2 / forward.coverage(one).max())
         errors = torch.empty_like(step)

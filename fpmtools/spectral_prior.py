@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fpmtools.transfer import put
+
 if TYPE_CHECKING:
     from fpmtools.forward import ForwardModel
 
@@ -55,26 +57,31 @@ class SpectralPrior:
         """
         noise = 4 * variance[:, None, None] / (self.coverage + (0 if before is None else 2 * before))
         seen = self.coverage > SEEN * self.coverage.amax((1, 2), keepdim=True)
-        power = spectra.abs().square()
-        found = []
-        for own, rest, inside, var in zip(power, noise, seen, variance, strict=True):
-            light, left = (self._means(values, inside) for values in (own, rest))
-            expected = np.maximum(light - left, LEAST * left) if before is None else light + left
-            found.append(2 * var / self._spread(expected).to(own.dtype))
-        prior = torch.stack(found)
-        prior[:, self.radius < CENTRE] = 0
-        return prior
+        light, left = (self._means(values, seen) for values in (spectra.abs().square(), noise))
+        expected = np.maximum(light - left, LEAST * left) if before is None else light + left
+        prior = 2 * variance[:, None, None] / self._spread(expected, noise.dtype)
+        return prior.masked_fill_(self.radius < CENTRE, 0)
 
     def _means(self, values: torch.Tensor, inside: torch.Tensor) -> NDArray[np.float64]:
-        """Of each ring; NaN where nothing is seen."""
-        ring, chosen = self.ring[inside], values[inside].double()
-        sums = torch.zeros(self.count, dtype=torch.float64, device=values.device).index_add_(0, ring, chosen)
-        counts = torch.zeros_like(sums).index_add_(0, ring, torch.ones_like(chosen))
-        return np.asarray((sums / counts).cpu().numpy())
+        """Of [z, H, W] in each ring, [z, ring]; NaN where nothing is seen. The only place where a GPU is waited for."""
+        pairs = zip(values, inside, strict=True)
+        means = [self._sums(torch.where(there, own, 0)) / self._sums(there) for own, there in pairs]
+        return np.asarray(torch.stack(means).cpu().numpy())
 
-    def _spread(self, rings: NDArray[np.float64]) -> torch.Tensor:
-        """Between the rings' middles, straight lines of the logarithm."""
-        known = np.flatnonzero(np.isfinite(rings))
-        middles = (known + 0.5) * RING
-        log = np.interp(self.radius.cpu().numpy(), middles, np.log(np.maximum(rings[known], 1e-30)))
-        return torch.from_numpy(np.exp(log)).to(self.radius.device)
+    def _sums(self, values: torch.Tensor) -> torch.Tensor:
+        """Of [H, W] in each ring, [ring] float64."""
+        sums = torch.zeros(self.count, dtype=torch.float64, device=values.device)
+        return sums.index_add_(0, self.ring.flatten(), values.flatten().double())
+
+    def _spread(self, rings: NDArray[np.float64], dtype: torch.dtype) -> torch.Tensor:
+        """Of rings [z, ring] on the grid, [z, H, W]: between the rings' middles, straight lines of the logarithm."""
+        every, known = np.arange(self.count), np.isfinite(rings)
+        log = [
+            np.interp(every, every[seen], np.log(np.maximum(own[seen], 1e-30)))
+            for own, seen in zip(rings, known, strict=True)
+        ]
+        at = (self.radius / RING - 0.5).clamp(0, self.count - 1)
+        low = at.long().clamp_max(max(self.count - 2, 0))
+        high, share = (low + 1).clamp_max(self.count - 1), at - low
+        nodes = put(np.stack(log), at.device)
+        return torch.stack([torch.lerp(own[low], own[high], share).exp().to(dtype) for own in nodes])

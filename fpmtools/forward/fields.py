@@ -13,6 +13,7 @@ from fpmtools.errors import DataError, OptionError
 from fpmtools.forward.kernel import Kernels
 from fpmtools.optics import Optics, Shape
 from fpmtools.sampling import SamplingPlan, led_shifts, pupil_box
+from fpmtools.transfer import put, take
 
 LIT = 1e-2  # of the largest transmission: less is outside the recoverable band
 
@@ -57,6 +58,7 @@ class Fields:
         shift = led_shifts(self.optics, calibration.na, self.extent_um)
         whole = np.rint(shift).astype(int)
         self.corners = self._place(whole, calibration.na)
+        self._first = put([y * self.object_shape[1] + x for y, x in self.corners], self.device)
         offset = shift - whole if self.subpixel else np.zeros((1, 2))
         gain = None if (calibration.gain == 1).all() else calibration.gain
         self.parameters = self.kernels.parameters(calibration.pupil, offset, gain)
@@ -109,7 +111,7 @@ class Fields:
                 spectrum[:, y : y + bh, x : x + bw].add_(pieces[:, i])
         else:  # one kernel instead of many
             (height, width), count = self.object_shape, len(spectrum)
-            first = torch.tensor([y * width + x for y, x in corners], device=self.device)[:, None]
+            first = take(self._first, leds)[:, None]
             plane = torch.arange(0, count * height * width, height * width, device=self.device)[:, None, None]
             spectrum.view(-1).index_add_(0, (plane + first + self._offsets).view(-1), pieces.reshape(-1))
         return spectrum
@@ -168,7 +170,7 @@ class Fields:
         return (self.add(cover, lit[None])[0] > 0).cpu().numpy()
 
     def _planes(self, z_um: Planes) -> torch.Tensor:
-        return torch.as_tensor(z_um, dtype=self.real_dtype, device=self.device).reshape(-1)
+        return put(z_um, self.device, self.real_dtype).reshape(-1)
 
     def _pistons(self, z_um: Planes) -> torch.Tensor:
         phase = torch.as_tensor(z_um, dtype=torch.float64).reshape(-1, 1, 1, 1).cpu() * self.kernels.piston
@@ -178,10 +180,3 @@ class Fields:
         if field.shape[-2:] != torch.Size(self.object_shape):
             raise OptionError(f"the object is {tuple(field.shape[-2:])}; this forward model needs {self.object_shape}")
         return field if field.ndim == 3 else field.unsqueeze(0)
-
-
-def take(tensor: torch.Tensor, leds: Leds) -> torch.Tensor:
-    """The rows ``leds`` of a tensor [led, ...], all for None; a view, not a copy, for a single LED."""
-    if leds is None:
-        return tensor
-    return tensor[leds[0] : leds[0] + 1] if len(leds) == 1 else tensor[list(leds)]

@@ -10,10 +10,11 @@ import torch
 
 from fpmtools import losses
 from fpmtools.errors import OptionError, unknown
-from fpmtools.forward.fields import Leds, Planes, take
+from fpmtools.forward.fields import Leds, Planes
 from fpmtools.forward.kernel import LARGEST, cubic, interpolate, polynomial, polynomials, powers
 from fpmtools.forward.model import ForwardModel
 from fpmtools.losses import Loss
+from fpmtools.transfer import put, take
 
 WRT = ("object", "pupil", "apodization", "pupil_map", "gain", "na", "background")
 
@@ -46,7 +47,7 @@ def gradients(
         if name not in WRT:
             raise unknown("gradient", name, WRT)
     images = range(forward.images) if images is None else images
-    z = torch.as_tensor(z_um, dtype=forward.real_dtype, device=forward.device).reshape(-1)
+    z = put(z_um, forward.device, forward.real_dtype).reshape(-1)
     count = len(spectrum) * len(amplitudes) * forward.counted
     slopes = _Slopes.of(forward, wrt, sorted(set(forward.lit(images) or ())))
     found: dict[str, torch.Tensor] = {}
@@ -115,7 +116,7 @@ class _Slopes:
         """Add ∂loss/∂K, [z, led, box y, box x], of these LEDs; ``kernel`` is theirs."""
         kernels = self.forward.kernels
         place = {led: at for at, led in enumerate(self.leds)}
-        index = torch.tensor([place[led] for led in leds or ()], device=slope.device)
+        index = put([place[led] for led in leds or ()], slope.device)
         bare = kernel
         if self.bare is not kernels.transmission:
             own = [take(values, None if len(values) == 1 else leds) for values in (self.bare, kernels.axial)]

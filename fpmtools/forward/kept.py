@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fpmtools.transfer import put, take
+
 if TYPE_CHECKING:
     from fpmtools.forward.model import ForwardModel
 
@@ -19,20 +21,17 @@ class KeptKernels:
 
     def __init__(self, forward: ForwardModel, z_um: Sequence[float]) -> None:
         self.forward, self.z_um = forward, z_um
+        self._depths = put(z_um, forward.device, forward.real_dtype)
         self._version = -1
         self._every: torch.Tensor | None = None
 
     def __call__(self, leds: Sequence[int]) -> torch.Tensor:
-        """As :meth:`ForwardModel.kernel`, [z, led or 1, box y, box x]; of neighbours in a ``range`` a view."""
+        """As :meth:`ForwardModel.kernel`, [z, led or 1, box y, box x]; of neighbours a view."""
         forward = self.forward
         if self._version != forward.version:
             room = len(self.z_um) * len(forward.na) * math.prod(forward.box_shape) <= SAMPLES
-            self._every = forward.kernel(self.z_um) if room else None
+            self._every = forward.kernel(self._depths) if room else None
             self._version = forward.version
         if self._every is None:
-            return forward.kernel(self.z_um, leds)
-        if self._every.shape[1] == 1:
-            return self._every
-        if isinstance(leds, range):
-            return self._every[:, leds.start : leds.stop]
-        return self._every[:, leds[0] : leds[0] + 1] if len(leds) == 1 else self._every[:, list(leds)]
+            return forward.kernel(self._depths, leds)
+        return self._every if self._every.shape[1] == 1 else take(self._every, leds, 1)

@@ -20,10 +20,11 @@ import torch
 from fpmtools import losses
 from fpmtools.calibration import Calibration
 from fpmtools.forward import batches
-from fpmtools.forward.fields import Fields, Leds, Planes, take
+from fpmtools.forward.fields import Fields, Leds, Planes
 from fpmtools.losses import Loss
 from fpmtools.optics import Optics
 from fpmtools.sampling import SamplingPlan
+from fpmtools.transfer import put, take
 
 CPU_BATCH_SAMPLES, GPU_BATCH_SAMPLES = 1 << 16, 1 << 26  # of the low-resolution images in work at once
 TINY = 1e-30  # an amplitude that may be divided by
@@ -195,8 +196,7 @@ class ForwardModel(Fields):
         chosen = list(range(self.images) if images is None else images)
         owner = np.repeat(np.arange(len(chosen)), [len(self._lit[i]) for i in chosen])
         weight = np.concatenate([self.calibration.patterns[i, self._lit[i]] for i in chosen])
-        on_device = torch.from_numpy(weight).to(self.real_dtype).to(self.device)
-        return torch.from_numpy(owner).to(self.device), on_device[:, None, None]
+        return put(owner, self.device), put(weight, self.device, self.real_dtype)[:, None, None]
 
     def sizes(self, psi: torch.Tensor, images: Leds) -> torch.Tensor:
         """Amplitudes [z, image, h, w] of the fields of the LEDs that light ``images``."""

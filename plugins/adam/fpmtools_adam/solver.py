@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fpmtools import Misfit, PlaneSolver, PlaneState, Problem, Progress, explained, option
+from fpmtools import Misfit, PlaneSolver, PlaneState, Problem, Progress, explained, option, take
 
 BETAS = (0.9, 0.99)
 
@@ -80,7 +80,7 @@ class AdamPixels(PlaneSolver[State]):
         unknown, pixels = state.unknown, math.prod(forward.object_shape)
         in_space = self.options.domain == "pixels"
         spectra = forward.spectrum(unknown) if in_space else unknown * math.sqrt(pixels)
-        found = problem.loss_and_gradient(spectra, state.blocks.z_um, leds, weights=state.weights[:, leds])
+        found = problem.loss_and_gradient(spectra, state.blocks.z_um, leds, weights=take(state.weights, leds, 1))
         # The adjoint of the unnormalised FFT is the inverse one times the number of pixels.
         scaled = forward.field(found.gradient) * pixels if in_space else found.gradient * math.sqrt(pixels)
         return found._replace(gradient=scaled)

@@ -246,7 +246,8 @@ class AlternatingProjection(PlaneSolver[State]):
             self._expect(state, joint, joint.prior)
             state.last_error[joint.planes] = misfit + self._unexpected(state, joint, point)
         if self.options.stop_below and settled.any():
-            state.joint = Joint(**{name: value[~settled] for name, value in vars(joint).items()})
+            moving = (~settled).nonzero()[:, 0]
+            state.joint = Joint(**{name: value[moving] for name, value in vars(joint).items()})
             self._look(state)
 
     def dump(self, state: State) -> dict[str, torch.Tensor]:

@@ -24,7 +24,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from fpmtools import Calibration, PlaneSolver, PlaneStack, PlaneState, Problem, Progress, Pupil, option
+from fpmtools import Calibration, PlaneSolver, PlaneStack, PlaneState, Problem, Progress, Pupil, option, take
 
 SMALLEST = 2.0**-7  # share of the first step at which nothing is left to gain
 UNSEEN = 3  # modes that no image can tell: piston, and tilts, which move the object
@@ -107,7 +107,7 @@ class Epry(PlaneSolver[State]):
         """Move every plane's spectrum, and the pupil, towards the measured amplitude of one image."""
         forward, options, spectra = state.problem.forward, self.options, state.spectra
         leds, measured = list(forward.lit([image]) or ()), state.problem.amplitudes[image : image + 1]
-        rows, columns = (each[leds] if len(each) > 1 else each for each in (state.rows, state.columns))
+        rows, columns = (take(each, leds) if len(each) > 1 else each for each in (state.rows, state.columns))
         known = state.blocks.kernel(leds)
         kernel = known * (rows @ state.factor @ columns.mT)
         share = options.step * state.step / forward.coverage([image], power=_power(kernel[0])).max()

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fpmtools import Grid, PlaneStack, Problem, Progress, Reconstruction, Solver, explained, option
+from fpmtools import Grid, PlaneStack, Problem, Progress, Reconstruction, Solver, explained, option, put, take
 from fpmtools_inr.adam import MOMENTS, Adam
 from fpmtools_inr.network import ACTIVATIONS, ImplicitField, Layout
 from fpmtools_inr.reconstruction import InrReconstruction, code
@@ -177,7 +177,7 @@ class FpmInr(Solver[State]):
         z_um, leds, lr = state.schedule.at(state.count)
         scale = state.schedule.coarseness(state.count) if options.coarse_to_fine else 1
         spectrum = self._spectrum(state, z_um, scale)
-        found = problem.loss_and_gradient(spectrum.detach(), z_um, leds, weights=state.weights[leds])
+        found = problem.loss_and_gradient(spectrum.detach(), z_um, leds, weights=take(state.weights, leds))
         torch.autograd.backward(spectrum, found.gradient)
         state.adam.step(lr)
         state.count += 1
@@ -188,7 +188,7 @@ class FpmInr(Solver[State]):
         """Centred object spectra [z, H, W] of the network, rendered ``scale`` times coarser and zero-padded."""
         forward = state.problem.forward
         low, high = state.problem.z_range
-        z = torch.tensor(z_um, dtype=forward.real_dtype, device=forward.device)
+        z = put(z_um, forward.device, forward.real_dtype)
         z = (z - low) / (high - low) if high > low else torch.zeros_like(z)
         height, width = forward.object_shape
         shape = (math.ceil(height / scale), math.ceil(width / scale))

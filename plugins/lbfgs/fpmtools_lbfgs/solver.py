@@ -116,9 +116,8 @@ class Lbfgs(PlaneSolver[State]):
         state.at = last
         finished = last == images and self._end_sweep(state)
         visits, most = state.sweep * images + state.at, self.options.sweeps * images
-        known = bool(state.value.isfinite().all())
-        samples = problem.amplitudes[0].numel()
-        loss = state.value.mean() if known else state.costs.mean() / (samples * last)
+        samples, known = problem.amplitudes[0].numel(), state.value.isfinite().all()
+        loss = torch.where(known, state.value.mean(), state.costs.mean() / (samples * last))
         error = state.error if state.sweep else state.squares / (samples * last)
         step, total = self.advance(state, visits, most, finished=finished)
         what, at_most = problem.loss_name, self.options.stop_below > 0

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fpmtools import PlaneSolver, PlaneState, Problem, Progress, option
+from fpmtools import PlaneSolver, PlaneState, Problem, Progress, option, take
 
 SMALLEST = 2.0**-7  # share of the first step at which nothing is left to gain
 
@@ -89,7 +89,7 @@ class MomentumPie(PlaneSolver[State]):
     def _visit(self, state: State, image: list[int]) -> None:
         """Move every plane's spectrum towards the measured amplitude of one image."""
         forward, options, spectra = state.problem.forward, self.options, state.spectra
-        leds, measured = forward.lit(image) or (), state.problem.amplitudes[image]
+        leds, measured = forward.lit(image) or (), take(state.problem.amplitudes, image)
         kernel = state.blocks.kernel(leds)
         # The same at all depths, which turn the phase alone.
         coverage = forward.coverage(image, power=kernel[0].real.square() + kernel[0].imag.square())

@@ -176,7 +176,18 @@ def test_mistakes_are_counted(script: Script) -> None:
 def test_gpu_table(script: Script) -> None:
     record = script("gpu", "--device", "cpu")
     assert [row["solver"] for row in record["rows"]] == ["inr", "ap", "adam"]
-    assert all(row["steps_per_second"] > 0 for row in record["rows"])
+    assert [row["label"] for row in record["stack"]] == ["inr", "ap", "inr:preset=paper", "ap:preset=paper"]
+    assert [(row["side"], row["label"]) for row in record["board"]] == [
+        (s, n) for s in (16, 24) for n in ("ap", "epry")
+    ]
+    assert all(row["steps_per_second"] > 0 for name in ("rows", "stack", "board") for row in record[name])
+    assert all(row["in_band_db"] > 20 for row in record["board"])
+
+
+def test_a_row_of_the_gpu_table_is_not_begun_late(script: Script, load: Callable[[str], ModuleType]) -> None:
+    load("gpu").UNTIL_S.update(stack=0.0, board=0.0)
+    record = script("gpu", "--device", "cpu", "--only", "stack,rows")
+    assert (record["stack"], record["board"], len(record["rows"])) == ([], [], 3)
 
 
 @pytest.fixture

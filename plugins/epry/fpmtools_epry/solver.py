@@ -110,7 +110,9 @@ class Epry(PlaneSolver[State]):
         rows, columns = (take(each, leds) if len(each) > 1 else each for each in (state.rows, state.columns))
         known = state.blocks.kernel(leds)
         kernel = known * (rows @ state.factor @ columns.mT)
-        share = options.step * state.step / forward.coverage([image], power=_power(kernel[0])).max()
+        power = _power(kernel[0])
+        most = (power if forward.fields_per_image == 1 else forward.coverage([image], power=power)).max()
+        share = options.step * state.step / most
         weight = forward.per_led(state.step.new_ones(1, 1, 1, 1), [image])
         ask, peak = state.factor.new_zeros(len(leds), *forward.box_shape), torch.zeros_like(state.step)
         state.errors[image] = 0

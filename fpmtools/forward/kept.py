@@ -13,7 +13,7 @@ from fpmtools.transfer import put, take
 if TYPE_CHECKING:
     from fpmtools.forward.model import ForwardModel
 
-SAMPLES = 1 << 22  # complex samples of kernels that are kept
+SAMPLES = {"cpu": 1 << 22, "cuda": 1 << 25}  # complex samples of kernels that are kept
 
 
 class KeptKernels:
@@ -29,7 +29,7 @@ class KeptKernels:
         """As :meth:`ForwardModel.kernel`, [z, led or 1, box y, box x]; of neighbours a view."""
         forward = self.forward
         if self._version != forward.version:
-            room = len(self.z_um) * len(forward.na) * math.prod(forward.box_shape) <= SAMPLES
+            room = len(self.z_um) * len(forward.na) * math.prod(forward.box_shape) <= SAMPLES[forward.device.type]
             self._every = forward.kernel(self._depths) if room else None
             self._version = forward.version
         if self._every is None:

@@ -243,6 +243,10 @@ def test_a_card_is_waited_for_only_where_a_decision_is_taken(name: str, what: st
     assert losses == pytest.approx(run(solver, prepared(solver, what, "cpu"))[0], rel=1e-3)
 
 
+def test_every_solver_that_claims_a_card_is_here() -> None:
+    assert {found.record.name for found in registry.solvers() if "cuda" in found.record.capabilities} == set(OPTIONS)
+
+
 def test_the_loop_waits_for_a_card_when_it_reports_and_not_in_every_step(
     card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ _HOME = {
     "FpmError": "fpmtools.errors",
     "Grid": "fpmtools.reconstruction",
     "Images": "fpmtools.images",
+    "KeptKernels": "fpmtools.forward",
     "Misfit": "fpmtools.forward",
     "Pupil": "fpmtools.pupil",
     "MetricRecord": "fpmtools.records",
@@ -61,6 +62,7 @@ __all__ = [
     "FpmError",
     "Grid",
     "Images",
+    "KeptKernels",
     "MetricRecord",
     "Misfit",
     "Optics",
@@ -102,7 +104,7 @@ if TYPE_CHECKING:
     from fpmtools.engine import reconstruct
     from fpmtools.errors import FpmError, SolverError
     from fpmtools.formats import load
-    from fpmtools.forward import ForwardModel, Misfit
+    from fpmtools.forward import ForwardModel, KeptKernels, Misfit
     from fpmtools.images import Images
     from fpmtools.optics import Optics
     from fpmtools.options import option

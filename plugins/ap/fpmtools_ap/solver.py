@@ -21,8 +21,17 @@ from typing import ClassVar
 
 import torch
 
-from fpmtools import PlaneSolver, PlaneState, Problem, Progress, Projection, SpectralPrior, explained, option
-from fpmtools.forward import KeptKernels
+from fpmtools import (
+    KeptKernels,
+    PlaneSolver,
+    PlaneState,
+    Problem,
+    Progress,
+    Projection,
+    SpectralPrior,
+    explained,
+    option,
+)
 
 RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, Li, Optica 4, 736, 2017)
 UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from fpmtools.problem import Problem
 
 CHOICES = EXPLAINED, EQUAL = "explained", "equal"
-SWEEPS, DEPTHS = 6, 5  # of a look at the data: LED by LED, at depths that are spread over the range
+SWEEPS = 6  # of a look at the data, LED by LED
+DEEP = 3, 3  # sweeps, and depths that are spread over the range, of a look at a sample with depth
 LITTLE = 5e-3  # share of all light that is not explained, below which the object of a look is worth going on from
 OUTLIER = 0.09  # share of an image's light that is not explained, at which it counts a quarter
 CLOSE = 2.0  # times what noise alone makes: a look does not come closer to the data than this
@@ -44,8 +45,8 @@ def first_look(problem: Problem, how: str) -> torch.Tensor:
     if how == EQUAL:
         return torch.ones_like(problem.amplitudes[:, 0, 0])
     low, high = problem.z_range
-    depths = np.linspace(low, high, DEPTHS if high > low else 1).tolist()
-    errors = swept(problem, depths, SWEEPS)[1]
+    sweeps, depths = DEEP if high > low else (SWEEPS, 1)
+    errors = swept(problem, np.linspace(low, high, depths).tolist(), sweeps)[1]
     return weights(problem, errors.mean(0, keepdim=True))[0]
 
 

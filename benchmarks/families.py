@@ -97,6 +97,7 @@ CONFIGURATIONS: dict[str, dict[str, dict[str, Any]]] = {
         "weights=equal": {"options": {"weights": "equal"}},
         "plane=1": {"options": {"plane": 1.0}},
         "plane=0.5, z_nodes=9": {"options": {"plane": 0.5, "z_nodes": 9}},
+        "steps=600": {"options": {"steps": 600}},
         "steps=1200": {"options": {"steps": 1200}},
     },
     "ap": {

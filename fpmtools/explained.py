@@ -6,6 +6,7 @@ See docs/weights.md for where the rule comes from, and for what else was tried.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,14 +41,30 @@ def weights(problem: Problem, errors: torch.Tensor) -> torch.Tensor:
     return found / found.mean(1, keepdim=True)
 
 
-def first_look(problem: Problem, how: str) -> torch.Tensor:
-    """Weights for all depths together, [image], after a few sweeps at some of them; ``how``: of :data:`CHOICES`."""
-    if how == EQUAL:
-        return torch.ones_like(problem.amplitudes[:, 0, 0])
-    low, high = problem.z_range
-    sweeps, depths = DEEP if high > low else (SWEEPS, 1)
-    errors = swept(problem, np.linspace(low, high, depths).tolist(), sweeps)[1]
-    return weights(problem, errors.mean(0, keepdim=True))[0]
+@dataclass(frozen=True)
+class Look:
+    """What a few sweeps of alternating projection come to, at some of the depths.
+
+    ``errors`` [image]: mean squared amplitude errors, in the mean over the depths.
+    """
+
+    problem: Problem
+    errors: torch.Tensor
+
+    @classmethod
+    def of(cls, problem: Problem) -> Look:
+        """A first look at the data."""
+        low, high = problem.z_range
+        sweeps, depths = DEEP if high > low else (SWEEPS, 1)
+        return cls(problem, swept(problem, np.linspace(low, high, depths).tolist(), sweeps)[1].mean(0))
+
+    def weights(self) -> torch.Tensor:
+        """See :func:`weights`; for all depths together, [image]."""
+        return weights(self.problem, self.errors[None])[0]
+
+    def left(self) -> float:
+        """Share of all light that is not explained, by noise or because the model lacks something."""
+        return float(self.errors.sum() / _light(self.problem).sum())
 
 
 def start(problem: Problem, z_um: Sequence[float], how: str, sweeps: int = SWEEPS) -> tuple[torch.Tensor, torch.Tensor]:

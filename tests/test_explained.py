@@ -30,14 +30,14 @@ def test_noise_of_amplitudes_is_a_quarter_of_a_photon() -> None:
 
 
 def test_all_images_of_a_thin_sample_count_alike_where_photons_rule() -> None:
-    weights = explained.first_look(problem(photons=300.0), explained.EXPLAINED)
+    weights = explained.Look.of(problem(photons=300.0)).weights()
     assert weights.mean().item() == pytest.approx(1, rel=1e-5)
     assert weights.max() / weights.min() < 2.5
 
 
 def test_dark_images_count_more_where_there_is_no_noise() -> None:
     clean = problem()
-    weights, bright = explained.first_look(clean, explained.EXPLAINED), torch.from_numpy(clean.dataset.bright_field)
+    weights, bright = explained.Look.of(clean).weights(), torch.from_numpy(clean.dataset.bright_field)
     assert weights[~bright].mean() > 2 * weights[bright].mean()
 
 
@@ -48,14 +48,25 @@ def test_an_image_that_nothing_explains_counts_for_little() -> None:
     images[wrong] = images[wrong].T[: images.shape[1]].mean() + 0.4 * np.random.default_rng(0).normal(
         size=images.shape[1:]
     )
-    weights = explained.first_look(prepare(data.with_images(np.abs(images).astype(np.float32))), explained.EXPLAINED)
+    weights = explained.Look.of(prepare(data.with_images(np.abs(images).astype(np.float32)))).weights()
     assert weights[wrong] < 0.3 * weights[torch.from_numpy(data.bright_field)].median()
 
 
 def test_the_dark_field_of_a_deep_sample_counts_for_little() -> None:
     given = problem("tilted", photons=2e4)
-    weights, bright = explained.first_look(given, explained.EXPLAINED), torch.from_numpy(given.dataset.bright_field)
+    weights, bright = explained.Look.of(given).weights(), torch.from_numpy(given.dataset.bright_field)
     assert weights[~bright].mean() < 0.8 * weights[bright].mean()
+
+
+@pytest.mark.parametrize("photons", [500.0, 2e4])
+def test_what_is_left_of_a_thin_sample_is_the_noise(photons: float) -> None:
+    given = problem(photons=photons)
+    light = given.amplitudes.square().mean((1, 2)).double()
+    assert explained.Look.of(given).left() == pytest.approx(float(given.noise.sum() / light.sum()), rel=0.3)
+
+
+def test_more_is_left_of_a_deep_sample_than_noise() -> None:
+    assert explained.Look.of(problem("tilted")).left() > 0.005
 
 
 def test_a_black_image_has_a_weight() -> None:
@@ -63,13 +74,12 @@ def test_a_black_image_has_a_weight() -> None:
     images = np.array(data.intensities)
     images[-1] = 0
     given = prepare(data.with_images(images))
-    assert explained.first_look(given, explained.EXPLAINED).isfinite().all()
+    assert explained.Look.of(given).weights().isfinite().all()
     assert explained.start(given, [0.0], explained.EXPLAINED)[1].isfinite().all()
 
 
-def test_equal_looks_at_nothing() -> None:
+def test_equal_weights_are_one() -> None:
     given = problem()
-    assert (explained.first_look(given, explained.EQUAL) == 1).all()
     assert (explained.start(given, [0.0], explained.EQUAL)[1] == 1).all()
 
 
@@ -111,4 +121,4 @@ def test_weights_are_of_the_images_that_are_used() -> None:
     calibration = replace(data.calibration, used=used)
     given = prepare(data, calibration=calibration)
     assert given.noise.shape == (used.sum(),)
-    assert explained.first_look(given, explained.EXPLAINED).shape == (used.sum(),)
+    assert explained.Look.of(given).weights().shape == (used.sum(),)

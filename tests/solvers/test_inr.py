@@ -123,9 +123,20 @@ def test_the_paper_presets_network_is_the_published_one():
     assert flat.schedule.total == 15 * 68
 
 
+def test_the_more_can_be_explained_the_longer_it_fits():
+    def steps(photons, sample="thin", **options):
+        data = simulate(sample, image_shape=(32, 40), photons=photons, seed=1)
+        return FpmInr(make_options(FpmInr, options)).start(prepare(data, device="cpu")).schedule.total
+
+    assert steps(300.0) == steps(1e6, "tilted") == steps(1e6, weights="equal") == 600
+    assert 600 < steps(5e3) < steps(1e4) < 1800
+    assert steps(1e6) == 1800
+    assert steps(1e6, steps=70) == 70
+
+
 def test_one_cycle_visits_every_led_and_the_whole_range(tilted):
     problem = prepare(tilted, z_um=[-5.0, 10.0])
-    schedule = OneCycle(make(steps=400, led_batch=16).options, problem)
+    schedule = OneCycle(make(steps=400, led_batch=16).options, problem, left=0.0)
     steps = [schedule.at(i) for i in range(400)]
     for sweep in range(80):
         leds = [led for _, batch, _ in steps[5 * sweep : 5 * sweep + 5] for led in batch]

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from fpmtools import Problem
+from fpmtools import Problem, explained
 
 WARM_UP = 0.2  # share of the steps in which a one-cycle rate rises
+STEPS, LONGEST = 600, 3.0  # and times as many at most
+PLENTY = 5e-4  # share of all light that is not explained, from which on more steps would fit noise and misfit
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly however many they are
 
 
@@ -24,9 +26,11 @@ class Schedule(ABC):
         self.problem = problem
 
     @staticmethod
-    def choose(options: Any, problem: Problem) -> Schedule:
-        """The schedule that ``options.schedule`` names."""
-        return Epochs(options, problem) if options.schedule == "epochs" else OneCycle(options, problem)
+    def choose(options: Any, problem: Problem, look: explained.Look | None) -> Schedule:
+        """The schedule that ``options.schedule`` names; how long it is may depend on a ``look`` at the data."""
+        if options.schedule == "epochs":
+            return Epochs(options, problem)
+        return OneCycle(options, problem, 1.0 if look is None else look.left())
 
     @abstractmethod
     def at(self, step: int) -> tuple[list[float], list[int], float]:
@@ -40,9 +44,10 @@ class Schedule(ABC):
 class OneCycle(Schedule):
     """Random LED batches, depths evenly spread; the step size rises along a cosine, then falls to zero along one."""
 
-    def __init__(self, options: Any, problem: Problem) -> None:
+    def __init__(self, options: Any, problem: Problem, left: float) -> None:
+        """``left``: share of all light that is not explained however long one fits."""
         super().__init__(options, problem)
-        self.total = options.steps
+        self.total = options.steps or round(STEPS * min(max(1.0, math.sqrt(PLENTY / max(left, 1e-12))), LONGEST))
         self._start = float(torch.rand((), generator=problem.generator()))
 
     def at(self, step: int) -> tuple[list[float], list[int], float]:

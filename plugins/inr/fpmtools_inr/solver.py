@@ -46,7 +46,11 @@ class Options:
         "turn, lr decaying in steps, LEDs in order of NA",
         choices=("one-cycle", "epochs"),
     )
-    steps: int = option(600, "steps of the one-cycle schedule", minimum=1)
+    steps: int | None = option(
+        None, "steps of the one-cycle schedule; none: 600, and up to 1800 where little is left "
+        "unexplained (weights=explained)",
+        minimum=1,
+    )  # fmt: skip
     epochs: int = option(15, "epochs of the epochs schedule", minimum=1)
     lr: float = option(0.003, "Adam's (highest) step size", minimum=1e-6, maximum=1)
     plane_lr: float | None = option(
@@ -136,11 +140,12 @@ class FpmInr(Solver[State]):
         others = [value for name, value in network.named_parameters() if not name.endswith("plane")]
         share = options.plane_lr or (5.0 if problem.z_range[1] > problem.z_range[0] else 20.0)
         adam = Adam([(planes, share), (others, 1.0)])
-        schedule = Schedule.choose(options, problem)
+        look = explained.Look.of(problem) if options.weights == explained.EXPLAINED else None
+        weights = torch.ones_like(problem.amplitudes[:, 0, 0]) if look is None else look.weights()
+        schedule = Schedule.choose(options, problem, look)
         bfloat16 = (
             has_bfloat16(forward.device) if options.mixed_precision == "auto" else options.mixed_precision == "on"
         )
-        weights = explained.first_look(problem, options.weights)
         return State(problem, network, evaluate, adam, schedule, weights, bfloat16 and forward.dtype == torch.complex64)
 
     def _layout(self, problem: Problem) -> Layout:

@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpmtools import storage
 from fpmtools.errors import DataError, OptionError
-from fpmtools.optics import Optics
+from fpmtools.optics import Optics, Shape
 from fpmtools.pupil import Pupil
+from fpmtools.stray import StrayLight
 
 KIND = "calibration"
 JOINT = "joint"  # under which ``found`` says what a joint fit of instrument and object has found
@@ -36,7 +37,9 @@ class Calibration:
     gain
         Intensity of each LED, [led], relative to the others; 1 is nominal.
     background
-        What is added to each image, [image], in the images' own units.
+        What is added to each image everywhere, [image], in the images' own units.
+    stray
+        What is added besides and differs over the field, :class:`fpmtools.stray.StrayLight`; None: nothing.
     pupil
         See :class:`fpmtools.pupil.Pupil`.
     defocus_um
@@ -56,6 +59,7 @@ class Calibration:
     defocus_um: float | None = None
     patterns: NDArray[np.float64] | None = None
     found: Mapping[str, Any] = field(default_factory=dict)
+    stray: StrayLight | None = None
 
     def __post_init__(self) -> None:
         leds, images = len(self.na), len(self.used)
@@ -71,6 +75,8 @@ class Calibration:
             values = getattr(self, name)
             if values.shape != (count,) or not np.isfinite(values).all() or values.min() < 0:
                 raise DataError(f"calibration: {name} must be {count} finite numbers, 0 or more")
+        if self.stray is not None and len(self.stray.levels) != images:
+            raise DataError(f"calibration: stray light of {len(self.stray.levels)} images, and {images} images")
         if self.patterns is not None and (not np.isfinite(self.patterns).all() or self.patterns.min() < 0):
             raise DataError("calibration: the weights of patterns must be finite, 0 or more")
 
@@ -135,10 +141,19 @@ class Calibration:
     def select(self, images: ArrayLike) -> Calibration:
         """Of the images with these indices only, in the order given."""
         index = np.asarray(images, dtype=np.intp)
-        used, background = self.used[index], self.background[index]
+        stray = None if self.stray is None else self.stray.select(index)
+        parts: dict[str, Any] = {"used": self.used[index], "background": self.background[index], "stray": stray}
         if self.patterns is None:
-            return replace(self, na=self.na[index], gain=self.gain[index], used=used, background=background)
-        return replace(self, patterns=self.patterns[index], used=used, background=background)
+            return replace(self, na=self.na[index], gain=self.gain[index], **parts)
+        return replace(self, patterns=self.patterns[index], **parts)
+
+    def seen_from(self, y: float, x: float) -> Calibration:
+        """Of a field of view whose corner is the camera pixel (y, x) of this one's."""
+        return self if self.stray is None else replace(self, stray=self.stray.seen_from(y, x))
+
+    def added(self, image_shape: Shape) -> NDArray[np.float64]:
+        """What background and stray light add to the mean of each image, [image], in the images' units."""
+        return self.background if self.stray is None else self.background + self.stray.means(image_shape)
 
     def selected(self) -> Calibration:
         """Of the images that are used."""
@@ -159,9 +174,13 @@ class Calibration:
         tensors |= {} if (self.gain == 1).all() else {"gain": self.gain}
         tensors |= {"background": self.background} if self.background.any() else {}
         tensors |= {} if self.patterns is None else {"patterns": self.patterns}
-        pupil, about = self.pupil.dump()
+        pupil, of_pupil = self.pupil.dump()
         tensors |= {f"pupil.{name}": values for name, values in pupil.items()}
-        return tensors, {"defocus_um": self.defocus_um, "pupil": about, "found": storage.finite(self.found)}
+        about = {"defocus_um": self.defocus_um, "pupil": of_pupil, "found": storage.finite(self.found)}
+        if self.stray is not None:
+            stray, about["stray_place"] = self.stray.dump()
+            tensors |= {f"stray.{name}": values for name, values in stray.items()}
+        return tensors, about
 
     @classmethod
     def restore(cls, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Calibration:
@@ -169,7 +188,12 @@ class Calibration:
         na, used = tensors["na"].astype(np.float64), tensors["used"].astype(bool)
         prefix = "pupil."
         pupil = {name.removeprefix(prefix): values for name, values in tensors.items() if name.startswith(prefix)}
-        defocus = about["defocus_um"]
+        defocus, place = about["defocus_um"], about.get("stray_place")
+        stray = None
+        if place is not None:
+            y, x, height, width = map(float, place)
+            levels, pictures = (tensors[f"stray.{name}"].astype(np.float64) for name in ("levels", "pictures"))
+            stray = StrayLight(levels, pictures, (y, x, height, width))
         return cls(
             na,
             used,
@@ -179,16 +203,20 @@ class Calibration:
             None if defocus is None else float(defocus),
             tensors.get("patterns"),
             dict(about["found"]),
+            stray,
         )
 
-    def save(self, path: str | Path, optics: Optics) -> Path:
-        """Write it to a file of its own, with the microscope that it is of."""
-        tensors, about = self.dump()
+    def save(self, path: str | Path, optics: Optics, corner: tuple[int, int] = (0, 0)) -> Path:
+        """Write it to a file of its own, with the microscope that it is of.
+
+        ``corner``: camera pixel (y, x) of the whole field at which the field of view that it is of begins.
+        """
+        tensors, about = self.seen_from(-corner[0], -corner[1]).dump()
         return storage.write_tensors(path, tensors, KIND, {**about, "optics": optics.to_dict()})
 
     @classmethod
-    def load(cls, path: str | Path, optics: Optics, images: int) -> Calibration:
-        """What :meth:`save` wrote.
+    def load(cls, path: str | Path, optics: Optics, images: int, corner: tuple[int, int] = (0, 0)) -> Calibration:
+        """What :meth:`save` wrote, for the field of view that begins at ``corner``.
 
         Raises :class:`DataError` when the file is damaged, and :class:`OptionError` when it is of another microscope
         than ``optics``, or of another number of ``images``.
@@ -206,4 +234,4 @@ class Calibration:
             raise OptionError(f"{path}: a calibration of another microscope ({other})")
         if found.images != images:
             raise OptionError(f"{path}: a calibration of {found.images} images; the data have {images}")
-        return found
+        return found.seen_from(*corner)

@@ -146,6 +146,12 @@ class Dataset:
         return h * self.optics.pixel_um, w * self.optics.pixel_um
 
     @property
+    def corner(self) -> tuple[int, int]:
+        """Camera pixel (y, x) of the whole field at which the region begins that was taken of it."""
+        y, x, *_ = self.provenance.get("roi_yxhw", (0, 0))
+        return int(y), int(x)
+
+    @property
     def bright_field(self) -> NDArray[np.bool_]:
         """[image] bool, True where direct light enters the objective, by the nominal positions."""
         return self.calibration.bright_field(self.optics)
@@ -223,8 +229,10 @@ class Dataset:
                 )
             box = np.s_[int(y * fy) : int((y + height) * fy), int(x * fx) : int((x + width) * fx)]
             truth = Truth(truth.field[box], truth.depth_um[box])
-        provenance = {**self.provenance, "roi_yxhw": [y, x, height, width]}
-        return replace(self, images=self.images.crop(y, x, height, width), truth=truth, provenance=provenance)
+        top, left = self.corner
+        provenance = {**self.provenance, "roi_yxhw": [top + y, left + x, height, width]}
+        calibration, images = self.calibration.seen_from(y, x), self.images.crop(y, x, height, width)
+        return replace(self, images=images, calibration=calibration, truth=truth, provenance=provenance)
 
     def select(self, images: ArrayLike) -> Dataset:
         """Only the images with these indices, and what is known of them, in the order given."""

@@ -146,17 +146,18 @@ class SamplingPlan:
         """
         if not bad:
             return None
-        near = []
-        for n, extent, margin, count in zip(
-            self.image_shape, self.extent_um, self.margin_um, dataset.image_shape, strict=True
-        ):
-            pitch = extent / n / dataset.optics.pixel_um
-            at = np.arange(n) * pitch - margin / dataset.optics.pixel_um
-            near.append(np.abs(at[:, None] - np.arange(count)) < max(pitch, 1) * (1 - 1e-9))
+        axes = zip(self.camera_pixels(dataset.optics.pixel_um), dataset.image_shape, strict=True)
+        near = [np.abs(at[:, None] - np.arange(n)) < max(at[1] - at[0], 1) * (1 - 1e-9) for at, n in axes]
         rows, columns = (part.astype(np.float32) for part in near)
         stacks = dataset.images if bad.saturated.any() else [np.zeros(dataset.image_shape)]
         touched = [rows @ bad.of(image).astype(np.float32) @ columns.T > 0 for image in stacks]
         return torch.from_numpy(~np.stack(touched))
+
+    def camera_pixels(self, pixel_um: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where the rows and columns of ``image_shape`` lie, in camera pixels of ``pixel_um`` from the first one on."""
+        axes = zip(self.image_shape, self.extent_um, self.margin_um, strict=True)
+        y, x = ((np.arange(n) * extent / n - margin) / pixel_um for n, extent, margin in axes)
+        return y, x
 
     def window(self, dtype: torch.dtype) -> torch.Tensor | None:
         """[y, x] on ``image_shape``, 1 where the camera has measured and 0 in the margins; None without margins."""
@@ -231,7 +232,7 @@ def intensity_scale(dataset: Dataset, calibration: Calibration) -> float:
 
     Of those that are used, without their background.
     """
-    means = np.maximum(dataset.images.means - calibration.background, 0)
+    means = np.maximum(dataset.images.means - calibration.added(dataset.image_shape), 0)
     means = np.where(calibration.used, means, 0)
     bright = calibration.bright_field(dataset.optics) & calibration.used
     scale = float(means[bright].mean()) if bright.any() else 0.0

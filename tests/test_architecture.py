@@ -19,7 +19,8 @@ PLUGINS = sorted(p for p in (ROOT / "plugins").rglob("*.py") if "tests" not in p
 # A module may import those before it, never those after it.
 ROOMS = (
     "errors", "options", "storage", "threads", "interrupts", "processes", "records", "columns", "optics", "leds",
-    "pupil", "calibration", "pixels", "images", "dataset", "noise", "sampling", "losses", "transfer", "forward",
+    "pupil", "stray", "calibration", "pixels", "images", "dataset", "noise", "sampling", "losses", "transfer",
+    "forward",
     "spectral_prior", "phantom", "imaging", "simulation", "catalogue", "formats", "reconstruction", "metrics",
     "problem", "projection", "explained", "solver", "planes", "registry", "results", "calibrate", "engine",
     "evaluation", "runs", "comparison", "report", "cli",

@@ -25,6 +25,7 @@ NAMES = {  # of what a joint fit looks for
     "apodization": "light lost in the pupil",
     "gain": "the brightness of each LED",
     "jitter": "the place of each LED",
+    "stray": "stray light that differs over the field",
 }
 
 
@@ -40,7 +41,7 @@ def resolve(dataset: Dataset, how: str | Path | Calibration = AUTO) -> Calibrati
         return dataset.calibration
     if how == AUTO:
         return dataset.calibration if "board" in dataset.calibration.found else find_board(dataset)
-    return Calibration.load(how, dataset.optics, dataset.n_images)
+    return Calibration.load(how, dataset.optics, dataset.n_images, dataset.corner)
 
 
 def improve(

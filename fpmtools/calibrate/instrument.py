@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fpmtools.calibration import Calibration
+from fpmtools.stray import StrayLight
 
 MODES = {"pupil": 21, "apodization": 15}  # Zernike polynomials: phase to the fifth order, modulus to the fourth
 FIXED = {"pupil": 3, "apodization": 1, "board": 0}  # by convention: piston and tilt of the one, piston of the other
@@ -44,6 +45,8 @@ class Instrument:
         Log of what the dark field's LEDs, those beyond the objective's NA, are brighter by than all others.
     deep
         The sample has depth: the pupil's defocus is where that part of it is that is looked at, and not the pupil's.
+    stray
+        As it is, not an addition.
     """
 
     nominal: Calibration
@@ -56,6 +59,7 @@ class Instrument:
     jitter: torch.Tensor
     exposure: float = 0.0
     deep: bool = False
+    stray: StrayLight | None = None
 
     @classmethod
     def of(cls, nominal: Calibration, objective_na: float, *, deep: bool = False) -> Instrument:
@@ -64,7 +68,10 @@ class Instrument:
         board = zeros(4, dtype=torch.float64)
         pupil, apodization = (zeros(count, dtype=torch.float64) for count in MODES.values())
         gain, jitter = zeros(leds, dtype=torch.float64), zeros(leds, 2, dtype=torch.float64)
-        return cls(nominal, objective_na, nominal.background.copy(), board, pupil, apodization, gain, jitter, deep=deep)
+        return cls(
+            nominal, objective_na, nominal.background.copy(), board, pupil, apodization, gain, jitter, deep=deep,
+            stray=nominal.stray,
+        )  # fmt: skip
 
     def na(self) -> torch.Tensor:
         """Direction sines [led, (x, y)]."""
@@ -95,8 +102,9 @@ class Instrument:
         softness = max(softness, given.softness)
         pupil = replace(given, zernike_rad=zernike, apodization=apodization, softness=softness)
         return replace(
-            self.nominal, na=self.na().numpy(), gain=self.gains().numpy(), pupil=pupil, background=self.background
-        )
+            self.nominal, na=self.na().numpy(), gain=self.gains().numpy(), pupil=pupil, background=self.background,
+            stray=self.stray,
+        )  # fmt: skip
 
     def spread(self, name: str) -> torch.Tensor:
         """Standard deviation that is expected of each number, in the shape of its group."""

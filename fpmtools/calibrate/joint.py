@@ -8,7 +8,7 @@ Express 7, 1336 (2016), of the pupil by Ou et al., Opt. Express 22, 4960 (2014).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,32 +16,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fpmtools.calibrate import exposure, focus, part
-from fpmtools.calibrate.descent import COARSE_EDGE, FINE_EDGE, FREE_FROM, LATE, PACES, STEPS, Descent, OnStep
-from fpmtools.calibrate.instrument import FREE, Instrument
+from fpmtools.calibrate import ending, exposure, focus, part
+from fpmtools.calibrate.descent import COARSE_EDGE, FREE_FROM, PACES, STEPS, Descent, OnStep
+from fpmtools.calibrate.ending import LAST
+from fpmtools.calibrate.instrument import Instrument
+from fpmtools.calibrate.verdicts import CONTROL, PAYS, ratio, rejected, solved, typical, verdict
 from fpmtools.calibration import JOINT, Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
 from fpmtools.metrics.prediction import held_out_leds
 from fpmtools.problem import Problem
-from fpmtools.sampling import suggested_margin
 
 FOCUS = "focus"
-GROUPS = (FOCUS, "background", "exposure", "board", "pupil", "apodization", "gain", "jitter")
+GROUPS = (FOCUS, "background", "exposure", "board", "pupil", "apodization", "gain", "jitter", "stray")
 GIVEN_FOCUS = GROUPS[1:]
-LAST = ("apodization",)  # after all others: a modulus that is free from the first makes up for what is wrong elsewhere
 PROMISES = 15, 28  # steps after which a sample with depth is left alone if no group that is shared, or single, promises
 JUDGED = 35  # step after which what is of single LEDs is judged
 
 EXPLAINED = 1.5  # of the variance that noise has: then there is nothing to look for
 SMALL = 1e-3  # of the light of the bright field, that is not worth it either
-# What a group must lower the error of the typical left-out image by; all together that have numbers for each LED in the
+# What all groups together that have numbers for each LED must lower the error of the typical left-out image by in the
 # fit, where it was −34 to 10 % when there was nothing to find (ten sets of three seeds), and 8 to 23 % when there was.
 # In a solve at its end these must pay as any group: −5 to 3 % and 9 to 33 %.
-PAYS, ALL_PAY = 0.04, 0.05
+ALL_PAY = 0.05
 EXPOSED = 0.4  # log of the dark field's exposure that is told from none
-TINY = 1e-12  # error that counts as none
-CONTROL, LOOKS = 20, 2  # steps of the object alone before a comparison, looks on the way
+LOOKS = 2  # on the way to the first comparison
 LEAST_LEDS, LEAST_PIXELS = 12, 48
 
 
@@ -107,7 +106,7 @@ def fit(
     nominal = given = control.left_out()
     shared = [name for name in GROUPS if name in groups and name not in (FOCUS, "exposure", *PACES, *LAST)]
     single = [name for name in PACES if name in groups]
-    report |= {"nominal": _typical(given), "fitted": _typical(given)}
+    report |= {"nominal": typical(given), "fitted": typical(given)}
     report |= {"groups": {}, "singular_values": [], "softness": 0.0, "margin": 0, "deep": deep}
     of_focus: dict[str, dict[str, Any]] = {}
     if FOCUS in groups:
@@ -125,51 +124,33 @@ def fit(
             if level:  # all else was fitted to images that contradict each other
                 state = Descent.begin(problem, replace(sought, exposure=level), held, COARSE_EDGE)
                 other, again = _judged(state, shared, single, on_step)
-                if _ratio(other.errors, rival.errors) < 1 - PAYS:
+                if ratio(other.errors, rival.errors) < 1 - PAYS:
                     rival, judged = other, judged | again
                 else:
-                    judged = _rejected(judged, ["exposure"])
+                    judged = rejected(judged, ["exposure"])
     # An LED has left the grid, a number is not finite, a matrix is singular.
     except (DataError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         return _noted(calibration, report | {"groups": {}, "diverged": " ".join(str(error).split())})
     report["singular_values"] = rival.told
     if deep:  # where the part that is looked at stands is not what all of the sample has in common
-        rival.errors = _solved(rival.instrument.without_defocus(), problem, held, steps=CONTROL)
-    if not _ratio(rival.errors, nominal) < 1 - PAYS:
-        rival, judged = _Rival(instrument, nominal), _rejected(judged, judged)
+        rival.errors = solved(rival.instrument.without_defocus(), problem, held, steps=CONTROL)
+    if not ratio(rival.errors, nominal) < 1 - PAYS:
+        rival, judged = _Rival(instrument, nominal), rejected(judged, judged)
         if deep:
             return _noted(calibration, report | {"groups": judged})
-    report |= {"fitted": _typical(rival.errors), "groups": of_focus | judged}
+    report |= {"fitted": typical(rival.errors), "groups": of_focus | judged}
     if rival.instrument.exposure:
         report["exposure"] = math.exp(rival.instrument.exposure)
     last = [name for name in LAST if name in groups]
-    found = _rounded_off(rival.instrument, chosen, problem, held, last, report)
+    found = ending.rounded_off(rival.instrument, chosen, problem, held, last, report)
     if deep:
         found = found.without_defocus()
     elif FOCUS in groups:
         found, depth = focus.without_defocus(found, dataset.optics)
         report["depth_um"] = problem.z_um[0] + depth
         calibration = replace(calibration, defocus_um=report["depth_um"])
-    return _whole(calibration, found.calibration(report["softness"]), report)
-
-
-def _rounded_off(
-    instrument: Instrument, dataset: Dataset, problem: Problem, held: list[int], last: Sequence[str],
-    report: dict[str, Any],
-) -> Instrument:  # fmt: skip
-    """The instrument with those of the groups ``last`` that pay; ``report`` then has them, its softness and margin."""
-    # Positions that are a little off, and a pupil that cuts samples in two, look like an edge that is soft.
-    solves = [_solve(instrument, problem, held, softness) for softness in (0.0, FINE_EDGE)]
-    state = min(solves, key=lambda solve: _typical(solve.left_out()))
-    softness, errors = state.softness, state.left_out()
-    kept = [name for name, group in report["groups"].items() if name in FREE and group["kept"]]
-    for name in last:
-        instrument, errors, report["groups"][name] = _at_last(state, name, kept, errors)
-    if margin := suggested_margin(dataset, problem.z_um):
-        without = _solved(instrument, part.problem(dataset, problem.z_um[0], 0), held, softness)
-        report["margin"] = margin if _ratio(errors, without) < 1 - PAYS else 0
-    report["softness"] = softness
-    return instrument
+    (y, x), (top, left) = chosen.corner, dataset.corner
+    return _whole(calibration, found.calibration(report["softness"]), (y - top, x - left), report)
 
 
 def _noted(calibration: Calibration, report: dict[str, Any]) -> Calibration:
@@ -190,7 +171,7 @@ class _Rival:
 
     @classmethod
     def of(cls, instrument: Instrument, problem: Problem, held: list[int]) -> _Rival:
-        return cls(instrument, _solved(instrument, problem, held, steps=CONTROL))
+        return cls(instrument, solved(instrument, problem, held, steps=CONTROL))
 
 
 def _focused(
@@ -206,60 +187,10 @@ def _focused(
     if z_um == problem.z_um[0]:
         return problem, nominal, {}
     elsewhere = part.problem(dataset, z_um, part.margin(dataset, z_um))
-    errors = _solved(instrument, elsewhere, held, steps=CONTROL)
-    pays = _ratio(errors, nominal) < 1 - PAYS
-    judged = {FOCUS: _verdict(pays, nominal, errors)}
+    errors = solved(instrument, elsewhere, held, steps=CONTROL)
+    pays = ratio(errors, nominal) < 1 - PAYS
+    judged = {FOCUS: verdict(pays, nominal, errors)}
     return (elsewhere, errors, judged) if pays else (problem, nominal, judged)
-
-
-def _solve(
-    instrument: Instrument, problem: Problem, held: list[int], softness: float = 0.0, steps: int = 2 * CONTROL
-) -> Descent:
-    """So many steps of the object alone, from the first guess on."""
-    fit = Descent.begin(problem, instrument, held, softness)
-    fit.advance(steps)
-    return fit
-
-
-def _solved(*which: Any, **how: Any) -> NDArray[np.float64]:
-    """Errors of the left-out images after :func:`_solve`."""
-    return _solve(*which, **how).left_out()
-
-
-def _at_last(
-    state: Descent, name: str, kept: list[str], without: NDArray[np.float64]
-) -> tuple[Instrument, NDArray[np.float64], dict[str, Any]]:
-    """The instrument with that group, if it pays, and the errors then, and how that was judged.
-
-    It follows on the solve ``state``, whose errors are ``without``; where it pays there, a solve of its own decides.
-    """
-    instrument, problem, held = state.instrument, state.problem, state.held
-    state.among([*kept, name], LATE)
-    errors = state.left_out()
-    if _ratio(errors, without) < 1 - PAYS:
-        errors = _solved(state.instrument, problem, held, state.softness)
-        if _ratio(errors, without) < 1 - PAYS:
-            return state.instrument, errors, _verdict(True, without, errors)
-    return instrument, without, _verdict(False, without, errors)
-
-
-def _typical(errors: NDArray[np.float64]) -> float:
-    """The geometric mean: else one LED at the pupil's edge would decide alone."""
-    return float(np.exp(np.log(np.maximum(errors, TINY)).mean()))
-
-
-def _verdict(kept: bool, without: NDArray[np.float64], fitted: NDArray[np.float64]) -> dict[str, Any]:
-    return {"kept": kept, "without": _typical(without), "with": _typical(fitted)}
-
-
-def _rejected(judged: dict[str, dict[str, Any]], names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """With these of the groups not kept after all."""
-    return judged | {name: judged[name] | {"kept": False} for name in names}
-
-
-def _ratio(new: NDArray[np.float64], old: NDArray[np.float64]) -> float:
-    """By how much the typical image's error has changed."""
-    return _typical(new) / _typical(old)
 
 
 def _exposed(dataset: Dataset, problem: Problem, rival: _Rival, held: list[int]) -> tuple[float, dict[str, Any]]:
@@ -274,16 +205,16 @@ def _exposed(dataset: Dataset, problem: Problem, rival: _Rival, held: list[int])
 
     def error(value: float) -> float:
         if value not in errors:
-            errors[value] = _solved(replace(instrument, exposure=value), problem, held, steps=CONTROL)
-        return _typical(errors[value])
+            errors[value] = solved(replace(instrument, exposure=value), problem, held, steps=CONTROL)
+        return typical(errors[value])
 
     best, step = min(0.0, start, start / 2, key=error) if abs(start) > EXPOSED else 0.0, EXPOSED
     while best and step > EXPOSED / 8:
         near = min(best - step, best + step, key=error)
         best, step = (near, step) if error(near) < error(best) else (best, step / 2)
     after = errors.get(best or start, rival.errors)
-    pays = best != 0.0 and _ratio(after, rival.errors) < 1 - PAYS
-    return best if pays else 0.0, _verdict(pays, rival.errors, after)
+    pays = best != 0.0 and ratio(after, rival.errors) < 1 - PAYS
+    return best if pays else 0.0, verdict(pays, rival.errors, after)
 
 
 def _promises(state: Descent, shared: Sequence[str], single: Sequence[str], on_step: OnStep) -> bool:
@@ -296,13 +227,13 @@ def _promises(state: Descent, shared: Sequence[str], single: Sequence[str], on_s
     without = state.instrument
     for name in shared:
         without = without.without(name)
-    one, other = (_solved(it, state.problem, state.held, steps=CONTROL) for it in (state.instrument, without))
-    if shared and _ratio(one, other) < 1 - PAYS:
+    one, other = (solved(it, state.problem, state.held, steps=CONTROL) for it in (state.instrument, without))
+    if shared and ratio(one, other) < 1 - PAYS:
         return True
     with_them, without_them = state.copy(), state.copy()
     for trial, names in ((without_them, shared), (with_them, [*shared, *single])):
         trial.run(late, names, on_step)
-    return _ratio(with_them.left_out(), without_them.left_out()) < 1 - ALL_PAY
+    return ratio(with_them.left_out(), without_them.left_out()) < 1 - ALL_PAY
 
 
 def _judged(
@@ -315,10 +246,10 @@ def _judged(
     if kept:
         # What single LEDs had gained may have been what was not yet settled for all.
         rival = _settled(best, shared, kept, on_step)
-        if _ratio(rival.errors, settled.errors) < 1 - PAYS:
+        if ratio(rival.errors, settled.errors) < 1 - PAYS:
             settled = rival
         else:
-            judged = _rejected(judged, kept)
+            judged = rejected(judged, kept)
     found, of_shared = _paying(settled, shared, state.problem, state.held)
     return found, judged | of_shared
 
@@ -342,8 +273,8 @@ def _paying(
     found, judged = whole.instrument, {}
     for name in shared:
         less = _Rival.of(whole.instrument.without(name), problem, held)
-        pays = _ratio(whole.errors, less.errors) < 1 - PAYS
-        judged[name] = _verdict(pays, less.errors, whole.errors)
+        pays = ratio(whole.errors, less.errors) < 1 - PAYS
+        judged[name] = verdict(pays, less.errors, whole.errors)
         found = found if pays else found.without(name)
     all_pay = all(group["kept"] for group in judged.values())
     return whole if all_pay else replace(_Rival.of(found, problem, held), told=whole.told), judged
@@ -374,13 +305,13 @@ def _choice(
     # The one without before all others, which take its curvature: what single LEDs do on the way tells less of it. And
     # all of them together before each alone: where that does not pay no other trial is needed.
     without = errors()
-    left = list(single) if single and _ratio(errors(*single), without) < 1 - ALL_PAY else []
+    left = list(single) if single and ratio(errors(*single), without) < 1 - ALL_PAY else []
     while left:
         before = errors(*kept)
-        name = min(left, key=lambda name: _ratio(errors(*kept, name), before))
+        name = min(left, key=lambda name: ratio(errors(*kept, name), before))
         after = errors(*kept, name)
-        pays = _ratio(after, before) < 1 - PAYS
-        report[name] = _verdict(pays, before, after)
+        pays = ratio(after, before) < 1 - PAYS
+        report[name] = verdict(pays, before, after)
         if not pays:
             break
         kept.append(name)
@@ -388,13 +319,20 @@ def _choice(
     for name in single:
         one = tuple(other for other in single if other in (*kept, name))
         with_it = one if one in trials else tuple(single)
-        report.setdefault(name, _verdict(False, errors(*kept), errors(*with_it)))
+        report.setdefault(name, verdict(False, errors(*kept), errors(*with_it)))
     return tried(), tried(*kept), report
 
 
-def _whole(calibration: Calibration, found: Calibration, report: dict[str, Any]) -> Calibration:
-    """What was found for the images that are used, among all."""
+def _whole(
+    calibration: Calibration, found: Calibration, corner: tuple[int, int], report: dict[str, Any]
+) -> Calibration:
+    """What was found for the images that are used, in a part of the field that begins at ``corner``, among all."""
     index = np.flatnonzero(calibration.used)
     na, gain, back = calibration.na.copy(), calibration.gain.copy(), calibration.background.copy()
     na[index], gain[index], back[index] = found.na, found.gain, found.background
-    return _noted(replace(calibration, na=na, gain=gain, background=back, pupil=found.pupil), report)
+    stray = found.stray
+    if stray is not None:
+        levels = np.zeros((calibration.images, stray.levels.shape[1]))
+        levels[index] = stray.levels
+        stray = replace(stray, levels=levels).seen_from(-corner[0], -corner[1])
+    return _noted(replace(calibration, na=na, gain=gain, background=back, pupil=found.pupil, stray=stray), report)

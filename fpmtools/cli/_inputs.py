@@ -254,7 +254,7 @@ solving_options = _all_of(
         metavar="auto|none|NAME,...",
         default="auto",
         show_default=True,
-        help="What is fitted with the object: background, board, pupil, gain, jitter; kept where left-out LEDs agree.",
+        help="What is fitted with the object: board, pupil, gain, background …; kept where left-out LEDs agree.",
     ),
     click.option("--trust-leds", is_flag=True, help="The same as --calibration nominal."),
     click.option(

@@ -1,11 +1,11 @@
 """The physical forward model: object field → low-resolution amplitudes, and losses with their gradients.
 
-Image i at defocus z is √(Σ_l w_il g_l |ψ_l|² + b_i) with ψ_l = F⁻¹{ O(f + na_l/λ) · P(f) · exp(+i k_z(f) z) }, O the
-spectrum of the object, P the pupil, g_l the gain of LED l, w_il the pattern that lights image i (usually LED i alone),
-b_i its background (Zheng et al., Nat. Photonics 7, 739, 2013; Tian et al., Biomed. Opt. Express 5, 2376, 2014; Zhou
-et al., Optica 10, 1679, 2023, eq. 1-2). With a *sub-pixel* shift, the spectrum is cropped at the nearest grid frequency
-and P and k_z are evaluated at the remaining offset; this is exact, because a shifted low-resolution spectrum is the
-same image times a plane wave, and amplitudes ignore that.
+Image i at defocus z is √(Σ_l w_il g_l |ψ_l|² + b_i + s_i) with ψ_l = F⁻¹{ O(f + na_l/λ) · P(f) · exp(+i k_z(f) z) }, O
+the spectrum of the object, P the pupil, g_l the gain of LED l, w_il the pattern that lights image i (usually LED i
+alone), b_i its background and s_i stray light that differs over the field (Zheng et al., Nat. Photonics 7, 739, 2013;
+Tian et al., Biomed. Opt. Express 5, 2376, 2014; Zhou et al., Optica 10, 1679, 2023, eq. 1-2). With a *sub-pixel* shift,
+the spectrum is cropped at the nearest grid frequency and P and k_z are evaluated at the remaining offset; this is
+exact, because a shifted low-resolution spectrum is the same image times a plane wave, and amplitudes ignore that.
 """
 
 from __future__ import annotations
@@ -112,6 +112,11 @@ class ForwardModel(Fields):
         super().update(calibration)
         background = torch.from_numpy(calibration.background / self.plan.scale).to(self.real_dtype).to(self.device)
         self.background = background[:, None, None] if calibration.background.any() else None
+        self._stray = None
+        if calibration.stray is not None:
+            pictures = calibration.stray.at(*self.plan.camera_pixels(self.optics.pixel_um))
+            parts = (calibration.stray.levels / self.plan.scale, pictures)
+            self._stray = tuple(torch.from_numpy(part).to(self.real_dtype).to(self.device) for part in parts)
         self._lit = None if calibration.patterns is None else [np.flatnonzero(row) for row in calibration.patterns]
         self.fields_per_image = 1 if self._lit is None else max(map(len, self._lit))
 
@@ -198,10 +203,20 @@ class ForwardModel(Fields):
         weight = np.concatenate([self.calibration.patterns[i, self._lit[i]] for i in chosen])
         return put(owner, self.device), put(weight, self.device, self.real_dtype)[:, None, None]
 
+    def added(self, images: Leds) -> torch.Tensor | None:
+        """What background and stray light add to the intensity of images, [image, h or 1, w or 1]; None: nothing."""
+        background = None if self.background is None else take(self.background, images)
+        if self._stray is None:
+            return background
+        levels, pictures = self._stray
+        stray: torch.Tensor = torch.tensordot(take(levels, images), pictures, dims=1)
+        return stray if background is None else stray + background
+
     def sizes(self, psi: torch.Tensor, images: Leds) -> torch.Tensor:
         """Amplitudes [z, image, h, w] of the fields of the LEDs that light ``images``."""
         grad = psi.requires_grad
-        if self._lit is None and self.background is None:
+        added = self.added(images)
+        if self._lit is None and added is None:
             return psi.abs() if grad else magnitude(psi)
         intensity = psi.real.square() + psi.imag.square()
         if self._lit is not None:
@@ -209,8 +224,8 @@ class ForwardModel(Fields):
             count = self.images if images is None else len(images)
             total = intensity.new_zeros((len(psi), count, *psi.shape[2:]))
             intensity = total.index_add(1, owner, intensity * weight)
-        if self.background is not None:
-            intensity = intensity + take(self.background, images)
+        if added is not None:
+            intensity = intensity + added
         return intensity.sqrt()
 
     def per_led(self, change: torch.Tensor, images: Leds) -> torch.Tensor:

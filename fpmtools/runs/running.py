@@ -165,7 +165,7 @@ def _calibrated(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Calibratio
 
     if place.calibration.is_file():
         with contextlib.suppress(FpmError):  # damaged: it is found again
-            return Calibration.load(place.calibration, dataset.optics, dataset.n_images)
+            return Calibration.load(place.calibration, dataset.optics, dataset.n_images, dataset.corner)
     spec = place.spec
     start = calibrate.resolve(dataset, spec.calibration)
     found = calibrate.improve(
@@ -177,7 +177,7 @@ def _calibrated(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Calibratio
         on_step=lambda step, steps: tell({"event": "calibrating", "step": step, "total": steps}),
     )
     if JOINT in found.found and JOINT not in start.found:
-        found.save(place.calibration, dataset.optics)
+        found.save(place.calibration, dataset.optics, dataset.corner)
     return found
 
 

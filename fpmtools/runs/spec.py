@@ -26,7 +26,7 @@ DTYPES = ("complex64", "complex128")
 AUTO = "auto"  # a margin
 CALIBRATE = ("auto", "none")
 # Of what can be calibrated.
-GROUPS = ("focus", "background", "exposure", "board", "pupil", "apodization", "gain", "jitter")
+GROUPS = ("focus", "background", "exposure", "board", "pupil", "apodization", "gain", "jitter", "stray")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Part = TypeVar("Part", "DataSpec", "Limits", "Outputs")

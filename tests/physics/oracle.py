@@ -57,9 +57,19 @@ def low_field(
 
 
 def amplitudes(fields, gain, patterns, background):
-    """Amplitudes [image, h, w] from the fields [led, h, w] of all LEDs."""
-    intensity = np.einsum("il,l,lyx->iyx", patterns, gain, np.abs(fields) ** 2) + background[:, None, None]
+    """Amplitudes [image, h, w] from the fields [led, h, w] of all LEDs; ``background`` [image, h or 1, w or 1]."""
+    intensity = np.einsum("il,l,lyx->iyx", patterns, gain, np.abs(fields) ** 2) + background
     return np.sqrt(intensity)
+
+
+def stray_light(levels, pictures, place, y, x):
+    """Σ levels[i, r] · picture r at rows ``y`` and columns ``x`` of the camera: straight between the cells' middles."""
+    (top, left, height, width), (_, rows, columns) = place, pictures.shape
+    middle_y = top - 0.5 + (np.arange(rows) + 0.5) * height / rows
+    middle_x = left - 0.5 + (np.arange(columns) + 0.5) * width / columns
+    down = np.array([[np.interp(y, middle_y, column) for column in picture.T] for picture in pictures])
+    maps = np.array([[np.interp(x, middle_x, row) for row in picture.T] for picture in down])
+    return np.tensordot(levels, maps, axes=1)
 
 
 # Noll's first fifteen, (n, m): Noll, JOSA 66, 207 (1976), table I; negative m is the sine.

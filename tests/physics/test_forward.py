@@ -19,6 +19,7 @@ from fpmtools.forward import ForwardModel, gradients
 from fpmtools.optics import Optics
 from fpmtools.pupil import Pupil
 from fpmtools.sampling import SamplingPlan
+from fpmtools.stray import StrayLight
 
 _spec = importlib.util.spec_from_file_location("oracle", Path(__file__).with_name("oracle.py"))
 assert _spec is not None
@@ -40,7 +41,7 @@ class Case:
     """Random optics, LEDs (off-centre, off-grid), non-square odd or even shapes, several planes, and an instrument.
 
     The pupil has an edge, soft where ``soft``, aberrations and, with ``full``, a map. With ``full`` there are gains, a
-    background, and three images lit by one to three of the four LEDs each.
+    background, stray light, and three images lit by one to three of the four LEDs each.
     """
 
     def __init__(self, seed, *, subpixel=True, full=False, soft=False, dtype=torch.complex128, medium=1.0):
@@ -72,7 +73,11 @@ class Case:
         calibration = Calibration.nominal(na, pupil=self.pupil, patterns=patterns)
         if full:
             gain, background = rng.uniform(0.5, 2, 4), rng.uniform(0.2, 1, 3)
-            calibration = replace(calibration, gain=gain, background=background)
+            place = (-1.5, 2.0, 0.9 * h, 1.2 * w)  # of cells that do not fill the field, and reach out of it
+            other = np.random.default_rng([seed, 1])
+            self.stray = other.uniform(0, 1, (3, 2)), other.uniform(0, 1, (2, 3, 4)), place
+            calibration = replace(calibration, gain=gain, background=background, stray=StrayLight(*self.stray))
+        self.shape = h, w
         self.patterns = np.eye(4) if patterns is None else patterns
         self.scale = 2.0 if full else 1.0
         plan = SamplingPlan.full(optics, (h, w), (height, width), self.scale)
@@ -110,8 +115,10 @@ class Case:
 
     def amplitudes(self):
         """[z, image, h, w]."""
-        known = self.model.calibration
-        parts = [oracle.amplitudes(f, known.gain, self.patterns, known.background / self.scale) for f in self.fields()]
+        known, added = self.model.calibration, np.zeros((len(self.patterns), 1, 1))
+        if known.stray is not None:
+            added = known.background[:, None, None] + oracle.stray_light(*self.stray, *map(np.arange, self.shape))
+        parts = [oracle.amplitudes(f, known.gain, self.patterns, added / self.scale) for f in self.fields()]
         return np.array(parts)
 
     def measured(self, images):

@@ -18,6 +18,7 @@ from fpmtools.options import make_options
 from fpmtools.problem import prepare
 from fpmtools.pupil import Pupil
 from fpmtools.simulation import simulate
+from fpmtools.stray import StrayLight
 
 LEDS = np.array([[x, y] for y in (-1, 0, 1) for x in (-1, 0, 1)]) * 0.13
 
@@ -34,13 +35,16 @@ PATTERNS = np.array(
 )
 
 
+PICTURE = np.array([[[1.0, 0.5], [0.2, 2.0]]])
+
+
 @pytest.fixture(
     scope="module",
     params=[("on the grid", None), ("off the grid", None), ("off the grid", PATTERNS)],
     ids=["on the grid", "off the grid", "several LEDs"],
 )
 def problem(request):
-    """9 LEDs of 12 × 14 pixels, with gains, a background and a complex pupil."""
+    """9 LEDs of 12 × 14 pixels, with gains, a background, stray light and a complex pupil."""
     where, patterns = request.param
     data = simulate("thin", image_shape=(12, 14), leds=LEDS, photons=500)
     background = np.full(9, 0.01 * float(data.images.means.max()))
@@ -49,7 +53,9 @@ def problem(request):
         data = Dataset.from_arrays(lit, data.na, data.optics, patterns=patterns)
         background = background[: len(patterns)]
     gain = 1 + 0.1 * np.sin(np.arange(9.0))
-    data = data.with_calibration(gain=gain, background=background, pupil=Pupil(np.array([0, 0, 0, 0.3, 0.2, 0.1])))
+    levels = 2 * background[:, None] * (1 + 0.2 * np.cos(np.arange(len(background)))[:, None])
+    pupil, stray = Pupil(np.array([0, 0, 0, 0.3, 0.2, 0.1])), StrayLight(levels, PICTURE, (0.0, 0.0, 12.0, 14.0))
+    data = data.with_calibration(gain=gain, background=background, pupil=pupil, stray=stray)
     return prepare(data, z_um=2.0, device="cpu", dtype="complex128", subpixel=where == "off the grid")
 
 
@@ -65,7 +71,12 @@ class Oracle:
             [(led, w) for led, w in enumerate(weights) if w] for weights in (np.eye(9) if known is None else known)
         ]
         self.measured, self.shape = problem.amplitudes.numpy(), forward.image_shape
-        self.background = forward.background[:, 0, 0].numpy()
+        stray, (h, w), (height, width) = problem.calibration.stray, self.shape, (12, 14)
+        pixels = np.arange(h) * height / h, np.arange(w) * width / w
+        # The middles of the picture's four cells lie at a quarter and three quarters of either side.
+        columns = [np.interp(pixels[1], (3.0, 10.0), row) for row in PICTURE[0]]
+        picture = np.stack([np.interp(pixels[0], (2.5, 8.5), column) for column in np.transpose(columns)], axis=1)
+        self.background = forward.background.numpy() + stray.levels[:, :, None] * picture / problem.intensity_scale
         self.guess = problem.first_guess().numpy()
 
     def box(self, led):

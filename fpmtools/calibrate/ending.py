@@ -1,0 +1,75 @@
+"""The end of a joint fit: the pupil's edge, what is looked for after all else, and the margin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fpmtools.calibrate import part, stray
+from fpmtools.calibrate.descent import FINE_EDGE, LATE, Descent
+from fpmtools.calibrate.instrument import FREE, Instrument
+from fpmtools.calibrate.verdicts import pays, solve, solved, typical, verdict
+from fpmtools.dataset import Dataset
+from fpmtools.optics import Shape
+from fpmtools.problem import Problem
+from fpmtools.sampling import suggested_margin
+
+# After all others: a modulus that is free from the first makes up for what is wrong elsewhere, as stray light does.
+LAST = ("stray", "apodization")
+MOST_STRAY = 2  # pictures
+
+
+def rounded_off(
+    instrument: Instrument, dataset: Dataset, problem: Problem, held: list[int], last: Sequence[str],
+    report: dict[str, Any],
+) -> Instrument:  # fmt: skip
+    """The instrument with those of the groups ``last`` that pay; ``report`` then has them, its softness and margin."""
+    # Positions that are a little off, and a pupil that cuts samples in two, look like an edge that is soft.
+    solves = [solve(instrument, problem, held, softness) for softness in (0.0, FINE_EDGE)]
+    state = min(solves, key=lambda solve: typical(solve.left_out()))
+    kept = [name for name, group in report["groups"].items() if name in FREE and group["kept"]]
+    for name in LAST:
+        if name in last:
+            judged = _stray(state, dataset.image_shape) if name == "stray" else _at_last(state, name, kept)
+            state, report["groups"][name] = judged
+    if margin := suggested_margin(dataset, problem.z_um):
+        without = solved(state.instrument, part.problem(dataset, problem.z_um[0], 0), held, state.softness)
+        report["margin"] = margin if pays(state.left_out(), without) else 0
+    report["softness"] = state.softness
+    return state.instrument
+
+
+def _stray(state: Descent, field: Shape) -> tuple[Descent, dict[str, Any]]:
+    """A solve with as many pictures of stray light as pay, and how the first was judged, or the last that paid."""
+    errors, judged = state.left_out(), dict[str, Any]()
+    for rank in range(1, MOST_STRAY + 1):
+        trial = state.copy()
+        light = stray.found(trial, rank, field)
+        after = stray.crossed(trial, light)
+        better = pays(after, errors)
+        if better:
+            trial = solve(trial.instrument, trial.problem, trial.held, trial.softness)
+            after = stray.crossed(trial, light)
+            better = pays(after, errors)
+        if better or not judged:
+            judged = verdict(better, errors, after) | {"pictures": rank if better else 0}
+        if not better:
+            break
+        state, errors = trial, after
+    return state, judged
+
+
+def _at_last(state: Descent, name: str, kept: list[str]) -> tuple[Descent, dict[str, Any]]:
+    """A solve with that group, if it pays, and how that was judged.
+
+    It follows on the solve ``state``; where it pays there, a solve of its own decides.
+    """
+    without, trial = state.left_out(), state.copy()
+    trial.among([*kept, name], LATE)
+    errors = trial.left_out()
+    if pays(errors, without):
+        trial = solve(trial.instrument, state.problem, state.held, state.softness)
+        errors = trial.left_out()
+        if pays(errors, without):
+            return trial, verdict(True, without, errors)
+    return state, verdict(False, without, errors)

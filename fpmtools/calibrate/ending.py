@@ -10,6 +10,7 @@ from fpmtools.calibrate.descent import FINE_EDGE, LATE, Descent
 from fpmtools.calibrate.instrument import FREE, Instrument
 from fpmtools.calibrate.verdicts import pays, solve, solved, typical, verdict
 from fpmtools.dataset import Dataset
+from fpmtools.metrics.patterns import SingularPictures, shrunk, singular_pictures
 from fpmtools.optics import Shape
 from fpmtools.problem import Problem
 from fpmtools.sampling import suggested_margin
@@ -36,7 +37,18 @@ def rounded_off(
         without = solved(state.instrument, part.problem(dataset, problem.z_um[0], 0), held, state.softness)
         report["margin"] = margin if pays(state.left_out(), without) else 0
     report["softness"] = state.softness
+    report["residual"] = _left(state).shares.tolist()
     return state.instrument
+
+
+def _left(state: Descent) -> SingularPictures:
+    """What all images have in common that is not explained."""
+    forward, every = state.problem.forward, range(len(state.problem.amplitudes))
+    forward.update(state.instrument.calibration(state.softness))
+    kernel = forward.kernel(state.z)
+    left = state.problem.amplitudes - forward.sizes(forward.to_image(forward.crop(state.object) * kernel), every)[0]
+    seen = forward.seen()
+    return singular_pictures(shrunk((left if seen is None else left * seen).double().numpy()))
 
 
 def _stray(state: Descent, field: Shape) -> tuple[Descent, dict[str, Any]]:

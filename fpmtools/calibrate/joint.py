@@ -82,7 +82,8 @@ def fit(
         combinations that the images tell; ``softness`` of the pupil's edge; ``margin``, the camera pixels beyond the
         border that should be solved, 0 where left-out images are not predicted better so; ``depth_um``, where the
         focus was looked for; ``deep``; ``exposure``, of the dark field, 1 for the bright field's, where that was kept;
-        ``diverged``: why the fit could not go on, where it could not.
+        ``residual``, the shares of the first singular pictures of what is left, of its squared error; ``diverged``: why
+        the fit could not go on, where it could not.
     """
     used = int(calibration.used.sum())
     bright = np.flatnonzero(calibration.selected().bright_field(dataset.optics))

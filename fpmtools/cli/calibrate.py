@@ -116,6 +116,9 @@ def _show(found: Calibration, start: Calibration) -> None:
         echo(f"the sample is at z = {report['depth_um']:.3g} µm")
     echo(f"edge of the pupil: {report['softness'] or 'sharp'}{' Fourier pixels soft' if report['softness'] else ''}")
     echo(f"margin: {report['margin']} camera pixels beyond the border")
+    if shares := report.get("residual"):
+        shown = ", ".join(f"{share:.1%}" for share in shares)
+        echo(f"what is left, its first pictures over the LEDs: {shown} of the squared error")
     rms = np.sqrt(np.square(found.pupil.zernike_rad[3:] - _padded(start.pupil.zernike_rad, found)[3:]).sum())
     moved = np.linalg.norm(found.na - start.na, axis=1)
     echo(

@@ -67,7 +67,7 @@ def wanted(
         halves = metrics.interleaved_halves(dataset)
         parts += [tasks.Part(name, tuple(leds)) for name, leds in zip(tasks.HALVES, halves, strict=True)]
     measures = [record.name for record in known if record.cost == "cheap" and (truth or not record.needs_truth)]
-    measures += [tasks.RINGS_TRUTH] if truth else []
+    measures += [tasks.FIT, *([tasks.RINGS_TRUTH] if truth else [])]
     outputs = Outputs(measures=tuple(measures), pictures=("report", "files") if pictures else (), warm_up=True)
     chosen = {part: dataset.select(part.leds) for part in parts}
     files = {part: source.file.with_name(f"{source.file.stem}+{part.name}.safetensors") for part in parts}

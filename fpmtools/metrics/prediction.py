@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
 from fpmtools.formats.truth import KnownSample
+from fpmtools.metrics.patterns import shrunk, singular_pictures
 from fpmtools.reconstruction import Reconstruction
 
 BLACK = 1e-12  # intensity, where 1 is the mean of the bright field
@@ -113,21 +114,30 @@ def residual(
     dict
         ``per_led`` [led] float64; its means ``all``, ``bright`` and ``dark`` (None where there are no such LEDs),
         without images that were left out; ``chi2`` with the same of χ², or None. NaN for an image without noise.
+        ``pictures``: :class:`fpmtools.metrics.patterns.SingularPictures` of the errors, measured less predicted, of the
+        images that were used; None for several planes.
     """
     low, high = reconstruction.grid.z_range
     depths = np.linspace(low, high, planes) if high > low else np.array([low])
     images = _Images(reconstruction, dataset)
     per_led, chi2 = np.zeros(dataset.n_images), np.zeros(dataset.n_images)
+    coarse = []
     for part, leds in images.batches(range(dataset.n_images)):
         measured = images.measured(leds)
         power = _power(measured)
         for z in depths:
             predicted = images.predicted(float(z), leds)
+            coarse.append(shrunk(measured - predicted))
             per_led[part] += ((predicted - measured) ** 2).sum(axis=(-2, -1)) / (power * len(depths))
             if variance is not None and len(depths) == 1:
                 chi2[part] = images.chi2(predicted, leds, variance)
     known = variance is not None and len(depths) == 1
-    return {**images.summary(per_led), "chi2": images.summary(chi2) if known else None}
+    left = np.concatenate(coarse) * images.used[:, None, None] if len(depths) == 1 else None
+    return {
+        **images.summary(per_led),
+        "chi2": images.summary(chi2) if known else None,
+        "pictures": None if left is None else singular_pictures(left),
+    }
 
 
 def prediction_error(

@@ -10,7 +10,7 @@ import base64
 import functools
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ SMALLEST = 64  # pixels of the longer side
 MOST_BYTES = 10_000_000  # of all pictures, before base64 adds a third
 COLOURS = 128
 ERROR_MAP = "magma"
+RESIDUAL, BLOCK = "RdBu_r", 6  # pixels that a sample is shown with
 
 
 def galleries(folder: Folder) -> list[dict[str, Any]]:
@@ -41,6 +42,28 @@ def galleries(folder: Folder) -> list[dict[str, Any]]:
     """
     found = {data: sources for data in folder.datasets if (sources := _sources(folder, data))}
     return [_gallery(folder, data, sources, MOST_BYTES // len(found)) for data, sources in found.items()]
+
+
+def singular_pictures(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Share and picture of each of :class:`fpmtools.metrics.patterns.SingularPictures`, as a run's record has them.
+
+    White is 0, red where the camera has seen more. Whatever is not a picture of numbers is left out.
+    """
+    shares, pictures = (
+        values if isinstance(values := found.get(name), list) else [] for name in ("shares", "pictures")
+    )
+    shown = []
+    for share, picture in zip(shares, pictures, strict=False):
+        try:
+            values = np.asarray(picture, dtype=np.float64)
+            share = float(share)
+        except (TypeError, ValueError):
+            continue
+        if values.ndim == 2 and values.size and np.isfinite(values).all() and math.isfinite(share):
+            large = np.kron(values, np.ones((BLOCK, BLOCK)))
+            top = float(np.percentile(np.abs(values), 99.5)) or 1.0
+            shown.append({"share": share, "uri": _coloured(0.5 + large / (2 * top), RESIDUAL)})
+    return shown
 
 
 def palette(name: str) -> list[str]:

@@ -36,6 +36,7 @@ def all_of(folder: Folder, galleries: Sequence[Mapping[str, Any]]) -> list[Secti
         _summary(folder),
         _images(folder, galleries),
         _error_maps(galleries),
+        _residual(folder),
         Section("Quality over time", "charts.html", list(_parts(folder, _quality_over_time))),
         Section("Storage", "charts.html", list(_parts(folder, _sizes))),
         Section("Ring correlation", "charts.html", list(_parts(folder, _ring_correlation))),
@@ -96,6 +97,18 @@ def _error_maps(galleries: Sequence[Mapping[str, Any]]) -> Section:
     content = [shown for shown in content if shown["maps"]]
     none = "" if content else "Error maps need a known truth and a result; only simulated data have a truth."
     return Section("Error maps", "error_maps.html", content, none)
+
+
+def _residual(folder: Folder) -> Section:
+    """What the images of each result have in common that it does not explain."""
+    content = []
+    for row in folder.rows:
+        fit = _mapping(row.recorded("fit"))
+        if shown := html_images.singular_pictures(_mapping(fit.get("residual"))):
+            name = f"{row.name} · {row.data}" if len(folder.datasets) > 1 else row.name
+            content.append({"name": name, "pictures": shown})
+    none = "" if content else "It is measured where images have noise and a result has one plane."
+    return Section("Residual", "residual.html", content, none)
 
 
 def _maps(gallery: Mapping[str, Any]) -> dict[str, Any]:

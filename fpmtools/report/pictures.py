@@ -11,12 +11,13 @@ from fpmtools.reconstruction import Reconstruction
 from fpmtools.report import rendering
 
 STACK_FILE = "stack.gif"
-FILES = ("amplitude.tiff", "phase.tiff", "amplitude.png", "phase.png", STACK_FILE, "loss.png")
+RESIDUAL_FILE = "residual.png"
+FILES = ("amplitude.tiff", "phase.tiff", "amplitude.png", "phase.png", STACK_FILE, "loss.png", RESIDUAL_FILE)
 
 
 def draw(folder: Path, reconstruction: Reconstruction, dataset: Dataset, document: Mapping[str, Any]) -> list[str]:
     """The pictures of the run that ``document`` (``run.json``) describes, in its folder."""
-    from fpmtools.report import figures, tiff, video  # matplotlib, which what a comparison keeps does without
+    from fpmtools.report import figures, residual, tiff, video  # matplotlib, which what a comparison keeps does without
     from fpmtools.report.contrast import z_label
 
     grid, z_um = reconstruction.grid, document["z_um"]
@@ -37,6 +38,11 @@ def draw(folder: Path, reconstruction: Reconstruction, dataset: Dataset, documen
     if len(z_um) > 1:
         amplitude, phase = map(tiff.Stack, stacks)
         written.append(video.write_gif(folder / STACK_FILE, amplitude, phase, z_um, grid.extent_um))
+    if left := (document.get("fit") or {}).get("residual"):
+        figure = residual.singular_pictures(
+            left, dataset.calibration.image_na, dataset.optics.na, dataset.extent_um, title=name
+        )
+        written.append(figures.save(figure, folder / RESIDUAL_FILE))
     return [path.name for path in written]
 
 

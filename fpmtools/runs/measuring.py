@@ -117,7 +117,9 @@ class _Measured:
         if task in tasks.DRAWN:
             module, _, function = tasks.DRAWN[task].partition(":")
             draw = getattr(importlib.import_module(module), function)
-            return draw(self.folder.path, self.case.reconstruction, self.dataset, self.folder.document)
+            fitted = self.folder.journal.read().ended.get(tasks.FIT)
+            document = {**self.folder.document, "fit": None if fitted is None else fitted.value}
+            return draw(self.folder.path, self.case.reconstruction, self.dataset, document)
         take: dict[str, Callable[[], Any]] = {
             tasks.RESULT: self._open,
             tasks.FIELD: self._field,
@@ -141,7 +143,11 @@ class _Measured:
         if chi2 is None:
             return None
         early = self.folder.document["solved"] in ("stopped", "interrupted")
-        return {"bad": fit.judge(self.case, early=early), "chi2_per_led": finite(chi2["per_led"].tolist())}
+        return {
+            "bad": fit.judge(self.case, early=early),
+            "chi2_per_led": finite(chi2["per_led"].tolist()),
+            "residual": self.case.residual["pictures"].to_dict(),
+        }
 
     def _rings_with_truth(self) -> dict[str, Any]:
         rings = self.case.rings_with_truth

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fpmtools.cli import main
 from fpmtools.formats import truth as truths
@@ -126,6 +129,28 @@ def test_what_is_there_is_shown(comparison_folder):
     assert "killed by SIGSEGV" in section(text, "failures")
     assert "fpmtools compare --data &#39;my file.mat&#39;" in section(text, "reproduce")
     assert "c0ffee" in section(text, "reproduce")
+
+
+def test_the_pictures_of_the_residual_are_shown_and_what_is_none_is_left_out(comparison_folder):
+    assert "one plane" in section(built(comparison_folder)[0], "residual")
+    good = {"shares": [0.634, 0.1], "pictures": [[[0.0, 1.0], [-1.0, 0.5]], [["x", 1], [2, 3]]]}
+
+    def edit(document):
+        document["runs"][0]["fit"] = {"bad": "", "residual": good}
+        document["runs"][1]["fit"] = {"bad": "", "residual": {"shares": 3, "pictures": [[1.0], 2]}}
+
+    change(comparison_folder, edit)
+    shown = section(built(comparison_folder)[0], "residual")
+    assert "63.4 % of the squared error" in shown
+    assert shown.count("<img") == 1, "the other has no numbers, the second solver no pictures"
+    uri = re.search(r'src="data:image/png;base64,([^"]+)"', shown).group(1)
+    with Image.open(io.BytesIO(base64.b64decode(uri))) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    red_less_blue = pixels[..., 0] - pixels[..., 2]
+    middle = red_less_blue.shape[0] // 4
+    assert abs(red_less_blue[middle, middle]) < 20, "0 is white"
+    assert red_less_blue[middle, 3 * middle] > 50
+    assert red_less_blue[3 * middle, middle] < -50
 
 
 def test_what_is_missing_says_why(comparison_folder):

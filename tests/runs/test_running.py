@@ -73,6 +73,16 @@ def test_a_run_leaves_everything(spec: RunSpec, dataset: Dataset, tmp_path: Path
     assert about["missing"] == {}
 
 
+def test_a_plane_leaves_the_first_pictures_of_what_it_does_not_explain(spec: RunSpec, tmp_path: Path) -> None:
+    noisy = native.save(fpmtools.simulate("thin", image_shape=(20, 24), photons=500), tmp_path / "noisy.safetensors")
+    document = running.run(replace(spec, data=DataSpec(str(noisy)), z_um=(0.0,)), tmp_path / "run")
+    assert (FILES - {"stack.gif"}) | {"residual.png"} == set(document["files"]) == names(tmp_path / "run")
+    left = document["fit"]["residual"]
+    assert np.square(left["pictures"][0]).mean() == pytest.approx(1, rel=1e-3)
+    assert 1 > left["shares"][0] > left["shares"][1] > 0
+    assert len(left["loads"][0]) == document["data"]["leds"]
+
+
 def test_metrics_are_flat_and_those_of_evaluate(spec: RunSpec, dataset: Dataset, tmp_path: Path) -> None:
     document = running.run(spec, tmp_path / "run")
     expected = evaluate(open_result(tmp_path / "run"), dataset, list(document["metrics"]))

@@ -50,6 +50,9 @@ class Pupil:
     softness
         Width δ of the edge 1 / (1 + exp((|f| − NA/λ) / δ)) in samples of the image's spectrum; 0: a sharp edge. Only
         a soft edge has gradients with respect to LED positions.
+    stop
+        (x, y, radius, softness) of a second aperture, which vignets: 1 / (1 + exp((|f − (x, y)| − radius) / softness)),
+        all in units of NA/λ; None: there is none. It lies off the axis for places away from the middle of the field.
     """
 
     zernike_rad: NDArray[np.float64] = field(default_factory=_none)
@@ -57,6 +60,7 @@ class Pupil:
     step: tuple[float, float] = (1.0, 1.0)
     softness: float = 0.0
     apodization: NDArray[np.float64] = field(default_factory=_none)
+    stop: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("zernike_rad", "apodization"):
@@ -66,13 +70,18 @@ class Pupil:
             object.__setattr__(self, name, coefficients)
         if self.residual is not None and (self.residual.ndim != 2 or not np.isfinite(self.residual).all()):
             raise DataError(f"pupil: a map must be finite and [y, x], got shape {self.residual.shape}")
+        if self.stop is not None and (
+            len(self.stop) != 4 or not np.isfinite(self.stop).all() or min(self.stop[2:]) <= 0
+        ):
+            raise DataError("pupil: a stop must be (x, y, radius, softness), the last two positive")
         if not self.softness >= 0:
             raise DataError(f"pupil: softness must be 0 or a positive number, got {self.softness:g}")
 
     @property
     def ideal(self) -> bool:
         """Whether it is 1 inside a sharp edge."""
-        return not (self.zernike_rad.any() or self.apodization.any() or self.softness) and self.residual is None
+        soft = self.zernike_rad.any() or self.apodization.any() or self.softness
+        return not soft and self.residual is None and self.stop is None
 
     @property
     def reach(self) -> float:
@@ -132,7 +141,8 @@ class Pupil:
         tensors: dict[str, NDArray[Any]] = {name: values for name, values in known.items() if values.size}
         if self.residual is not None:
             tensors["residual"] = np.stack([self.residual.real, self.residual.imag], axis=-1)
-        return tensors, {"step": list(self.step), "softness": self.softness}
+        stop = {} if self.stop is None else {"stop": [float(value) for value in self.stop]}
+        return tensors, {"step": list(self.step), "softness": self.softness, **stop}
 
     @classmethod
     def restore(cls, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Pupil:
@@ -142,7 +152,11 @@ class Pupil:
             residual = np.asarray(tensors["residual"][..., 0] + 1j * tensors["residual"][..., 1], dtype=np.complex128)
         y, x = about["step"]
         zernike, apodization = (tensors.get(name, _none()) for name in ("zernike_rad", "apodization"))
-        return cls(zernike, residual, (float(y), float(x)), float(about["softness"]), apodization)
+        stop = about.get("stop")
+        if stop is not None:
+            centre_x, centre_y, radius, softness = map(float, stop)
+            stop = centre_x, centre_y, radius, softness
+        return cls(zernike, residual, (float(y), float(x)), float(about["softness"]), apodization, stop)
 
 
 def polynomial_phase(coefficients: NDArray[np.float64], fy: ArrayLike, fx: ArrayLike) -> NDArray[np.float64]:

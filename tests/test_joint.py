@@ -135,6 +135,36 @@ def test_light_that_is_lost_towards_the_rim_is_found(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stop", [(0.3, 0.2, 1.0), (-0.15, 0.1, 0.85)])
+def test_a_second_aperture_is_found(stop: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    across, down, radius = stop
+    right = replace(tile(), truth=None)
+    near = np.flatnonzero(np.linalg.norm(right.na, axis=1) < 1.5 * right.optics.na)
+
+    def log_of_the_stop(fy: np.ndarray, fx: np.ndarray) -> np.ndarray:
+        away = np.hypot(fx / right.optics.cutoff - across, fy / right.optics.cutoff - down)
+        return -1j * np.log(np.maximum(1 / (1 + np.exp((away - radius) / 0.04)), 1e-9))
+
+    with monkeypatch.context() as patch:
+        # exp(i · phase) is what the oracle takes.
+        patch.setattr(simulation, "zernike_phase", lambda *_: log_of_the_stop)
+        cut = replace(tile(aberration_rad=1.0), truth=None).select(near)
+    found = joint.fit(cut, cut.calibration, z_um=0.0, groups=("vignetting",))
+    assert kept(found) == {"vignetting"}
+    group = found.found["joint"]["groups"]["vignetting"]
+    assert group["with"] < 0.15 * group["without"]
+    assert found.pupil.stop is not None
+    assert found.pupil.stop[:3] == pytest.approx(stop, abs=0.06)
+    assert found.found["joint"]["vignetting"] == {"centre": list(found.pupil.stop[:2]), "radius": found.pupil.stop[2]}
+    assert Calibration.restore(*found.dump()).digest == found.digest != cut.calibration.digest
+    assert "a second aperture" in calibrate.warnings(found)[0]
+    right = right.select(near)
+    none = joint.fit(right, right.calibration, z_um=0.0, groups=("vignetting",))
+    assert kept(none) == set()
+    assert none.pupil.stop is None
+
+
+@pytest.mark.slow
 def test_a_board_that_is_off_turned_and_nearer_is_found() -> None:
     dataset = tile()
     c, s = np.cos(0.02), np.sin(0.02)
@@ -172,6 +202,7 @@ def test_the_curvature_is_that_of_finite_differences(shape: tuple[int, int]) -> 
             "pupil": torch.from_numpy(rng.normal(size=21) * 0.2),
             "apodization": torch.from_numpy(rng.normal(size=15) * 0.1),
             "board": torch.tensor([0.002, 0.001, 0.01, 0.02]).double(),
+            "vignetting": torch.tensor([0.2, -0.1, 0.6]).double(),
         }
     )
     problem = prepare(chosen, calibration=start, z_um=3.0, dtype="complex128")
@@ -183,7 +214,8 @@ def test_the_curvature_is_that_of_finite_differences(shape: tuple[int, int]) -> 
         return forward.amplitude(forward.field(spectrum), 3.0)[0].flatten()
 
     columns, step = [], 1e-5
-    for name, first in (("pupil", 3), ("apodization", 1), ("board", 0)):
+    groups = ("pupil", "apodization", "vignetting", "board")
+    for name, first in zip(groups, (3, 1, 0, 0), strict=True):
         for i in range(first, len(getattr(instrument, name))):
             unit = torch.zeros_like(getattr(instrument, name))
             unit[i] = step
@@ -191,7 +223,7 @@ def test_the_curvature_is_that_of_finite_differences(shape: tuple[int, int]) -> 
             columns.append((more - less) / (2 * step))
     jacobian = torch.stack(columns)
     forward.update(instrument.calibration())
-    matrix = curvature.matrix(forward, spectrum, instrument, 3.0, leds, ("pupil", "apodization", "board"))
+    matrix = curvature.matrix(forward, spectrum, instrument, 3.0, leds, groups)
     assert torch.linalg.norm(matrix - jacobian @ jacobian.T) < 2e-3 * torch.linalg.norm(matrix)
 
 

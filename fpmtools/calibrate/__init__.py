@@ -26,6 +26,7 @@ NAMES = {  # of what a joint fit looks for
     "gain": "the brightness of each LED",
     "jitter": "the place of each LED",
     "stray": "stray light that differs over the field",
+    "vignetting": "a second aperture that vignets the pupil",
 }
 
 

@@ -9,7 +9,7 @@ import torch
 
 from fpmtools.calibrate.instrument import FIXED, FREE, MODES, Instrument
 from fpmtools.forward import ForwardModel
-from fpmtools.forward.kernel import LARGEST, polynomial, polynomials, powers
+from fpmtools.forward.kernel import LARGEST, polynomial, polynomials, powers, stop_passes
 from fpmtools.sampling import led_shifts
 
 STEP = 0.02  # Fourier pixels, of the differences by which LED positions are told
@@ -78,4 +78,13 @@ def _kernels(forward: ForwardModel, z_um: float, leds: list[int], groups: Sequen
             found.append(by_sample * per_na)
         return found
 
-    return [kernel for name in groups for kernel in (by_na() if name == "board" else by_modes(name))]
+    def by_stop() -> list[torch.Tensor]:
+        axes = zip((forward.kernels.ky, forward.kernels.kx), numbers.offset.T, forward.extent_um, strict=True)
+        y, x = ((k - own[:, None]) / extent / cutoff for k, own, extent in axes)
+        stop = forward.calibration.pupil.stop
+        assert stop is not None
+        by_x, by_y, by_radius = (slope.to(forward.real_dtype) * kernel for slope in stop_passes(stop, y, x)[1])
+        return [by_x, by_y, -by_radius]
+
+    of = {"board": by_na, "vignetting": by_stop}
+    return [kernel for name in groups for kernel in (of[name]() if name in of else by_modes(name))]

@@ -32,7 +32,12 @@ COARSE_EDGE, FINE_EDGE = 0.5, 0.15  # softness, Fourier pixels
 CURVED = (0, 3, 6, 9, 12, 15, 19, 24, 30)  # steps at which the Gauss-Newton matrix is made anew
 NEAR, SOME = 1.4, 4  # NA of the objective up to which all LEDs are looked at, and every so many beyond
 DAMPING = 1e-3  # of its diagonal
-SHORTENED = {"board": 0.7, "pupil": 0.7, "apodization": 0.5}  # object and instrument share what they explain
+SHORTENED = {
+    "board": 0.7,
+    "pupil": 0.7,
+    "apodization": 0.5,
+    "vignetting": 0.5,
+}  # object and instrument share what they explain
 FARTHEST = 0.5  # Fourier pixels that the board may move an LED by in one step
 PACES = {"jitter": 3e-3, "gain": 0.01}  # of Adam's first steps; jitter in units of the objective's NA
 CROSSED, ACROSS, PLACES = 2.5, 1.0, 21  # Fourier pixels from the pupil's edge and on the way; places on it
@@ -168,6 +173,7 @@ class Descent:
         coverage = self._update(instrument)
         by_na = {"board", "jitter"} & set(self.free)
         wrt = [name for name in ("pupil", "apodization", "gain") if name in self.free] + (["na"] if by_na else [])
+        wrt += ["stop"] if "vignetting" in self.free else []
         loss, slopes = gradients(forward, ahead, amplitudes[self.seen], self.z, self.seen, wrt=["object", *wrt])
         pixels = len(self.seen) * forward.counted
         new, momentum = self._stepped(loss, slopes["object"], coverage)
@@ -209,6 +215,8 @@ class Descent:
         def slope_of(name: str) -> torch.Tensor:
             if name == "board":
                 return torch.einsum("iak,ia->k", by_board[self.seen], slopes["na"][self.seen])
+            if name == "vignetting":
+                return slopes["stop"] * slopes["stop"].new_tensor([1.0, 1.0, -1.0])
             return slopes[name][: len(getattr(instrument, name))]
 
         slope = self._free(slope_of) * pixels

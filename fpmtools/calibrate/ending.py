@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
+
 from fpmtools.calibrate import part, stray
 from fpmtools.calibrate.descent import FINE_EDGE, LATE, Descent
-from fpmtools.calibrate.instrument import FREE, Instrument
-from fpmtools.calibrate.verdicts import pays, solve, solved, typical, verdict
+from fpmtools.calibrate.instrument import FREE, OPEN, Instrument
+from fpmtools.calibrate.verdicts import CONTROL, pays, solve, solved, typical, verdict
 from fpmtools.dataset import Dataset
 from fpmtools.metrics.patterns import SingularPictures, shrunk, singular_pictures
 from fpmtools.optics import Shape
@@ -16,8 +19,9 @@ from fpmtools.problem import Problem
 from fpmtools.sampling import suggested_margin
 
 # After all others: a modulus that is free from the first makes up for what is wrong elsewhere, as stray light does.
-LAST = ("stray", "apodization")
+LAST = ("stray", "vignetting", "apodization")
 MOST_STRAY = 2  # pictures
+SIDES, ASIDE, CLOSED = 6, 0.2, 0.6  # of a second aperture to begin with: sides, off the axis; what its radius lacks
 
 
 def rounded_off(
@@ -33,6 +37,9 @@ def rounded_off(
         if name in last:
             judged = _stray(state, dataset.image_shape) if name == "stray" else _at_last(state, name, kept)
             state, report["groups"][name] = judged
+            kept += [name] if name in FREE and report["groups"][name]["kept"] else []
+    if (stop := state.instrument.stop()) is not None:
+        report["vignetting"] = {"centre": list(stop[:2]), "radius": stop[2]}
     if margin := suggested_margin(dataset, problem.z_um):
         without = solved(state.instrument, part.problem(dataset, problem.z_um[0], 0), held, state.softness)
         report["margin"] = margin if pays(state.left_out(), without) else 0
@@ -76,12 +83,30 @@ def _at_last(state: Descent, name: str, kept: list[str]) -> tuple[Descent, dict[
 
     It follows on the solve ``state``; where it pays there, a solve of its own decides.
     """
-    without, trial = state.left_out(), state.copy()
-    trial.among([*kept, name], LATE)
-    errors = trial.left_out()
+    without = state.left_out()
+    trials = _stopped(state) if name == "vignetting" else [state.copy()]
+    for trial in trials:
+        trial.among([*kept, name], LATE)
+    best = min(trials, key=lambda trial: typical(trial.left_out()))
+    errors = best.left_out()
     if pays(errors, without):
-        trial = solve(trial.instrument, state.problem, state.held, state.softness)
-        errors = trial.left_out()
+        best = solve(best.instrument, state.problem, state.held, state.softness)
+        errors = best.left_out()
         if pays(errors, without):
-            return trial, verdict(True, without, errors)
+            return best, verdict(True, without, errors)
     return state, verdict(False, without, errors)
+
+
+def _stopped(state: Descent) -> list[Descent]:
+    """Solves with a second aperture that takes a little of the pupil: all around, and from where that costs least.
+
+    Where it takes nothing, nothing tells where it should stand.
+    """
+
+    def tried(x: float, y: float, closed: float) -> Descent:
+        instrument = state.instrument.moved({"vignetting": torch.tensor([x, y, closed], dtype=torch.float64)})
+        return solve(instrument, state.problem, state.held, state.softness, steps=CONTROL)
+
+    angles = np.linspace(0, 2 * np.pi, SIDES, endpoint=False)
+    beside = [tried(ASIDE * float(np.cos(angle)), ASIDE * float(np.sin(angle)), OPEN - 1) for angle in angles]
+    return [tried(0.0, 0.0, CLOSED), min(beside, key=lambda one: typical(one.left_out()))]

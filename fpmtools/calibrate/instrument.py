@@ -14,12 +14,20 @@ from fpmtools.calibration import Calibration
 from fpmtools.stray import StrayLight
 
 MODES = {"pupil": 21, "apodization": 15}  # Zernike polynomials: phase to the fifth order, modulus to the fourth
-FIXED = {"pupil": 3, "apodization": 1, "board": 0}  # by convention: piston and tilt of the one, piston of the other
+FIXED = {
+    "pupil": 3,
+    "apodization": 1,
+    "board": 0,
+    "vignetting": 0,
+}  # by convention: piston and tilt of the one, piston of the other
 SHIFT_X, SHIFT_Y, ROTATION, NEARER = range(4)  # of the board
 # Groups that all images share, in their order, and how many of their numbers are free.
-FREE = {name: count - FIXED[name] for name, count in MODES.items()} | {"board": 4}
+FREE = {name: count - FIXED[name] for name, count in MODES.items()} | {"board": 4, "vignetting": 3}
 DEFOCUS = 3  # of the phase's modes, from 0 on
-SPREADS = {"board": (0.05, 0.05, 0.1, 0.1), "pupil": 1.0, "apodization": 0.2, "gain": 0.1, "jitter": 0.05}  # expected
+SPREADS = {  # expected
+    "board": (0.05, 0.05, 0.1, 0.1), "pupil": 1.0, "apodization": 0.2, "vignetting": 0.5, "gain": 0.1, "jitter": 0.05,
+}  # fmt: skip
+OPEN, STOP_EDGE = 1.5, 0.05  # radius of a stop that vignets nothing, and width of its edge, of the objective's NA
 
 
 @dataclass
@@ -39,6 +47,9 @@ class Instrument:
         [mode], Zernike coefficients in Noll's order, of the pupil's phase in rad and of its log modulus.
     gain, jitter
         [led] of the log gain, and [led, (x, y)] of the direction sines.
+    vignetting
+        [3]: x and y of the pupil's second aperture in units of the objective's NA, and what its radius lacks to
+        :data:`OPEN`; all zero: there is none.
     background
         [image], in the images' units; as it is, not an addition.
     exposure
@@ -55,6 +66,7 @@ class Instrument:
     board: torch.Tensor
     pupil: torch.Tensor
     apodization: torch.Tensor
+    vignetting: torch.Tensor
     gain: torch.Tensor
     jitter: torch.Tensor
     exposure: float = 0.0
@@ -69,8 +81,8 @@ class Instrument:
         pupil, apodization = (zeros(count, dtype=torch.float64) for count in MODES.values())
         gain, jitter = zeros(leds, dtype=torch.float64), zeros(leds, 2, dtype=torch.float64)
         return cls(
-            nominal, objective_na, nominal.background.copy(), board, pupil, apodization, gain, jitter, deep=deep,
-            stray=nominal.stray,
+            nominal, objective_na, nominal.background.copy(), board, pupil, apodization, zeros(3, dtype=torch.float64),
+            gain, jitter, deep=deep, stray=nominal.stray,
         )  # fmt: skip
 
     def na(self) -> torch.Tensor:
@@ -100,11 +112,20 @@ class Instrument:
         given = self.nominal.pupil
         zernike, apodization = _sum(given.zernike_rad, self.pupil), _sum(given.apodization, self.apodization)
         softness = max(softness, given.softness)
-        pupil = replace(given, zernike_rad=zernike, apodization=apodization, softness=softness)
+        pupil = replace(
+            given, zernike_rad=zernike, apodization=apodization, softness=softness, stop=self.stop() or given.stop
+        )
         return replace(
             self.nominal, na=self.na().numpy(), gain=self.gains().numpy(), pupil=pupil, background=self.background,
             stray=self.stray,
         )  # fmt: skip
+
+    def stop(self) -> tuple[float, float, float, float] | None:
+        """See :class:`fpmtools.pupil.Pupil`; None where nothing is vignetted."""
+        if not self.vignetting.any():
+            return None
+        x, y, closed = self.vignetting.tolist()
+        return x, y, max(OPEN - closed, STOP_EDGE), STOP_EDGE
 
     def spread(self, name: str) -> torch.Tensor:
         """Standard deviation that is expected of each number, in the shape of its group."""

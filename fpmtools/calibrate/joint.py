@@ -28,7 +28,7 @@ from fpmtools.metrics.prediction import held_out_leds
 from fpmtools.problem import Problem
 
 FOCUS = "focus"
-GROUPS = (FOCUS, "background", "exposure", "board", "pupil", "apodization", "gain", "jitter", "stray")
+GROUPS = (FOCUS, "background", "exposure", "board", "pupil", "apodization", "gain", "jitter", "stray", "vignetting")
 GIVEN_FOCUS = GROUPS[1:]
 PROMISES = 15, 28  # steps after which a sample with depth is left alone if no group that is shared, or single, promises
 JUDGED = 35  # step after which what is of single LEDs is judged

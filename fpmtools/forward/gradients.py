@@ -11,12 +11,12 @@ import torch
 from fpmtools import losses
 from fpmtools.errors import OptionError, unknown
 from fpmtools.forward.fields import Leds, Planes
-from fpmtools.forward.kernel import LARGEST, cubic, interpolate, polynomial, polynomials, powers
+from fpmtools.forward.kernel import LARGEST, cubic, interpolate, polynomial, polynomials, powers, stop_passes
 from fpmtools.forward.model import ForwardModel
 from fpmtools.losses import Loss
 from fpmtools.transfer import put, take
 
-WRT = ("object", "pupil", "apodization", "pupil_map", "gain", "na", "background")
+WRT = ("object", "pupil", "apodization", "pupil_map", "stop", "gain", "na", "background")
 
 
 def gradients(
@@ -36,8 +36,9 @@ def gradients(
     ----------
     wrt
         Any of :data:`WRT`: ``object`` [z, H, W], the spectra; ``pupil`` [mode], its Zernike coefficients in rad, and
-        ``apodization`` [mode]; ``pupil_map`` [y, x] complex, its residual; ``gain`` [led]; ``na`` [led, (x, y)], which
-        feels the aperture's edge only where the pupil is soft; ``background`` [image], in units of ``plan.scale``.
+        ``apodization`` [mode]; ``pupil_map`` [y, x] complex, its residual; ``stop`` [x, y, radius]; ``gain`` [led];
+        ``na`` [led, (x, y)], which feels the aperture's edge only where the pupil is soft; ``background`` [image], in
+        units of ``plan.scale``.
         Complex ones are in PyTorch's convention ∂loss/∂Re + i ∂loss/∂Im.
 
     Other arguments are those of :meth:`ForwardModel.loss_and_gradient`. Raises :class:`OptionError` for an unknown
@@ -102,9 +103,11 @@ class _Slopes:
                 raise OptionError(f"{name}: there are no Zernike coefficients to take a gradient of")
         if "pupil_map" in wrt and numbers.residual is None:
             raise OptionError("the pupil has no map to take a gradient of")
+        if "stop" in wrt and pupil.stop is None:
+            raise OptionError("the pupil has no stop to take a gradient of")
         if "na" in wrt and not forward.subpixel:
             raise OptionError("LEDs that are rounded to the Fourier grid have no gradient")
-        if not set(wrt) & {"pupil", "apodization", "pupil_map", "gain", "na"}:
+        if not set(wrt) & {"pupil", "apodization", "pupil_map", "stop", "gain", "na"}:
             return None
         bare = kernels.transmission
         if numbers.residual is not None:
@@ -160,6 +163,12 @@ class _Slopes:
             if name in wrt:
                 found[name] = torch.tensordot(table, moments.sum(0), dims=2)
             by_f += _by_polynomial(zernike, table, moments) / cutoff
+        if pupil.stop is not None and {"stop", "na"} & set(wrt):
+            slopes = stop_passes(pupil.stop, *(own.double() / cutoff for own in f))[1]
+            by_stop = (slopes * through.real).sum((2, 3))
+            if "stop" in wrt:
+                found["stop"] = by_stop.sum(1)
+            by_f -= by_stop[:2].flip(0).T / cutoff
         if "na" in wrt:
             by_f += self._by_distance(f, through.real)
             if numbers.residual is not None:

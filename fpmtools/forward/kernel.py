@@ -93,6 +93,8 @@ class Kernels:
         at = fy / optics.cutoff, fx / optics.cutoff
         if numbers.apodization.numel():
             size = size * polynomial(numbers.apodization, *at).clamp_max(LARGEST).exp().to(precision)
+        if pupil.stop is not None:
+            size = size * stop_passes(pupil.stop, *at)[0].to(precision)
         transmission = size
         if numbers.zernike.numel():
             phase = polynomial(numbers.zernike, *at).to(precision)
@@ -109,6 +111,22 @@ class Kernels:
             return (square <= (cutoff * (1 + 1e-12)) ** 2).double()
         width = softness / math.sqrt(self.extent_um[0] * self.extent_um[1])
         return torch.sigmoid((cutoff - (square + 1e-12 * cutoff**2).sqrt()) / width)
+
+
+Stop = tuple[float, float, float, float]
+
+
+def stop_passes(stop: Stop, y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a pupil's second aperture passes, [led, row, column], at frequencies in units of the cutoff.
+
+    And the slopes of its log by the aperture's x, y and radius, [3, led, row, column]; by the frequencies they are
+    those by x and y, reversed.
+    """
+    centre_x, centre_y, radius, softness = stop
+    dy, dx = (y - centre_y)[:, :, None], (x - centre_x)[:, None, :]
+    away = (dy.square() + dx.square() + 1e-12).sqrt()
+    steep = torch.sigmoid((away - radius) / softness) / softness
+    return torch.sigmoid((radius - away) / softness), torch.stack([steep * dx / away, steep * dy / away, steep])
 
 
 def polynomial(zernike: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,9 @@ DTYPES = ("complex64", "complex128")
 AUTO = "auto"  # a margin
 CALIBRATE = ("auto", "none")
 # Of what can be calibrated.
-GROUPS = ("focus", "background", "exposure", "board", "pupil", "apodization", "gain", "jitter", "stray")
+GROUPS = (
+    "focus", "background", "exposure", "board", "pupil", "apodization", "gain", "jitter", "stray", "vignetting"
+)  # fmt: skip
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Part = TypeVar("Part", "DataSpec", "Limits", "Outputs")

@@ -68,7 +68,8 @@ class Case:
         v, u = np.mgrid[-12:13, -12:12] * np.array(step)[:, None, None] / optics.cutoff
         residual = self.polynomial(v, u) if full else None
         softness = 0.15 if soft else 0.0
-        self.pupil = Pupil(self.coefficients, residual, step, softness, self.apodization)
+        self.stop = (0.2, -0.3, 0.9, 0.1) if full else None
+        self.pupil = Pupil(self.coefficients, residual, step, softness, self.apodization, self.stop)
         patterns = np.array([[0.7, 0, 0.4, 0], [0, 1.2, 0, 0], [0.3, 0.5, 0, 0.9]]) if full else None
         calibration = Calibration.nominal(na, pupil=self.pupil, patterns=patterns)
         if full:
@@ -92,6 +93,9 @@ class Case:
 
     def transmission(self, y, x):
         size = np.exp(np.minimum(oracle.zernike(self.apodization, y, x), 1)) if self.apodization.size else 1.0
+        if self.stop is not None:
+            across, down, radius, edge = self.stop
+            size = size / (1 + np.exp((np.hypot(x - across, y - down) - radius) / edge))
         return size * np.exp(1j * oracle.zernike(self.coefficients, y, x)) * self.polynomial(y, x)
 
     def fields(self):
@@ -210,7 +214,7 @@ def test_gradients_are_finite_differences(name, seed):
     loss = getattr(losses, name)
     measured, x = case.measured(images), case.spectrum()
     weights = torch.from_numpy(rng.uniform(0.2, 2, measured.shape))
-    wrt = ("object", "pupil", "apodization", "pupil_map", "gain", "na", "background")
+    wrt = ("object", "pupil", "apodization", "pupil_map", "stop", "gain", "na", "background")
     _, found = gradients(model, x, measured, case.z, images, wrt=wrt, loss=loss, weights=weights)
     nominal = model.calibration
 
@@ -238,6 +242,8 @@ def test_gradients_are_finite_differences(name, seed):
     check("pupil", c, lambda t: with_pupil(zernike_rad=pupil.zernike_rad + t * c))
     a = rng.normal(size=6)
     check("apodization", a, lambda t: with_pupil(apodization=pupil.apodization + t * a))
+    s = rng.normal(size=3) * 0.1
+    check("stop", s, lambda t: with_pupil(stop=(*(np.array(pupil.stop[:3]) + t * s), pupil.stop[3])))
     check("pupil_map", m, lambda t: with_pupil(residual=pupil.residual + t * m))
     g, b = rng.normal(size=4), rng.normal(size=3)
     check("gain", g, lambda t: cost(replace(nominal, gain=nominal.gain + t * g)))
@@ -251,7 +257,7 @@ def test_gradients_are_finite_differences(name, seed):
 def test_gradients_that_there_are_none_of_are_refused():
     model = simple([(0.0, 0.0), (0.1, 0.05)])
     spectrum, measured = torch.ones(1, 33, 40, dtype=torch.complex64), torch.ones(2, 16, 20)
-    for name in ("pupil", "apodization", "pupil_map", "height"):
+    for name in ("pupil", "apodization", "pupil_map", "stop", "height"):
         with pytest.raises(OptionError):
             gradients(model, spectrum, measured, wrt=(name,))
 

@@ -7,28 +7,34 @@ from typing import TYPE_CHECKING
 
 from fpmtools.cli._inputs import one_plane
 from fpmtools.cli._output import echo, print_json
-from fpmtools.errors import FpmError
+from fpmtools.errors import DataError, FpmError
 
 if TYPE_CHECKING:
     from fpmtools.reconstruction import Reconstruction
 
 
+AUTO = "auto"
+
+
 def judge(result: Path, listed: Path, z_um: float | None, phase: bool, figure_file: Path, as_json: bool) -> None:
-    """Measure the bars that the file ``listed`` names, print what was found, and draw it."""
+    """Measure the bars that the file ``listed`` names, with "auto" all that are found; print the numbers, draw them."""
     import numpy as np
 
-    from fpmtools.metrics import targets
+    from fpmtools.metrics import finding, targets
     from fpmtools.report import figures
     from fpmtools.report.targets import bar_contrasts
     from fpmtools.results import open_result
 
-    wanted = targets.from_file(listed)
+    wanted = None if str(listed) == AUTO else targets.from_file(listed)
     reconstruction = open_result(result)
     z_um = one_plane(reconstruction, result) if z_um is None else z_um
     field, pixel_um = reconstruction.field(z_um), reconstruction.grid.pixel_um
+    image = np.angle(field * np.conj(field.mean())) if phase else np.square(np.abs(field))
+    if wanted is None and not (wanted := finding.find_bars(image, pixel_um)):
+        other = "intensity (leave out --phase)" if phase else "phase (--phase)"
+        raise DataError(f"{result}: no three-bar elements are found; name them in a file, or look at the {other}")
     found = [targets.field_contrast(field, pixel_um, bars, phase=phase) for bars in wanted]
     cutoffs = _cutoffs(result, reconstruction, phase)
-    image = np.angle(field * np.conj(field.mean())) if phase else np.square(np.abs(field))
     extent_um = reconstruction.grid.extent_um
     figures.save(bar_contrasts(image, extent_um, found, cutoffs, phase=phase), figure_file)
     unit = "rad" if phase else "contrast"

@@ -44,9 +44,9 @@ class _Pair(NamedTuple):
     "--bars",
     "bars_file",
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="In place of a truth, three-bar elements of a target: CSV or JSON with x_um, y_um, and group, element (USAF), "
-    "per_mm or pitch_um; where needed angle_deg, label.",
+    metavar="auto|FILE",
+    help="In place of a truth, three-bar elements of a target: all that are found, or those of a CSV or JSON with "
+    "x_um, y_um, and group, element (USAF), per_mm or pitch_um; where needed angle_deg, label.",
 )
 @click.option("--phase", is_flag=True, help="With --bars: they are of phase, not of intensity.")
 @click.option(

@@ -21,6 +21,7 @@ from fpmtools.cli.evaluate import NUMBERS
 from fpmtools.dataset import Dataset
 from fpmtools.formats import native, truth
 from fpmtools.metrics import targets
+from fpmtools.reconstruction import Grid, PlaneStack
 
 Json = Callable[..., Any]
 
@@ -265,6 +266,30 @@ def test_evaluate_the_bars_of_a_target(
     assert main([*map(str, arguments), "--phase", "--force"]) == 0
     assert "9.2" in capsys.readouterr().out
     assert main(list(map(str, [*arguments, "--truth", tmp_path / "x.npy"]))) == 2
+
+
+def test_evaluate_the_bars_that_are_found(
+    finished: Path, tmp_path: Path, as_json: Json, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape, pixel = (120, 130), 0.5
+    y, x = (np.arange(n)[:, None] * pixel for n in shape)
+    field = np.ones(shape, np.complex64)
+    places = {(12.0, 14.0): 3.0, (40.0, 15.0): 2.5, (14.0, 42.0): 2.0, (42.0, 44.0): 1.5}  # (x, y): width of a bar
+    for (across, down), width in places.items():
+        for k in (-2, 0, 2):
+            bar = (np.abs(x.T - across - k * width) < width / 2) & (np.abs(y - down) < 2.5 * width)
+            field[bar] = 0.3
+    grid = Grid(shape, (shape[0] * pixel, shape[1] * pixel), (0.0, 0.0))
+    PlaneStack(field[None], (0.0,), grid).save(tmp_path / "reconstruction.safetensors")
+    found = as_json("evaluate", tmp_path, "--bars", "auto")
+    assert [row["per_mm"] for row in found["bars"]] == pytest.approx([500 / w for w in (3, 2.5, 2, 1.5)], rel=0.04)
+    for row, (across, down) in zip(found["bars"], places, strict=True):
+        assert (row["x_um"], row["y_um"]) == pytest.approx((across + pixel / 2, down + pixel / 2), abs=0.3)
+        assert row["contrast"] > 0.5
+    assert (tmp_path / "bars.png").is_file()
+    assert main(["evaluate", str(finished), "--bars", "auto", "--z", "1", "--out", str(tmp_path / "none.png")]) == 3
+    assert "no three-bar elements are found" in capsys.readouterr().err
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_run_says_41_05_db_and_evaluate_26_98_db_of_one_result_and_truth(

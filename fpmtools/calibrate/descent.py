@@ -115,8 +115,8 @@ class Descent:
             self.step(1 - 0.9 * step / STEPS)
             on_step(step + 1, STEPS)
             if step >= KNOWN_FROM and (step - KNOWN_FROM) % KNOWN_EVERY == 0:
-                variance = torch.tensor([2 * self.last], dtype=torch.float64)
                 coverage = self._update(self.instrument)
+                variance = torch.tensor([2 * self.last], dtype=coverage.dtype)
                 prior = SpectralPrior(self.problem.forward, coverage)
                 self.prior = prior.WEIGHT * prior(self.object, variance, self.prior)
         self.count = max(last, self.count)

@@ -32,12 +32,8 @@ COARSE_EDGE, FINE_EDGE = 0.5, 0.15  # softness, Fourier pixels
 CURVED = (0, 3, 6, 9, 12, 15, 19, 24, 30)  # steps at which the Gauss-Newton matrix is made anew
 NEAR, SOME = 1.4, 4  # NA of the objective up to which all LEDs are looked at, and every so many beyond
 DAMPING = 1e-3  # of its diagonal
-SHORTENED = {
-    "board": 0.7,
-    "pupil": 0.7,
-    "apodization": 0.5,
-    "vignetting": 0.5,
-}  # object and instrument share what they explain
+# Object and instrument share what they explain.
+SHORTENED = {"board": 0.7, "pupil": 0.7, "apodization": 0.5, "vignetting": 0.5}
 FARTHEST = 0.5  # Fourier pixels that the board may move an LED by in one step
 PACES = {"jitter": 3e-3, "gain": 0.01}  # of Adam's first steps; jitter in units of the objective's NA
 CROSSED, ACROSS, PLACES = 2.5, 1.0, 21  # Fourier pixels from the pupil's edge and on the way; places on it

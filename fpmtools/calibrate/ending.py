@@ -59,8 +59,9 @@ def _left(state: Descent) -> SingularPictures:
 
 
 def _stray(state: Descent, field: Shape) -> tuple[Descent, dict[str, Any]]:
-    """A solve with as many pictures of stray light as pay, and how the first was judged, or the last that paid."""
-    errors, judged = state.left_out(), dict[str, Any]()
+    """A solve with as many pictures of stray light as pay, each beside those before it, and how these were judged."""
+    without, judged = state.left_out(), dict[str, Any]()
+    errors = without
     for rank in range(1, MOST_STRAY + 1):
         trial = state.copy()
         light = stray.found(trial, rank, field)
@@ -71,7 +72,7 @@ def _stray(state: Descent, field: Shape) -> tuple[Descent, dict[str, Any]]:
             after = stray.crossed(trial, light)
             better = pays(after, errors)
         if better or not judged:
-            judged = verdict(better, errors, after) | {"pictures": rank if better else 0}
+            judged = verdict(better, without, after) | {"pictures": rank if better else 0}
         if not better:
             break
         state, errors = trial, after

@@ -105,7 +105,7 @@ def _show(found: Calibration, start: Calibration) -> None:
         echo("  the sample has depth, and nothing that is looked for promises to explain the images better")
     for name, group in report["groups"].items():
         verdict = "kept" if group["kept"] else "not kept"
-        echo(f"  {NAMES[name]:<26} {group['without']:.3g} → {group['with']:.3g}  {verdict}")
+        echo(f"  {NAMES[name]:<40} {group['without']:.3g} → {group['with']:.3g}  {verdict}")
     if told := report["singular_values"]:
         sure = sum(value > 1 for value in told)
         echo(f"board and pupil: {sure} of {len(told)} combinations of numbers are told by the images")

@@ -156,3 +156,12 @@ def test_the_psnr_of_the_progress_is_the_images(solver, options):
     assert told[-1]["what"] == "amplitude loss"
     assert told[-1]["at_most"] == (solver == "ap")
     assert told[-1]["remaining_s"] == 0
+
+
+def test_slow_variations_of_the_phase_are_found_in_noise():
+    # Left to all LEDs together, which stop once the error does, the phase is wrong by 0.05 rad.
+    leds = [[0.45 * n / 4 * f(2 * np.pi * i / m + 0.1 * n) for f in (np.cos, np.sin)]
+            for n, m in enumerate((1, 8, 12, 20, 27)) for i in range(m)]  # fmt: skip
+    data = simulate("phase", image_shape=(64, 64), leds=leds, photons=500.0, seed=5)
+    found = evaluate(reconstruct(data, "ap"), data, ("phase_rmse_rad",))
+    assert found["phase_rmse_rad"] < 0.03

@@ -2,7 +2,9 @@
 
 The first sweeps visit the LEDs by ascending NA (Zheng, Horstmeyer, Yang, Nat. Photonics 7, 739, 2013; the step-halving
 rule is that of the classical baseline of Zhou et al., Optica 10, 1679, 2023). That closes in fast, but then each LED
-undoes some of the last one's work. So once a sweep gains little, all LEDs update the object together: the average of
+undoes some of the last one's work. Where noise is most of what is left by then, the bright field goes on until the
+object rests: slow variations of the phase change images little, and all LEDs together would take ten times the sweeps
+to find them. Then, or once a sweep gains little, all LEDs update the object together: the average of
 their corrections, which is the closed-form minimiser for given phases (the M-step of ADMM- and VEM-FPM), with the
 momentum of Nesterov, restarted when the error grows (O'Donoghue, Candès, Found. Comput. Math. 15, 715, 2015). Each LED
 then counts by what of its light could be explained until then (:mod:`fpmtools.explained`).
@@ -36,6 +38,8 @@ from fpmtools import (
 RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, Li, Optica 4, 736, 2017)
 UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
 NOISELESS = 2.5e-7  # Σ e² / Σ A² that a million photons in every pixel leave: no camera has less noise
+NOISY = 2.0  # times what noise makes of the error: below it, what is left tells little of how well the object is known
+AT_REST = 3e-5  # share of an object's light off the axis that still changes in a sweep
 LOOK_AGAIN = 5  # sweeps after which the prior is found anew
 
 
@@ -86,12 +90,22 @@ class State(PlaneState):
     step: torch.Tensor  # [z]; 0 for those that wait for the others
     errors: torch.Tensor  # Σ e² of every LED at its last visit, [z, led]
     last_error: torch.Tensor  # its sum over the LEDs in the sweep before, [z]
+    before: torch.Tensor | None  # while the bright field settles: the spectra a sweep ago, [z, H, W]
     sweep: int
     at: int  # LEDs visited in this sweep
     joint: Joint | None  # once the LEDs are taken together
     plain: torch.Tensor | None  # then: the errors without the weights of the joint sweeps, [z, led]
     kernels: KeptKernels  # of the planes in work
     version: int  # of the forward model that the projection is of
+
+    @property
+    def order(self) -> list[int]:
+        """The images that are visited one by one in this sweep, in turn."""
+        order, forward = self.problem.order, self.problem.forward
+        if self.before is None:
+            return order
+        bright = forward.calibration.bright_field(forward.optics)
+        return [image for image in order if bright[image]]
 
 
 class AlternatingProjection(PlaneSolver[State]):
@@ -117,7 +131,7 @@ class AlternatingProjection(PlaneSolver[State]):
         planes = torch.ones(len(state.spectra), dtype=state.problem.forward.real_dtype, device=state.problem.device)
         state.step, state.last_error = planes * self.options.step, planes * torch.inf
         state.errors = planes[:, None].repeat(1, len(state.problem.order)) * 0
-        state.sweep, state.at, state.joint, state.plain = 0, 0, None, None
+        state.sweep, state.at, state.joint, state.plain, state.before = 0, 0, None, None, None
         self._look(state)
 
     def _z_um(self, state: State) -> list[float]:
@@ -133,8 +147,8 @@ class AlternatingProjection(PlaneSolver[State]):
 
     def step(self, state: State) -> Progress:
         """One LED, or several of them together, at all planes of the block in work."""
-        problem, order = state.problem, state.problem.order
-        leds = len(order)
+        problem, order = state.problem, state.order if state.joint is None else state.problem.order
+        leds = len(problem.order)
         if state.version != problem.forward.version:
             self._look(state)
         if state.joint is None:
@@ -144,7 +158,7 @@ class AlternatingProjection(PlaneSolver[State]):
             last = min(state.at + state.blocks.images_per_step(len(state.joint.planes)), leds)
             self._gather(state, state.joint, range(state.at, last))
             state.at = last
-        finished = state.at == leds and self._end_sweep(state)
+        finished = state.at == len(order) and self._end_sweep(state)
         samples = problem.forward.counted * (leds if state.sweep else state.at)
         loss = state.errors.sum(1).mean() / (2 * samples)
         error = 2 * loss if state.plain is None else state.plain.sum(1).mean() / samples
@@ -188,7 +202,12 @@ class AlternatingProjection(PlaneSolver[State]):
             if options.halve_below:
                 step[moving & (error > (1 - options.halve_below) * state.last_error)] /= 2
             if options.join_below:
-                step[moving & (error > (1 - options.join_below) * state.last_error)] = 0
+                if state.before is None:
+                    step[moving & (error > (1 - options.join_below) * state.last_error)] = 0
+                    if not step.any():
+                        self._unsettled(state, error)
+                else:
+                    self._settled(state)
                 if not step.any():
                     state.joint = self._join(state)
             state.last_error = error
@@ -196,10 +215,27 @@ class AlternatingProjection(PlaneSolver[State]):
             self._advance(state, state.joint)
         return state.sweep == options.sweeps or (state.joint is not None and not len(state.joint.planes))
 
+    def _unsettled(self, state: State, error: torch.Tensor) -> None:
+        """Go on with the bright field alone where noise is most of what is left, whose error no longer tells much."""
+        noise = float(state.problem.noise.sum()) * state.problem.forward.counted
+        state.step[error < NOISY * noise] = self.options.step
+        state.before = state.spectra.clone()
+
+    def _settled(self, state: State) -> None:
+        """Hold those planes that are as good as the same as a sweep ago."""
+        spectra, before = state.spectra, state.before
+        assert before is not None
+        (height, width), light = spectra.shape[1:], spectra.abs().square()
+        light[:, height // 2, width // 2] = 0
+        changed = (spectra - before).abs().square().sum((1, 2))
+        state.step[changed < AT_REST * light.sum((1, 2))] = 0
+        state.before = spectra.clone()
+
     def _join(self, state: State) -> Joint:
         """Weights from what each LED was wrong by, and the state at rest."""
         forward, spectra = state.problem.forward, state.spectra
         weights = explained.weights(state.problem, state.errors / forward.counted)
+        state.before = None
         # The sum of squares stays what it was, so that the losses before and after can be compared.
         total = state.errors.sum(1, keepdim=True).clamp_min(torch.finfo(state.errors.dtype).tiny)
         weights = weights * (total / (weights * state.errors).sum(1, keepdim=True).clamp_min(1e-30))
@@ -264,9 +300,8 @@ class AlternatingProjection(PlaneSolver[State]):
         tensors = super().dump(state)
         if state.joint is not None:
             tensors |= {f"joint.{name}": value for name, value in vars(state.joint).items()}
-        if state.plain is not None:
-            tensors["plain"] = state.plain
-        return tensors
+        more = {"plain": state.plain, "before": state.before}
+        return tensors | {name: value for name, value in more.items() if value is not None}
 
     def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
         """Inverse of :meth:`dump`."""
@@ -274,6 +309,6 @@ class AlternatingProjection(PlaneSolver[State]):
         prefix = "joint."
         joint = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         state.joint = Joint(**joint) if joint else None
-        state.plain = tensors.get("plain")
+        state.plain, state.before = tensors.get("plain"), tensors.get("before")
         self._look(state)
         return state

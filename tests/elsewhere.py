@@ -138,6 +138,7 @@ def pretended(patch: pytest.MonkeyPatch) -> Iterator[None]:
     }
     for name, answer in known.items():
         patch.setattr(torch.cuda, name, answer)
+    patch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     autocast = torch.autocast
     patch.setattr(torch, "autocast", lambda device, *args, enabled: autocast("cpu", *args, enabled=False))
     with _Names(), _Operations():

@@ -39,7 +39,9 @@ def dataset() -> Dataset:
 @pytest.mark.parametrize(("dtype", "tolerance"), [("complex64", 2e-4), ("complex128", 1e-10)])
 def test_loss_and_every_gradient_are_those_of_the_processor(dataset: Dataset, dtype: str, tolerance: float) -> None:
     rng = np.random.default_rng(5)
-    pupil = Pupil(rng.normal(size=15) * 0.2, softness=0.15, apodization=rng.normal(size=6) * 0.1)
+    pupil = Pupil(
+        rng.normal(size=15) * 0.2, softness=0.15, apodization=rng.normal(size=6) * 0.1, stop=(0.1, -0.1, 0.9, 0.2)
+    )
     images = len(dataset.na)
     gain, background = rng.uniform(0.5, 2, images), rng.uniform(0, 0.1, images)
     instrument = replace(Calibration.nominal(dataset.na, pupil=pupil), gain=gain, background=background)

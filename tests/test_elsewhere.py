@@ -75,7 +75,9 @@ def test_tensors_there_and_here_do_not_meet() -> None:
 def test_loss_and_every_gradient(dataset: Dataset, margin: int) -> None:
     wrt = [name for name in WRT if name != "pupil_map"]
     known = dataset.calibration
-    dimmed = replace(known, pupil=replace(known.pupil, apodization=np.array([0.0, 0.1, -0.1, -0.2])))
+    dimmed = replace(
+        known, pupil=replace(known.pupil, apodization=np.array([0.0, 0.1, -0.1, -0.2]), stop=(0.1, -0.1, 0.9, 0.2))
+    )
 
     def find(device: str) -> Any:
         problem = prepare(dataset, calibration=dimmed, z_um=(-5.0, 5.0), device=device, margin=margin)

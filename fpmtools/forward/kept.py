@@ -13,7 +13,7 @@ from fpmtools.transfer import put, take
 if TYPE_CHECKING:
     from fpmtools.forward.model import ForwardModel
 
-SAMPLES = {"cpu": 1 << 22, "cuda": 1 << 25}  # complex samples of kernels that are kept
+CPU_SAMPLES, GPU_SAMPLES = 1 << 22, 1 << 25  # complex, of kernels that are kept
 
 
 class KeptKernels:
@@ -29,8 +29,9 @@ class KeptKernels:
         """As :meth:`ForwardModel.kernel`, [z, led or 1, box y, box x]; of neighbours a view."""
         forward = self.forward
         if self._version != forward.version:
-            room = len(self.z_um) * len(forward.na) * math.prod(forward.box_shape) <= SAMPLES[forward.device.type]
-            self._every = forward.kernel(self._depths) if room else None
+            samples = len(self.z_um) * len(forward.na) * math.prod(forward.box_shape)
+            room = CPU_SAMPLES if forward.device.type == "cpu" else GPU_SAMPLES
+            self._every = forward.kernel(self._depths) if samples <= room else None
             self._version = forward.version
         if self._every is None:
             return forward.kernel(self._depths, leds)

@@ -239,7 +239,7 @@ def test_only_simulations_with_square_pixels_can_be_scored(thin: Dataset) -> Non
 @pytest.mark.parametrize("scale", [1.0, 0.3])
 def test_the_true_field_leaves_no_residual(thin: Dataset, scale: float) -> None:
     found = residual(stack(truth_of(thin).field[None] / np.sqrt(scale), (4.0,), thin, scale), thin)
-    assert set(found) == {"all", "bright", "dark", "per_led", "chi2"}
+    assert set(found) == {"all", "bright", "dark", "per_led", "chi2", "pictures"}
     assert found["per_led"].shape == (len(LEDS),)
     assert max(found["all"], found["bright"], found["dark"]) < 1e-10
 

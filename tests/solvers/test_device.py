@@ -185,7 +185,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 # Waits of a step, at most, by what it does; "step" is within a sweep, "turn" goes from LED by LED to all together.
 WAITS = {
-    "ap": {"end": 3, "turn": 9, "joint end": 4, "last": 5},
+    "ap": {"end": 4, "turn": 10, "joint end": 4, "last": 5},
     "adam": {"last": 3},
     "inr": {},
     "epry": {"end": 2, "last": 2},

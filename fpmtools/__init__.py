@@ -31,6 +31,7 @@ _HOME = {
     "Grid": "fpmtools.reconstruction",
     "Images": "fpmtools.images",
     "KeptKernels": "fpmtools.forward",
+    "LowRankStack": "fpmtools.low_rank",
     "Misfit": "fpmtools.forward",
     "Pupil": "fpmtools.pupil",
     "MetricRecord": "fpmtools.records",
@@ -47,6 +48,7 @@ _HOME = {
     "SolverRecord": "fpmtools.records",
     "SpectralPrior": "fpmtools.spectral_prior",
     "Truth": "fpmtools.dataset",
+    "coding": "fpmtools.coding",
     "explained": "fpmtools.explained",
     "hookimpl": "fpmtools.registry",
     "open_result": "fpmtools.results",
@@ -63,6 +65,7 @@ __all__ = [
     "Grid",
     "Images",
     "KeptKernels",
+    "LowRankStack",
     "MetricRecord",
     "Misfit",
     "Optics",
@@ -82,6 +85,7 @@ __all__ = [
     "SpectralPrior",
     "Truth",
     "__version__",
+    "coding",
     "compare",
     "explained",
     "hookimpl",
@@ -97,7 +101,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fpmtools import explained
+    from fpmtools import coding, explained
     from fpmtools.calibration import Calibration
     from fpmtools.comparison import compare
     from fpmtools.dataset import Dataset, Truth
@@ -106,6 +110,7 @@ if TYPE_CHECKING:
     from fpmtools.formats import load
     from fpmtools.forward import ForwardModel, KeptKernels, Misfit
     from fpmtools.images import Images
+    from fpmtools.low_rank import LowRankStack
     from fpmtools.optics import Optics
     from fpmtools.options import option
     from fpmtools.planes import PlaneBlocks, PlaneSolver, PlaneState

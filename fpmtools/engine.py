@@ -20,6 +20,7 @@ import fpmtools
 from fpmtools import registry, storage
 from fpmtools.calibrate import AUTO, NONE, improve, resolve
 from fpmtools.calibration import Calibration
+from fpmtools.compact import compact
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, DivergedError, FpmError, OptionError, OutputError, SolverError, Terminated
 from fpmtools.interrupts import Caught, Guard, signals
@@ -76,6 +77,7 @@ def solve(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     keep: MutableMapping[str, Any] | None = None,
+    exact: bool = False,
     on_warning: Callable[[str], object] = warnings.warn,
 ) -> Outcome:
     """Run a solver to its end, its budget, or Ctrl-C, whichever comes first.
@@ -99,6 +101,9 @@ def solve(
         Continue from ``checkpoint`` if that file exists and fits; if it does not fit, say so and start afresh.
     keep
         JSON-ready values that are kept in the checkpoint, and updated from it on resume.
+    exact
+        Leave every digit of a stack of planes, which is else stored as :func:`fpmtools.compact.compact` does.
+        Snapshots are what would be stored.
     on_warning
         Told, in a line, of a checkpoint that cannot be written or read; the run goes on.
 
@@ -117,6 +122,7 @@ def solve(
     with signals(terminable=checkpoint is not None) as caught:
         guard, kept = Guard(solver, caught), {} if keep is None else keep
         run = _Loop(problem, solver, guard, budget_s, on_progress, on_snapshot, snapshot_growth, path, on_warning, kept)
+        run.exact = exact
         run.identity = _fingerprint(problem, solver) if path is not None else {}
         begun = time.perf_counter()
         earlier = run.start(resume)
@@ -179,6 +185,7 @@ class _Loop:
     checkpoint: Path | None
     on_warning: Callable[[str], object]
     keep: MutableMapping[str, Any]
+    exact: bool = False
     identity: dict[str, Any] = field(default_factory=dict)
     state: Any = None
     clock: _Clock = field(default_factory=lambda: _Clock(0.0))
@@ -299,7 +306,7 @@ class _Loop:
             reconstruction.calibration = self.problem.calibration
         if any(self.problem.grid.margin_um):  # which a solver need not know of
             reconstruction.grid = self.problem.grid
-        return reconstruction
+        return reconstruction if self.exact else compact(reconstruction, self.problem)
 
     def save_checkpoint(self) -> bool:
         """Whether it could be written; the clock stands still meanwhile."""
@@ -382,6 +389,7 @@ def reconstruct(
     loss: str | Loss | None = None,
     margin: int | str | None = None,
     mask: bool = True,
+    exact: bool = False,
     budget_s: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Reconstruction:
@@ -415,4 +423,4 @@ def reconstruct(
             mask=mask,
         )
         with limited(threads or threads_for(problem)):
-            return solve(problem, solver, budget_s=budget_s, on_progress=on_progress).reconstruction
+            return solve(problem, solver, exact=exact, budget_s=budget_s, on_progress=on_progress).reconstruction

@@ -8,7 +8,10 @@ from pathlib import Path
 from fpmtools import registry, storage
 from fpmtools.calibration import Calibration
 from fpmtools.errors import DataError
+from fpmtools.low_rank import LowRankStack
 from fpmtools.reconstruction import CALIBRATION, RESULT_FILE, Grid, PlaneStack, Reconstruction
+
+OWN: dict[str, type[Reconstruction]] = {cls.kind: cls for cls in (PlaneStack, LowRankStack)}
 
 
 def open_result(path: str | Path) -> Reconstruction:
@@ -20,7 +23,7 @@ def open_result(path: str | Path) -> Reconstruction:
     tensors, header = storage.read_tensors(path, "reconstruction")
     try:
         kind, where = header["kind"], Grid.from_dict(header["grid"])
-        cls = PlaneStack if kind == PlaneStack.kind else registry.reconstruction_class(kind)
+        cls = OWN[kind] if kind in OWN else registry.reconstruction_class(kind)
         known = {k.removeprefix(CALIBRATION): v for k, v in tensors.items() if k.startswith(CALIBRATION)}
         own = {name: values for name, values in tensors.items() if not name.startswith(CALIBRATION)}
         result = cls.restore(where, own, header["config"])

@@ -21,9 +21,9 @@ ROOMS = (
     "errors", "options", "storage", "threads", "interrupts", "processes", "records", "columns", "optics", "leds",
     "pupil", "stray", "calibration", "pixels", "images", "dataset", "noise", "sampling", "losses", "transfer",
     "forward",
-    "spectral_prior", "phantom", "imaging", "simulation", "catalogue", "formats", "reconstruction", "metrics",
-    "problem", "projection", "explained", "solver", "planes", "registry", "results", "calibrate", "engine",
-    "evaluation", "runs", "comparison", "report", "cli",
+    "spectral_prior", "phantom", "imaging", "simulation", "catalogue", "formats", "reconstruction", "coding",
+    "low_rank", "metrics", "problem", "projection", "explained", "compact", "solver", "planes", "registry",
+    "results", "calibrate", "engine", "evaluation", "runs", "comparison", "report", "cli",
 )  # fmt: skip
 ASIDE = {"__init__", "__main__", "testing"}  # the lazy front door, and what only authors of solvers import
 

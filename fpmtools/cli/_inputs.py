@@ -245,6 +245,11 @@ solving_options = _all_of(
         help="Camera pixels beyond each border that are solved and not shown (default: as calibrating finds).",
     ),
     click.option(
+        "--exact",
+        is_flag=True,
+        help="Store every digit of a stack of planes, not only what the images can tell.",
+    ),
+    click.option(
         "--calibration",
         metavar="auto|nominal|FILE",
         help="What is known of the instrument: as the images say (default), as the data say, or a file.",

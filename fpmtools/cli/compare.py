@@ -156,6 +156,7 @@ def _check_words(names: list[str], targets: dict[str, float], choices: dict[str,
         "critical_grid",
         "subpixel",
         "margin",
+        "exact",
         "threads",
     )
     words = {name: choices[name] for name in same}

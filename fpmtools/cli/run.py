@@ -39,6 +39,7 @@ SPELLED = {
     "critical_grid": "critical_grid",
     "subpixel": "subpixel",
     "margin": "margin",
+    "exact": "exact",
     "threads": "threads",
     "targets": "limits.targets",
     "budget_s": "limits.budget_s",

@@ -145,6 +145,7 @@ def compare(
     critical_grid: bool | None = None,
     subpixel: bool | None = None,
     margin: int | str | None = None,
+    exact: bool = False,
     calibration: str = "auto",
     calibrate: str = "auto",
     loss: str | None = None,
@@ -234,6 +235,7 @@ def compare(
         "critical_grid": critical_grid,
         "subpixel": subpixel,
         "margin": margin,
+        "exact": exact,
     }
     with _ends_cleanly(), _folder(out) as root, locked(root):
         sources = [_save(dataset, root / DATA_FOLDER, z_um, way if way != how[-1] else "") for way, dataset in datasets]

@@ -246,7 +246,10 @@ def _settle(claims: list[tuple[Entry, SolverRecord]]) -> tuple[dict[str, Supplie
     """Give each name and kind to the first that claims it."""
     usable: dict[str, Supplied[SolverRecord]] = {}
     broken: tuple[Fault, ...] = ()
-    kinds: dict[str, tuple[str, str]] = {"planes": (GROUP, "fpmtools.reconstruction:PlaneStack")}
+    kinds: dict[str, tuple[str, str]] = {
+        "planes": (GROUP, "fpmtools.reconstruction:PlaneStack"),
+        "low-rank": (GROUP, "fpmtools.low_rank:LowRankStack"),
+    }
     for entry, record in claims:
         wanted = {kind: (entry.distribution, path) for kind, path in record.reconstructions.items()}
         taken = next((kind for kind, owner in wanted.items() if kinds.get(kind, owner) != owner), None)

@@ -242,6 +242,7 @@ def _until_safe(place: RunFolder, problem: Problem, solver: Solver[Any], memory:
         checkpoint=place.checkpoint,
         resume=True,
         keep=kept,
+        exact=spec.exact,
         on_warning=lambda text: tell({"event": "warning", "text": text}),
     )
     about = describe(spec, outcome, problem, solver) | (tracker.record() if tracker else {})

@@ -171,6 +171,7 @@ class RunSpec:
     to be. ``calibration``: "auto" (what the images say of the instrument), "nominal" (what the data say), or a file.
     ``calibrate``: what is fitted from there on, together with the object: "auto" for all of it, "none", or some of
     :data:`GROUPS` with commas between them; only what left-out images confirm is kept. ``loss`` None: the solver's own.
+    ``exact``: a stack of planes is stored to all digits.
     The rest is as in :func:`fpmtools.problem.prepare`; None leaves it to the solver or the problem. Raises
     :class:`OptionError` for a value of the wrong kind.
     """
@@ -190,6 +191,7 @@ class RunSpec:
     critical_grid: bool | None = None
     subpixel: bool | None = None
     margin: int | str | None = None
+    exact: bool = False
     threads: int | None = None
     limits: Limits = field(default_factory=Limits)
     outputs: Outputs = field(default_factory=Outputs)
@@ -231,6 +233,7 @@ class RunSpec:
         for name in ("critical_grid", "subpixel"):
             value = getattr(self, name)
             _need(value is None or isinstance(value, bool), name, value, "true, false or null")
+        _need(isinstance(self.exact, bool), "exact", self.exact, "true or false")
         _need(self.threads is None or _is_whole(self.threads, 1), "threads", self.threads, "a positive whole number")
         threads.check(self.threads)
 

@@ -187,7 +187,7 @@ def test_results_that_cannot_be_drawn_lose_their_own_pictures(
     """``field()`` aborts or raises, or the result cannot even be opened: the others' pictures and numbers are there."""
     install()
     data, out = native.save(dataset, tmp_path / "data.safetensors"), tmp_path / "out"
-    arguments = ["--z=-1,1", "--threads", "1", "--quiet", "--out", str(out), "--json"]
+    arguments = ["--z=-1,1", "--exact", "--threads", "1", "--quiet", "--out", str(out), "--json"]
     capsys.readouterr()
     assert main(["compare", "--data", str(data), *arguments, "--solvers", f"crash,raise,lock,{AP}"]) == 6
     printed = json.loads(capsys.readouterr().out)

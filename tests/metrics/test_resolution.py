@@ -18,7 +18,7 @@ from fpmtools.metrics import (
     ring_correlation,
 )
 from fpmtools.optics import synthetic_support, to_field
-from fpmtools.reconstruction import Grid, PlaneStack
+from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
 from fpmtools.simulation import simulate
 
 
@@ -94,10 +94,8 @@ def test_without_noise_the_resolution_is_the_synthetic_apertures_and_with_noise_
     def resolution(photons: float | None) -> float:
         data = catalogue.make("thin@40x52", photons=photons)
 
-        def solve(part: Dataset) -> PlaneStack:
-            found = reconstruct(part, "ap", options={"sweeps": 5}, device="cpu")
-            assert isinstance(found, PlaneStack)
-            return found
+        def solve(part: Dataset) -> Reconstruction:
+            return reconstruct(part, "ap", options={"sweeps": 5}, device="cpu")
 
         return half_data_correlation(data, solve).resolution_um
 

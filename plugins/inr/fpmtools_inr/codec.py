@@ -7,20 +7,15 @@ uncorrelated, the same rounding step everywhere costs the fewest bits for a give
 
 from __future__ import annotations
 
-import lzma
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-# What rounding would do is shrunk a little more: most small coefficients are noise of the fit.
-ROUNDING = 0.3
-# Adaptive range coding of single bytes; neighbours tell nothing more after the transforms.
-FILTERS: list[dict[str, Any]] = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 0, "lp": 0, "pb": 0}]
+from fpmtools import coding
 
 
 @dataclass(frozen=True)
@@ -43,8 +38,7 @@ class CodedPlane:
         forward, inverse = _uncorrelated(plane.reshape(-1, plane.shape[-1]), sensitivity)
         mixed = np.moveaxis(plane @ (forward / step).astype(np.float32), -1, 0)
         coefficients = scipy.fft.dctn(mixed, axes=(1, 2), norm="ortho", overwrite_x=True)
-        size = np.floor(np.abs(coefficients) + ROUNDING)
-        levels = np.copysign(size, coefficients).astype(np.int32)
+        levels = coding.rounded(coefficients)
         used = levels.any(axis=(1, 2))
         return cls(levels[used], (inverse[used] * step).astype(np.float32))
 
@@ -55,28 +49,17 @@ class CodedPlane:
 
     @cached_property
     def packed(self) -> NDArray[np.uint8]:
-        """``levels`` entropy-coded: low frequencies first, the sign in the lowest bit, all lowest bytes first."""
+        """``levels`` entropy-coded, low frequencies first."""
         count, *shape = self.levels.shape
-        ordered = self.levels.reshape(count, math.prod(shape))[:, _by_frequency(*shape)].ravel()
-        unsigned = (2 * np.abs(ordered) - (ordered < 0)).astype("<u4")
-        streams = np.ascontiguousarray(unsigned.view(np.uint8).reshape(-1, 4).T)
-        return np.frombuffer(lzma.compress(streams.tobytes(), lzma.FORMAT_RAW, filters=FILTERS), dtype=np.uint8)
+        return coding.pack(self.levels.reshape(count, math.prod(shape))[:, _by_frequency(*shape)])
 
     @classmethod
     def unpack(cls, packed: NDArray[np.uint8], basis: NDArray[np.float32], plane_shape: tuple[int, int]) -> CodedPlane:
         """Inverse of :attr:`packed`. Raises :class:`ValueError` when the bytes hold no plane of that size."""
-        count, pixels = len(basis), plane_shape[0] * plane_shape[1]
-        try:
-            streams = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=FILTERS).decompress(
-                packed.tobytes(), max_length=4 * count * pixels
-            )
-        except lzma.LZMAError as error:
-            raise ValueError(f"feature plane: {error}") from error
-        unsigned = np.ascontiguousarray(np.frombuffer(streams, np.uint8).reshape(4, count * pixels).T).view("<u4")
-        size = ((unsigned + 1) // 2).astype(np.int32).reshape(count, pixels)
-        levels = np.empty_like(size)
-        levels[:, _by_frequency(*plane_shape)] = np.where(unsigned.reshape(count, pixels) % 2, -size, size)
-        return cls(levels.reshape(count, *plane_shape), basis)
+        ordered = coding.unpack(packed, (len(basis), math.prod(plane_shape)))
+        levels = np.empty_like(ordered)
+        levels[:, _by_frequency(*plane_shape)] = ordered
+        return cls(levels.reshape(len(basis), *plane_shape), basis)
 
 
 def _uncorrelated(

@@ -26,6 +26,7 @@ _HOME = {
     "Reconstruction": "fpmtools.reconstruction",
     "Dataset": "fpmtools.dataset",
     "ForwardModel": "fpmtools.forward",
+    "Adam": "fpmtools.adam",
     "Calibration": "fpmtools.calibration",
     "FpmError": "fpmtools.errors",
     "Grid": "fpmtools.reconstruction",
@@ -51,6 +52,7 @@ _HOME = {
     "coding": "fpmtools.coding",
     "explained": "fpmtools.explained",
     "hookimpl": "fpmtools.registry",
+    "one_cycle": "fpmtools.adam",
     "open_result": "fpmtools.results",
     "option": "fpmtools.options",
     "put": "fpmtools.transfer",
@@ -58,6 +60,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Adam",
     "Calibration",
     "Dataset",
     "ForwardModel",
@@ -90,6 +93,7 @@ __all__ = [
     "explained",
     "hookimpl",
     "load",
+    "one_cycle",
     "open_result",
     "option",
     "put",
@@ -102,6 +106,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fpmtools import coding, explained
+    from fpmtools.adam import Adam, one_cycle
     from fpmtools.calibration import Calibration
     from fpmtools.comparison import compare
     from fpmtools.dataset import Dataset, Truth

@@ -25,8 +25,8 @@ from fpmtools.simulation import simulate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 
-SOLVERS = ("ap", "epry", "mpie", "fd", "admm", "lbfgs", "adam", "inr")
-SHORT = {"adam": {"sweeps": 30}, "inr": {"steps": 200, "features": 8}}
+SOLVERS = ("ap", "epry", "mpie", "fd", "admm", "lbfgs", "adam", "inr", "lowrank")
+SHORT = {"adam": {"sweeps": 30}, "inr": {"steps": 200, "features": 8}, "lowrank": {"steps": 200, "terms": 8}}
 
 
 @pytest.fixture(scope="module")

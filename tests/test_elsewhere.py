@@ -37,6 +37,7 @@ SOLVERS = {
     "lbfgs": {"sweeps": 5},
     "adam": {"sweeps": 8},
     "inr": {"steps": 20, "features": 8},
+    "lowrank": {"steps": 20, "terms": 8},
 }
 
 

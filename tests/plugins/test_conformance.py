@@ -46,6 +46,11 @@ class TestInr(SolverConformance):
     options: ClassVar[dict[str, Any]] = {"steps": 40, "features": 16}
 
 
+class TestLowRank(SolverConformance):
+    solver = "lowrank"
+    options: ClassVar[dict[str, Any]] = {"steps": 40, "terms": 16}
+
+
 class TestEpry(SolverConformance):
     solver = "epry"
     options: ClassVar[dict[str, Any]] = {"sweeps": 16}

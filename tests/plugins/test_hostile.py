@@ -17,7 +17,7 @@ from fpmtools import registry
 from fpmtools.cli import main
 from fpmtools.registry import asking
 
-BUILT_IN = {"adam", "admm", "ap", "epry", "fd", "inr", "lbfgs", "mpie"}
+BUILT_IN = {"adam", "admm", "ap", "epry", "fd", "inr", "lbfgs", "lowrank", "mpie"}
 RECORD = "SolverRecord(name='{name}', summary='For a test', solver='fpmtools_ap.solver:AlternatingProjection')"
 HOOK = "from fpmtools import SolverRecord, hookimpl\n\n@hookimpl\ndef fpmtools_solvers():\n"
 LONG = "x" * 5000

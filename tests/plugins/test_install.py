@@ -67,7 +67,10 @@ def test_the_wheel_holds_the_built_in_solvers_and_not_the_template(environment: 
     assert {
         "fpmtools/py.typed",
         "fpmtools/data_manifest.yaml",
-        *(f"fpmtools_{name}/solver.py" for name in ("ap", "adam", "inr", "epry", "mpie", "fd", "admm", "lbfgs")),
+        *(
+            f"fpmtools_{name}/solver.py"
+            for name in ("ap", "adam", "inr", "epry", "mpie", "fd", "admm", "lbfgs", "lowrank")
+        ),
     } <= installed
     assert not [path for path in installed if "wirtinger" in path or path.startswith(("plugins", "tests"))]
 

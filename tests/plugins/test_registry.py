@@ -19,7 +19,7 @@ from fpmtools.cli import main
 from fpmtools.errors import OptionError, SolverError
 from fpmtools.registry import asking
 
-BUILT_IN = {"adam", "admm", "ap", "epry", "fd", "inr", "lbfgs", "mpie"}
+BUILT_IN = {"adam", "admm", "ap", "epry", "fd", "inr", "lbfgs", "lowrank", "mpie"}
 
 HOOK = "from fpmtools import SolverRecord, hookimpl\n\n@hookimpl\n"
 

@@ -39,6 +39,7 @@ CASES = [
     ("admm", {"sweeps": 60}, 30),
     ("lbfgs", {"tv": 0, "sweeps": 80}, 80),
     ("inr", {"steps": 80, "features": 8, "hidden": 16}, 17),
+    ("lowrank", {"steps": 200}, 17),
 ]
 
 

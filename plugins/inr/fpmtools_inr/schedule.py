@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from fpmtools import Problem, explained
+from fpmtools import Problem, explained, one_cycle
 
-WARM_UP = 0.2  # share of the steps in which a one-cycle rate rises
 STEPS, LONGEST = 600, 3.0  # and times as many at most
 PLENTY = 5e-4  # share of all light that is not explained, from which on more steps would fit noise and misfit
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly however many they are
@@ -54,9 +53,7 @@ class OneCycle(Schedule):
         """One depth, far from those of the steps before."""
         low, high = self.problem.z_range
         z = low + (high - low) * ((self._start + step * GOLDEN) % 1)
-        rise = max(1.0, WARM_UP * self.total)
-        turn = (step + 1) / rise - 1 if step < rise else (step - rise) / (self.total - rise)
-        lr = self.options.lr * (1 + math.cos(math.pi * turn)) / 2
+        lr = self.options.lr * one_cycle(step, self.total)
         return [z], self.problem.led_batch(step, self.options.led_batch), lr
 
 

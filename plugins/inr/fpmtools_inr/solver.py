@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fpmtools import Grid, PlaneStack, Problem, Progress, Reconstruction, Solver, explained, option, put, take
-from fpmtools_inr.adam import MOMENTS, Adam
+from fpmtools import Adam, Grid, PlaneStack, Problem, Progress, Reconstruction, Solver, explained, option, put, take
 from fpmtools_inr.network import ACTIVATIONS, ImplicitField, Layout
 from fpmtools_inr.reconstruction import InrReconstruction, code
 from fpmtools_inr.schedule import Schedule
@@ -223,17 +222,13 @@ class FpmInr(Solver[State]):
     def dump(self, state: State) -> dict[str, torch.Tensor]:
         """Parameters, Adam's moments and the number of steps."""
         tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
-        for i, parameter in enumerate(state.network.parameters()):
-            for name, value in state.adam.moments[parameter].items():
-                tensors[f"adam.{i}.{name}"] = value
-        return {**tensors, "count": torch.tensor(state.count)}
+        return {**tensors, **state.adam.dump(), "count": torch.tensor(state.count)}
 
     def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
         """Inverse of :meth:`dump`."""
         state = self.start(problem)
         prefix = "network."
         state.network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-        for i, parameter in enumerate(state.network.parameters()):
-            state.adam.moments[parameter] = {name: tensors[f"adam.{i}.{name}"] for name in MOMENTS}
+        state.adam.restore(tensors)
         state.count = int(tensors["count"])
         return state

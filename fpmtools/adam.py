@@ -1,13 +1,25 @@
-"""Adam as ``torch.optim.Adam(…, fused=True)``, whose class imports PyTorch's compiler: a second or two at the start."""
+"""Adam, and the course of its step size over a run of known length.
+
+It is ``torch.optim.Adam(…, fused=True)``, whose class imports PyTorch's compiler: a second or two at the start.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch.optim.adam import adam
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+WARM_UP = 0.2  # share of the steps in which a one-cycle rate rises
+
+
+def one_cycle(step: int, total: int) -> float:
+    """Share of the highest rate that step 0 … ``total`` − 1 takes: up along a cosine, then down to 0 along one."""
+    rise = max(1.0, WARM_UP * total)
+    turn = (step + 1) / rise - 1 if step < rise else (step - rise) / (total - rise)
+    return (1 + math.cos(math.pi * turn)) / 2
 
 
 class Adam:
@@ -51,3 +63,13 @@ class Adam:
             )
             for one in parameters:
                 one.grad = None
+
+    def dump(self) -> dict[str, torch.Tensor]:
+        """The moments by name, for a checkpoint."""
+        every = enumerate(self.moments.values())
+        return {f"adam.{i}.{name}": value for i, moments in every for name, value in moments.items()}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Inverse of :meth:`dump`, for as many parameters in the same order."""
+        for i, one in enumerate(self.moments):
+            self.moments[one] = {name: tensors[f"adam.{i}.{name}"] for name in MOMENTS}

@@ -30,8 +30,8 @@ class Options:
     )
     parts: str = option("polar", "what is a sum of terms", choices=("polar", "cartesian"))
     detail: float | None = option(
-        None, "share of the synthetic aperture that is fitted; none: √(NA / half the synthetic NA) at most in 3-D",
-        minimum=0.1, maximum=1,
+        None, "pixels of V per object pixel along each axis, interpolated; none: √(NA / half the synthetic NA), "
+        "at most in 3-D, 1 in 2-D", minimum=0.1, maximum=1,
     )  # fmt: skip
     steps: int = option(600, "steps, each at one depth", minimum=1)
     led_batch: int = option(12, "LEDs per step", minimum=1)
@@ -50,7 +50,7 @@ class State:
     # each term has of the two parts; "offset" [2].
     unknowns: dict[str, torch.nn.Parameter]
     adam: Adam
-    support: torch.Tensor  # [H, W]: what is fitted of the spectrum
+    support: torch.Tensor  # [H, W] bool, the synthetic aperture
     weights: torch.Tensor  # [image]
     count: int = 0
 
@@ -65,14 +65,14 @@ class LowRank(Solver[State]):
         """Near the clear sample: small random V; u ~ N(0, 1) may change sign with z."""
         options, forward = self.options, problem.forward
         deep = problem.z_range[1] > problem.z_range[0]
-        terms = options.terms or (64 if deep else 16)
+        terms, detail = options.terms or (64 if deep else 16), options.detail or self._carried(problem)
         generator = problem.generator()
 
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(shape, generator=generator, dtype=forward.real_dtype)
 
         drawn = {
-            "maps": normal(*forward.object_shape, terms) * options.start,
+            "maps": normal(*(max(2, round(n * detail)) for n in forward.object_shape), terms) * options.start,
             "axial": normal(self._splines(problem), terms),
             "mix": normal(terms, 2) / math.sqrt(terms),
             "offset": torch.zeros(2, dtype=forward.real_dtype),
@@ -81,10 +81,11 @@ class LowRank(Solver[State]):
         others = [value for name, value in unknowns.items() if name != "maps"]
         adam = Adam([([unknowns["maps"]], options.map_lr or (5.0 if deep else 20.0)), (others, 1.0)])
         weights = explained.first_look(problem, options.weights)
-        return State(problem, unknowns, adam, self._support(problem), weights)
+        support = torch.from_numpy(forward.synthetic_support()).to(forward.device)
+        return State(problem, unknowns, adam, support, weights)
 
     def _carried(self, problem: Problem) -> float:
-        """Share of the synthetic aperture: with depth, images are explained less and less well towards its edge."""
+        """Share of the synthetic aperture's detail: with depth, images are explained less well towards its edge."""
         optics, (low, high) = problem.forward.optics, problem.z_range
         share = math.sqrt(2 * optics.na / optics.synthetic_na(problem.forward.na))
         return min(1.0, share) if high > low else 1.0
@@ -95,16 +96,6 @@ class LowRank(Solver[State]):
             return 1
         depth = forward.optics.recovered_depth_of_field_um(forward.na) / self._carried(problem) ** 2
         return self.options.splines or max(CUBIC + 1, math.ceil((high - low) / (2 * depth)) + 1)
-
-    def _support(self, problem: Problem) -> torch.Tensor:
-        """[H, W] bool: the synthetic aperture, as far as ``detail`` goes."""
-        forward, optics = problem.forward, problem.forward.optics
-        reach = (self.options.detail or self._carried(problem)) * optics.synthetic_na(forward.na) / optics.wavelength_um
-        y, x = (
-            (np.arange(n) - n // 2) / extent for n, extent in zip(forward.object_shape, forward.extent_um, strict=True)
-        )
-        inside = forward.synthetic_support() & (np.hypot(y[:, None], x) <= reach)
-        return torch.from_numpy(inside).to(forward.device)
 
     def step(self, state: State) -> Progress:
         """One batch of LEDs at one depth, far from those of the steps before."""
@@ -125,7 +116,10 @@ class LowRank(Solver[State]):
         maps, axial, mix, offset = state.unknowns.values()
         splines = _splines_at(z_um, state.problem.z_range, len(axial)).to(axial)
         terms = (splines @ axial)[:, :, None] * mix
-        one, other = (maps @ terms.unsqueeze(1) + offset).unbind(-1)
+        parts, shape = (maps @ terms.unsqueeze(1) + offset).movedim(-1, 1), state.problem.forward.object_shape
+        if parts.shape[2:] != shape:
+            parts = torch.nn.functional.interpolate(parts, shape, mode="bilinear", align_corners=False)
+        one, other = parts.unbind(1)
         if self.options.parts == "cartesian":
             field = torch.complex(1 + one, other)
         else:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.interpolate import BSpline
 
-from fpmtools import Adam, PlaneStack, Problem, Progress, Solver, explained, one_cycle, option
+from fpmtools import Adam, PlaneStack, Problem, Progress, Solver, explained, one_cycle, option, put, take
 
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly however many they are
 CUBIC = 3
@@ -52,6 +52,7 @@ class State:
     adam: Adam
     support: torch.Tensor  # [H, W] bool, the synthetic aperture
     weights: torch.Tensor  # [image]
+    first: float  # where in the range the first depth is, 0 … 1
     count: int = 0
 
 
@@ -80,9 +81,12 @@ class LowRank(Solver[State]):
         unknowns = {name: torch.nn.Parameter(values.to(forward.device)) for name, values in drawn.items()}
         others = [value for name, value in unknowns.items() if name != "maps"]
         adam = Adam([([unknowns["maps"]], options.map_lr or (5.0 if deep else 20.0)), (others, 1.0)])
-        weights = explained.first_look(problem, options.weights)
-        support = torch.from_numpy(forward.synthetic_support()).to(forward.device)
-        return State(problem, unknowns, adam, support, weights)
+        weights = torch.ones_like(problem.amplitudes[:, 0, 0])
+        if options.weights == explained.EXPLAINED:
+            weights = explained.Look.of(problem).weights()
+        support = put(forward.synthetic_support(), forward.device)
+        first = float(torch.rand((), generator=problem.generator()))
+        return State(problem, unknowns, adam, support, weights, first)
 
     def _carried(self, problem: Problem) -> float:
         """Share of the synthetic aperture's detail: with depth, images are explained less well towards its edge."""
@@ -100,11 +104,10 @@ class LowRank(Solver[State]):
     def step(self, state: State) -> Progress:
         """One batch of LEDs at one depth, far from those of the steps before."""
         problem, options, (low, high) = state.problem, self.options, state.problem.z_range
-        first = float(torch.rand((), generator=problem.generator()))
-        z_um = low + (high - low) * ((first + state.count * GOLDEN) % 1)
+        z_um = low + (high - low) * ((state.first + state.count * GOLDEN) % 1)
         leds = problem.led_batch(state.count, options.led_batch)
         spectrum = self._spectra(state, [z_um])
-        found = problem.loss_and_gradient(spectrum.detach(), z_um, leds, weights=state.weights[leds])
+        found = problem.loss_and_gradient(spectrum.detach(), z_um, leds, weights=take(state.weights, leds))
         torch.autograd.backward(spectrum, found.gradient)
         state.adam.step(options.lr * one_cycle(state.count, options.steps))
         state.count += 1
@@ -114,7 +117,7 @@ class LowRank(Solver[State]):
     def _spectra(self, state: State, z_um: Sequence[float]) -> torch.Tensor:
         """Centred spectra [z, H, W]."""
         maps, axial, mix, offset = state.unknowns.values()
-        splines = _splines_at(z_um, state.problem.z_range, len(axial)).to(axial)
+        splines = put(_splines_at(z_um, state.problem.z_range, len(axial)), axial.device, axial.dtype)
         terms = (splines @ axial)[:, :, None] * mix
         parts, shape = (maps @ terms.unsqueeze(1) + offset).movedim(-1, 1), state.problem.forward.object_shape
         if parts.shape[2:] != shape:

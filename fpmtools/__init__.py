@@ -33,6 +33,12 @@ _HOME = {
     "Images": "fpmtools.images",
     "KeptKernels": "fpmtools.forward",
     "LowRankStack": "fpmtools.low_rank",
+    "ReaderRecord": "fpmtools.records",
+    "Recording": "fpmtools.formats.recording",
+    "Wanted": "fpmtools.formats.recording",
+    "Volume": "fpmtools.formats.volume",
+    "WriterRecord": "fpmtools.records",
+    "export": "fpmtools.formats.writing",
     "Misfit": "fpmtools.forward",
     "Pupil": "fpmtools.pupil",
     "MetricRecord": "fpmtools.records",
@@ -80,17 +86,23 @@ __all__ = [
     "Progress",
     "Projection",
     "Pupil",
+    "ReaderRecord",
     "Reconstruction",
+    "Recording",
     "RunSpec",
     "Solver",
     "SolverError",
     "SolverRecord",
     "SpectralPrior",
     "Truth",
+    "Volume",
+    "Wanted",
+    "WriterRecord",
     "__version__",
     "coding",
     "compare",
     "explained",
+    "export",
     "hookimpl",
     "load",
     "one_cycle",
@@ -113,6 +125,9 @@ if TYPE_CHECKING:
     from fpmtools.engine import reconstruct
     from fpmtools.errors import FpmError, SolverError
     from fpmtools.formats import load
+    from fpmtools.formats.recording import Recording, Wanted
+    from fpmtools.formats.volume import Volume
+    from fpmtools.formats.writing import export
     from fpmtools.forward import ForwardModel, KeptKernels, Misfit
     from fpmtools.images import Images
     from fpmtools.low_rank import LowRankStack
@@ -123,7 +138,7 @@ if TYPE_CHECKING:
     from fpmtools.projection import Projection
     from fpmtools.pupil import Pupil
     from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
-    from fpmtools.records import MetricRecord, SolverRecord
+    from fpmtools.records import MetricRecord, ReaderRecord, SolverRecord, WriterRecord
     from fpmtools.registry import hookimpl
     from fpmtools.results import open_result
     from fpmtools.runs.running import resume, run

@@ -302,6 +302,7 @@ class _Loop:
                 raise SolverError(f"{name} failed: its result is a {what}, not a Reconstruction")
             _need_finite(reconstruction)
         reconstruction.metadata.setdefault("intensity_scale", self.problem.intensity_scale)
+        reconstruction.metadata.setdefault("wavelength_um", self.problem.dataset.optics.wavelength_um)
         if reconstruction.calibration is None:  # else the solver has found out more
             reconstruction.calibration = self.problem.calibration
         if any(self.problem.grid.margin_um):  # which a solver need not know of

@@ -1,4 +1,4 @@
-"""What a plugin announces: one record per solver or metric, checked when it is made."""
+"""What a plugin announces: one record per solver, metric, reader or writer, checked when it is made."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from fpmtools.errors import SolverError, printable, unknown
 
 API_VERSION = 1
 LAST = 1000  # the rank of a number that says nothing about its place
 NAME_LIMIT, LINE_LIMIT = 60, 300  # characters
+HOLDS = ("complex", "real", "picture")  # what a written file may hold
 CAPABILITIES: Mapping[str, str] = {
     "2d": "one plane",
     "z-stack": "several planes",
@@ -151,10 +152,104 @@ class MetricRecord:
         object.__setattr__(self, "references", tuple(self.references))
 
 
-Record = TypeVar("Record", SolverRecord, MetricRecord)
+@dataclass(frozen=True, kw_only=True)
+class ReaderRecord:
+    """What a plugin says about one format that it reads measurements from.
+
+    Parameters
+    ----------
+    name
+        Lower-case letters, digits, ``-``, ``_`` and ``.``, a letter first: what users type to choose it.
+    summary
+        One line that says what such a file holds.
+    read
+        ``"module:function"``, called as ``function(path, wanted)`` with a :class:`pathlib.Path` and a
+        :class:`fpmtools.Wanted`; returns a :class:`fpmtools.Recording`. Imported when the reader is used, not before.
+    suffixes
+        Ends of the names of such files, such as ``".czi"``; without any it is chosen by name only. Files that fpmtools
+        itself reads are its own, whatever they are called.
+    takes
+        ``"key"``: there may be several arrays, of which ``wanted.key`` names one; ``"channel"``: images may be in
+        colour, of which ``wanted.channel`` names a plane. What a reader does not take is refused before it is called.
+    api_version
+        The version of this contract that the plugin is written for.
+
+    Raises
+    ------
+    SolverError
+        When a value is not of this form.
+    """
+
+    name: str
+    summary: str
+    read: str
+    suffixes: tuple[str, ...] = ()
+    takes: frozenset[str] = frozenset()
+    api_version: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        kind = "ReaderRecord"
+        _check_format(self, "reader", kind, "read")
+        _need_lines("takes", self.takes, kind)
+        object.__setattr__(self, "takes", frozenset(self.takes))
+        _need(self.takes <= {"key", "channel"}, "takes", sorted(self.takes), "any of 'key' and 'channel'", kind)
 
 
-def to_data(record: SolverRecord | MetricRecord, kind: type[SolverRecord | MetricRecord]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class WriterRecord:
+    """What a plugin says about one format that it writes reconstructions to.
+
+    Parameters
+    ----------
+    name
+        Lower-case letters, digits, ``-``, ``_`` and ``.``, a letter first: what users type to choose it.
+    summary
+        One line that says what such a file holds.
+    write
+        ``"module:function"``, called as ``function(path, volume)`` with the :class:`pathlib.Path` to write to and a
+        :class:`fpmtools.Volume`; returns None, or a list of lines that users must be told. Imported when the writer is
+        used, not before. It puts a complete file in place or none.
+    suffixes
+        Ends of the names of such files, such as ``".ome.tiff"``, of which the longest counts; without any it is chosen
+        by name only.
+    holds
+        ``"complex"``: the field itself; ``"real"``: the channels that are asked for; ``"picture"``: what one looks at.
+    stacks
+        Whether a file holds several planes.
+    folder
+        Where such a file is a folder: names of files in it any of which tells that it is one, and may be replaced.
+    api_version
+        The version of this contract that the plugin is written for.
+
+    Raises
+    ------
+    SolverError
+        When a value is not of this form.
+    """
+
+    name: str
+    summary: str
+    write: str
+    suffixes: tuple[str, ...] = ()
+    holds: str = "real"
+    stacks: bool = True
+    folder: tuple[str, ...] = ()
+    api_version: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        kind = "WriterRecord"
+        _check_format(self, "writer", kind, "write")
+        _need(self.holds in HOLDS, "holds", self.holds, "'complex', 'real' or 'picture'", kind)
+        _need(isinstance(self.stacks, bool), "stacks", self.stacks, "True or False", kind)
+        _need_lines("folder", self.folder, kind)
+        object.__setattr__(self, "folder", tuple(self.folder))
+
+
+AnyRecord: TypeAlias = SolverRecord | MetricRecord | ReaderRecord | WriterRecord
+Record = TypeVar("Record", SolverRecord, MetricRecord, ReaderRecord, WriterRecord)
+
+
+def to_data(record: AnyRecord, kind: type[AnyRecord]) -> dict[str, Any]:
     """The fields of a ``kind`` as JSON has them, whatever subclass the record is of; raises what that raises."""
     values = {f.name: _plain(getattr(record, f.name)) for f in dataclasses.fields(kind)}
     data: dict[str, Any] = json.loads(json.dumps(values))
@@ -165,6 +260,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     return sorted(value) if isinstance(value, frozenset) else value
+
+
+def _check_format(record: ReaderRecord | WriterRecord, what: str, kind: str, call: str) -> None:
+    """What the records of readers and writers have in common; ``call`` names the field with the function."""
+    named = _is_short(record.name) and re.fullmatch(r"[a-z][a-z0-9._-]*", record.name)
+    _need(named, "name", record.name, "lower-case letters, digits, '-', '_' and '.', a letter first", kind)
+    _check_version(what, record.name, record.api_version, kind)
+    summary, function = record.summary, getattr(record, call)
+    _need(_is_one_line(summary), "summary", summary, f"one line of at most {LINE_LIMIT} characters", kind)
+    _need(_is_class_path(function), call, function, "'module:function'", kind)
+    _need_lines("suffixes", record.suffixes, kind)
+    for suffix in record.suffixes:
+        _need(re.fullmatch(r"(\.[a-z0-9_-]+)+", suffix), "suffixes", suffix, "such as '.ome.tiff', in lower case", kind)
+    object.__setattr__(record, "suffixes", tuple(record.suffixes))
 
 
 def _check_version(what: str, name: str, version: int, kind: str = "SolverRecord") -> None:

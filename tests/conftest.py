@@ -20,6 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 # In the background of a script Ctrl-C is ignored, and under nohup SIGHUP, by everything that the tests start too.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -147,3 +148,20 @@ def write_v73(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def cells() -> Callable[..., NDArray[np.complex64]]:
+    """``cells(height, width, phase_rad=1.0)``: discs that absorb and retard, on a bright background."""
+
+    def make(height: int, width: int, phase_rad: float = 1.0, seed: int = 0) -> NDArray[np.complex64]:
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[:height, :width]
+        discs = np.zeros((height, width))
+        for _ in range(6):
+            radius = 0.15 * min(height, width)
+            distance = np.hypot(y - rng.uniform(0, height), x - rng.uniform(0, width))
+            discs = np.maximum(discs, np.clip(radius - distance + 0.5, 0, 1))
+        return ((1 - 0.4 * discs) * np.exp(1j * phase_rad * discs)).astype(np.complex64)
+
+    return make

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import fpmtools
-from fpmtools import engine, registry, storage
+from fpmtools import engine, known, registry, storage
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
-from fpmtools.formats import native, truth
+from fpmtools.formats import native
 from fpmtools.report import rendering
 from fpmtools.simulation import simulate
 from fpmtools.testing import small_problem
@@ -35,8 +35,8 @@ def files(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     solver = registry.solver_class("ap")
     checkpoint = folder / "checkpoint.safetensors"
     engine.solve(small_problem(), solver(solver.Options()), budget_s=1e-9, checkpoint=checkpoint)
-    known = truth.save(data, folder / "truth.safetensors")
-    assert known is not None
+    truth = known.save(data, folder / "truth.safetensors")
+    assert truth is not None
     return {
         "planes": (planes.save(folder / "planes.safetensors"), fpmtools.open_result),
         "inr": (inr.save(folder / "inr.safetensors"), fpmtools.open_result),
@@ -46,7 +46,7 @@ def files(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
             rendering.render(planes, (0.0,), data.truth).save(folder),
             lambda path: rendering.Rendered.load(path.parent),
         ),
-        "truth": (known, lambda path: storage.read_tensors(path, "truth")),
+        "truth": (truth, lambda path: storage.read_tensors(path, "truth")),
     }
 
 

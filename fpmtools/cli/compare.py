@@ -114,12 +114,12 @@ def compare(
         command=["fpmtools", *click.get_current_context().obj],
         **choices,
     )
+    from fpmtools import known
     from fpmtools.comparison.spec import slug
-    from fpmtools.formats import truth
     from fpmtools.report import html_folder, html_page
 
     for dataset in datasets:
-        truth.save(dataset, folder / html_folder.TRUTH_FOLDER / f"{slug(dataset.name)}.safetensors")
+        known.save(dataset, folder / html_folder.TRUTH_FOLDER / f"{slug(dataset.name)}.safetensors")
     page = html_page.write(folder)
     pictures = _draw(page, datasets)
     if as_json:

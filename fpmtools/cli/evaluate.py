@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fpmtools.dataset import Dataset
-    from fpmtools.formats.truth import KnownSample
+    from fpmtools.known import KnownSample
     from fpmtools.reconstruction import Reconstruction
 
 NUMBERS = ("psnr", "ssim", "rmse", "relative_l2")
@@ -122,13 +122,13 @@ def evaluate(
 
 
 def _sample(path: Path, roi: tuple[int, int, int, int] | None) -> Dataset | KnownSample:
-    from fpmtools import storage
-    from fpmtools.formats import native, truth
+    from fpmtools import known, storage
+    from fpmtools.formats import native
 
-    if storage.kind_of(path) == truth.KIND:
+    if storage.kind_of(path) == known.KIND:
         if roi is not None:
             raise OptionError("--roi goes with a data set; a comparison's truth is already that of its region")
-        return truth.read(path)
+        return known.read(path)
     dataset = native.read(path)
     if dataset.truth is None:
         raise DataError(f"{path}: this data set has no truth; only simulated ones have")

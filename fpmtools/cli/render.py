@@ -1,27 +1,31 @@
-"""``fpmtools render``: the field of a saved result at any z, without solving again."""
+"""``fpmtools render``: a saved result at any z in the files of other programs, without solving again."""
 
 from __future__ import annotations
 
-import io
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fpmtools.cli._inputs import force_option, integers, json_option, one_plane
+from fpmtools.cli._inputs import force_option, integers, json_option, one_plane, planes
 from fpmtools.cli._output import claim_file, echo, print_json
 from fpmtools.errors import OptionError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-SUFFIXES = (".npy", ".tiff", ".tif", ".png")
+    from fpmtools.formats.volume import Volume
+    from fpmtools.formats.writing import Writer
 
 
-@click.command(short_help="Write a result's field at any z.")
+@click.command(short_help="Write a result at any z, as TIFF, OME-TIFF, OME-Zarr, NumPy, PNG, GIF.")
 @click.argument("result", type=click.Path(path_type=Path))
-@click.option("--z", "z_um", type=float, help="z in µm (may be left out where the result has only one).")
+@click.option(
+    "--z",
+    "z_um",
+    type=planes,
+    metavar="MIN:MAX:COUNT|Z,…",
+    help="Planes in µm, or one z (may be left out where the result has only one).",
+)
 @click.option(
     "--shape", type=integers("H,W"), metavar="H,W", help="Pixels of the output (default: the reconstruction's)."
 )
@@ -29,60 +33,93 @@ SUFFIXES = (".npy", ".tiff", ".tif", ".png")
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=".npy: complex64 [y, x]; .tiff: amplitude and phase, as channels; .png: a figure (default: a .npy beside "
-    "RESULT).",
+    help="Its end says the format, such as .tiff (ImageJ), .ome.tiff, .ome.zarr, .npy, .npz, .png, .gif (default: a "
+    ".npy beside RESULT).",
+)
+@click.option("--format", "format_name", metavar="NAME", help="Format, in place of the one that FILE's end says.")
+@click.option(
+    "--channels",
+    type=lambda text: [part.strip() for part in text.split(",")],
+    metavar="NAME,…",
+    help="Of formats that hold real numbers: amplitude, phase (rad), path (nm) (default: amplitude,phase).",
 )
 @force_option
 @json_option
 def render(
-    result: Path, z_um: float | None, shape: tuple[int, int] | None, out: Path | None, force: bool, as_json: bool
+    result: Path,
+    z_um: tuple[float, ...] | None,
+    shape: tuple[int, int] | None,
+    out: Path | None,
+    format_name: str | None,
+    channels: list[str] | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
-    """Write the field at one z of RESULT, a run's folder or its reconstruction.safetensors."""
-    if out is not None:
-        if out.suffix.lower() not in SUFFIXES:
-            raise OptionError(f"{out}: the file name must end in one of {', '.join(SUFFIXES)}")
-        claim_file(out, force)
+    """Write RESULT, a run's folder or its reconstruction.safetensors, at one z or several."""
+    from fpmtools.formats import writing
+
     if shape is not None and min(shape) < 1:
         raise OptionError(f"--shape {shape[0]},{shape[1]}: both must be at least 1")
+    if out is not None:
+        writer = writing.writer_for(out, format_name)
+        _claim(writer, out, force)
+    from fpmtools.formats.volume import Volume
     from fpmtools.results import open_result
 
     reconstruction = open_result(result)
-    z_um = one_plane(reconstruction, result) if z_um is None else z_um
+    z_um = (one_plane(reconstruction, result),) if z_um is None else z_um
     if out is None:
-        out = (result if result.is_dir() else result.parent) / f"field_z{z_um:+g}um.npy"
-        claim_file(out, force)
-    field = reconstruction.field(z_um, shape)
-    _write(out, field, z_um, reconstruction.grid.extent_um)
-    about = {
-        "file": str(out),
-        "z_um": z_um,
-        "shape": list(field.shape),
-        "extent_um": list(reconstruction.grid.extent_um),
-    }
+        beside = result if result.is_dir() else result.parent
+        where = f"z{z_um[0]:+g}um" if len(z_um) == 1 else f"z{z_um[0]:+g}to{z_um[-1]:+g}um"
+        writer = writing.writer_for(Path("field.npy"), format_name)
+        out = beside / f"field_{where}{writer.record.suffixes[0] if writer.record.suffixes else ''}"
+        _claim(writer, out, force)
+    writing.check(writer, out, len(z_um), channels)
+    called = os.path.basename(os.path.abspath(result if result.is_dir() else result.parent))
+    volume = Volume.of(reconstruction, z_um, shape, channels or writing.DEFAULT_CHANNELS, called)
+    told = writing.write(writer, out, volume)
+    about = _describe(writer, volume, out, told)
     if as_json:
         print_json(about)
+        return
+    count = f"{len(z_um)} of " if len(z_um) > 1 else ""
+    height, width = volume.shape
+    echo(f"{out}: {count}{height} × {width} at z = {_depths(z_um)} µm, {_held(writer, volume)}")
+    for line in told:
+        echo(f"note: {line}")
+
+
+def _claim(writer: Writer, out: Path, force: bool) -> None:
+    from fpmtools.formats import writing
+
+    if writer.record.folder:
+        writing.claim(writer, out, force)
     else:
-        echo(f"{out}: {field.shape[0]} × {field.shape[1]} at z = {z_um:g} µm")
+        claim_file(out, force)
 
 
-def _write(path: Path, field: NDArray[np.complex64], z_um: float, extent_um: tuple[float, float]) -> None:
-    import numpy as np
+def _depths(z_um: tuple[float, ...]) -> str:
+    return f"{z_um[0]:g}" if len(z_um) == 1 else f"{z_um[0]:g} … {z_um[-1]:g}"
 
-    from fpmtools import storage
 
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        buffer = io.BytesIO()
-        np.save(buffer, field, allow_pickle=False)
-        storage.write_bytes(path, buffer.getvalue())
-    elif suffix == ".png":
-        from fpmtools.report import figures
+def _held(writer: Writer, volume: Volume) -> str:
+    """What of the field is in the file."""
+    if writer.record.holds == "complex":
+        return "the complex field"
+    if writer.record.holds == "picture":
+        return "a picture of amplitude and phase"
+    return f"{', '.join(channel.label for channel in volume.channels)}"
 
-        figures.save(figures.amplitude_phase(field, extent_um, title=f"z = {z_um:g} µm"), path)
-    else:
-        from fpmtools.report import contrast, tiff
 
-        pages = {"amplitude": np.abs(field), "phase": contrast.flat_phase(field)}
-        pixel_um = (extent_um[0] / field.shape[0], extent_um[1] / field.shape[1])
-        content = f"at {contrast.z_label(z_um)}; channel 1: {tiff.AMPLITUDE}; channel 2: {tiff.PHASE}"
-        tiff.write_channels(path, pages, pixel_um, content)
+def _describe(writer: Writer, volume: Volume, out: Path, told: list[str]) -> dict[str, Any]:
+    real = writer.record.holds == "real"
+    return {
+        "file": str(out),
+        "format": writer.record.name,
+        "holds": writer.record.holds,
+        "channels": {channel.name: channel.content for channel in volume.channels} if real else None,
+        "z_um": volume.z_um[0] if len(volume.z_um) == 1 else list(volume.z_um),
+        "shape": list(volume.shape),
+        "extent_um": list(volume.extent_um),
+        "notes": told,
+    }

@@ -1,7 +1,7 @@
-"""Reading measurements: any supported file, folder or known name becomes a validated :class:`Dataset`.
+"""Reading measurements, and writing results: any supported file, folder or known name becomes a :class:`Dataset`.
 
-One reader per file: ``native`` (the project's own), ``fpm_inr``, ``uconn``, ``fpm_software`` and ``ptylab`` (MATLAB and
-HDF5 whose layout is known), ``arrays`` (any other array), ``images`` (TIFF, PNG, BMP, JPEG).
+One format per file, announced by a record in ``announced``: readers turn it into a ``Recording``, all that the file
+says (:func:`load` makes a validated data set of it), writers take a ``Volume``, complex planes one at a time.
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import ArrayLike
-
-from fpmtools.errors import unknown
-from fpmtools.formats.sources import READERS
-
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from fpmtools.dataset import Dataset
     from fpmtools.formats.settings import Settings
     from fpmtools.leds import Board
 
-__all__ = ["READERS", "load"]
+__all__ = ["load"]
 
 
 def load(
@@ -55,7 +52,7 @@ def load(
         A YAML file with the numbers of a set-up, under the names of the arguments below. What is given here wins over
         it; what it says otherwise than the data is an error.
     format
-        One of :data:`READERS`; found out from the content when it is not given.
+        Name of a reader; found out from the content when it is not given.
     key
         Which array of a file with several holds the images; which section of a PtyLab file.
     channel
@@ -122,8 +119,8 @@ def _load(source: str | Path, asked: Settings, config: Settings, where: str) -> 
     from fpmtools.formats import numbers, preparing, settings, sources
 
     wanted = asked.over(config)
-    if wanted.format is not None and wanted.format not in READERS:
-        raise unknown("format", wanted.format, READERS)
+    if wanted.format is not None:
+        sources.reader_named(wanted.format)  # unknown names first
     what = "leds" if asked.leds is not None else f"{where}: leds"
     try:
         board = None if wanted.leds is None else sources.board(wanted.leds, what=what)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fpmtools import leds
 from fpmtools.errors import DataError, OptionError
 from fpmtools.formats import folder
-from fpmtools.formats.recording import Recording
+from fpmtools.formats.recording import Recording, Wanted
 
 LIMIT_BYTES = 16 << 30  # of all images together
 MOST_PAGES = 20_000  # of one file
@@ -71,6 +71,11 @@ def read(path: Path, channel: str | int | None = None, files: Sequence[Path] | N
         provenance=provenance | ({"warnings": found.warnings} if found.warnings else {}),
         files=tuple(names) if path.is_dir() else (),
     )
+
+
+def read_recording(path: Path, wanted: Wanted) -> Recording:
+    """What a reader gives: all images of a folder, or of a file."""
+    return read(path, wanted.channel)
 
 
 def read_frame(path: Path, channel: str | int | None = None) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from fpmtools import storage
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError, printable
+from fpmtools.formats.recording import Recording, Wanted
 from fpmtools.images import Images
 from fpmtools.optics import Optics
 
@@ -61,6 +62,11 @@ def read(path: str | Path) -> Dataset:
         return Dataset(images, optics, calibration, name, truth, dict(header["provenance"]))
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise DataError(f"{path}: not a complete data set ({error!r})") from error
+
+
+def read_recording(path: Path, wanted: Wanted) -> Recording:
+    """The same, as a reader gives it."""
+    return Recording.of(read(path))
 
 
 def _split(values: NDArray[np.complex64]) -> NDArray[np.float32]:

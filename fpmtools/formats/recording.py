@@ -23,6 +23,20 @@ _EXAMPLE = {"wavelength_um": 0.632, "na": 0.1, "magnification": 4, "camera_pixel
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What a reader is told beside the path.
+
+    ``format``: the reader's name where the user has said it; ``key``: which of several arrays; ``channel``: which
+    colour plane, r, g, b or a number; ``images``: how many there should be, where that is known. None: not said.
+    """
+
+    format: str | None = None
+    key: str | None = None
+    channel: str | int | None = None
+    images: int | None = None
+
+
+@dataclass(frozen=True)
 class Recording:
     """Images [led, y, x] as stored, and what is known of the LEDs and the microscope; see :class:`Dataset`.
 

@@ -8,25 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fpmtools import leds
-from fpmtools.errors import DataError, OptionError, nearest, printable
+from fpmtools import leds, registry
+from fpmtools.errors import DataError, OptionError, nearest, printable, unknown
 from fpmtools.formats.manifest import ManifestEntry
-from fpmtools.formats.recording import Recording
+from fpmtools.formats.recording import Recording, Wanted
 from fpmtools.formats.settings import Settings
 from fpmtools.leds import Board
-
-READERS = {
-    "native": "the project's own .safetensors file",
-    "fpm_inr": "MATLAB with I_low and na_calib or freqXY_calib, or with I alone (FPM-INR, APIC)",
-    "uconn": "MATLAB with imlow_HDR, the amplitude, and the LED board's offsets (UConn)",
-    "fpm_software": "MATLAB with imlow, NA_list, NA (FPM_software)",
-    "ptylab": "HDF5 with ptychogram and encoder, or with sections (PtyLab)",
-    "array": "any .mat, HDF5, .npy or .npz with a 3-D array of intensities",
-    "images": "a folder of TIFF, PNG, BMP or JPEG images in natural order, or one file with a page per LED",
-}
-_KINDS = {"native": "native", "images": "images"} | dict.fromkeys(
-    ("fpm_inr", "uconn", "fpm_software", "ptylab"), "variables"
-)
+from fpmtools.records import ReaderRecord
+from fpmtools.registry import Supplied
 
 
 def read(source: str | Path, settings: Settings, images: int | None) -> Recording:
@@ -105,50 +94,45 @@ def _read_entry(entry: ManifestEntry, settings: Settings, count: int | None) -> 
 
 def _read(path: Path, settings: Settings, count: int | None) -> Recording:
     """Let the right reader read ``path``."""
-    from fpmtools.formats import arrays, images, native
-
     if not (path.is_dir() or path.is_file()):
         raise DataError(f"{path}: not a regular file or folder")
-    kind = _KINDS.get(settings.format or "") or _sniff(path)
-    if settings.channel is not None and kind != "images":
+    reader = _reader_for(path) if settings.format is None else reader_named(settings.format)
+    takes = reader.record.takes
+    if settings.channel is not None and "channel" not in takes:
         raise OptionError(f"{path}: has no colour channels; leave out channel {settings.channel!r}")
-    if kind in ("images", "native") and settings.key is not None:
+    if settings.key is not None and "key" not in takes:
         raise OptionError(f"{path}: holds no arrays with names; leave out the key {printable(settings.key)!r}")
-    if kind == "images":
-        return images.read(path, settings.channel)
-    if kind == "native":
-        return Recording.of(native.read(path))
-    if kind == "numpy":
-        return arrays.read_numpy(path, settings.key, count)
-    return _read_variables(path, settings, count)
+    wanted = Wanted(settings.format, settings.key, settings.channel, count)
+    try:
+        found: object = registry.format_function(reader)(path, wanted)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not isinstance(found, Recording):
+        raise DataError(f"reader {reader.record.name!r} of {reader} gave a {type(found).__name__}, not a Recording")
+    return found
 
 
-def _read_variables(path: Path, settings: Settings, count: int | None) -> Recording:
-    """A MATLAB or HDF5 file, by the layout that its variables' names tell, or that the user names."""
-    from fpmtools.formats import arrays, fpm_inr, fpm_software, matfile, ptylab, uconn
+def reader_named(name: str) -> Supplied[ReaderRecord]:
+    """The reader of this name; those of fpmtools first. Raises :class:`OptionError` when there is none."""
+    for every in (registry.built_in_readers, registry.readers):
+        for reader in every():
+            if reader.record.name == name:
+                return reader
+    raise unknown("format", name, [reader.record.name for reader in registry.readers()])
 
-    keys = dict.fromkeys((*fpm_inr.KEYS, *uconn.KEYS, *fpm_software.KEYS, *ptylab.KEYS))
-    mat = matfile.read(path, keys if settings.format != "array" else ())
-    layouts = {
-        "uconn": uconn.IMAGES in mat.names,
-        "fpm_software": fpm_software.IMAGES in mat.names,
-        "ptylab": ptylab.IMAGES in mat.names or bool(ptylab.sections(mat)),
-        "fpm_inr": bool({fpm_inr.IMAGES, fpm_inr.BARE_IMAGES} & {*mat.names}),
-    }
-    found = next((layout for layout, there in layouts.items() if there), "array")
-    if settings.key is not None and found != "ptylab":
-        found = "array"
-    match settings.format or found:
-        case "uconn":
-            return uconn.interpret(mat)
-        case "fpm_software":
-            return fpm_software.interpret(mat)
-        case "ptylab":
-            return ptylab.interpret(mat, settings.key)
-        case "fpm_inr":
-            return fpm_inr.interpret(mat)
-        case _:
-            return arrays.read_mat(mat, settings.key, count)
+
+def _reader_for(path: Path) -> Supplied[ReaderRecord]:
+    """The reader of fpmtools that the content asks for, or the one of another package that the suffix does."""
+    if (name := _sniff(path)) is not None:
+        return reader_named(name)
+    if path.suffix:
+        fits = [(len(s), r) for r in registry.readers() for s in r.record.suffixes if path.name.lower().endswith(s)]
+        if fits:
+            return max(fits, key=lambda fit: fit[0])[1]
+    if path.is_dir():
+        return reader_named("images")
+    known = "; ".join(reader.record.summary for reader in registry.readers())
+    raise DataError(f"{path}: not a format that fpmtools reads: {known}")
 
 
 def _existing(source: str | Path) -> Path:
@@ -172,12 +156,12 @@ def _found(source: str | Path) -> Path | None:
     return path if os.path.exists(path) else None
 
 
-def _sniff(path: Path) -> str:
-    """What kind of file this is, from its content: native, images, numpy or variables."""
+def _sniff(path: Path) -> str | None:
+    """Which of fpmtools' readers the content is for; None where it is for none, or a folder of who knows what."""
     from fpmtools.formats import arrays, images, matfile
 
     if path.is_dir():
-        return "images"
+        return None
     try:
         with path.open("rb") as file:
             head = file.read(1024)
@@ -187,10 +171,6 @@ def _sniff(path: Path) -> str:
         raise DataError(f"{path}: is empty")
     if images.is_image(head):
         return "images"
-    if matfile.is_matlab(head):
-        return "variables"
-    if arrays.is_numpy(head):
-        return "numpy"
-    if len(head) > 8 and head[8:9] == b"{":  # a safetensors header, after its length
-        return "native"
-    raise DataError(f"{path}: not a format that fpmtools reads: {'; '.join(READERS.values())}")
+    if matfile.is_matlab(head) or arrays.is_numpy(head):
+        return "array"
+    return "native" if len(head) > 8 and head[8:9] == b"{" else None  # a safetensors header, after its length

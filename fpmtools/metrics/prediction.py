@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
-from fpmtools.formats.truth import KnownSample
+from fpmtools.known import KnownSample
 from fpmtools.metrics.patterns import shrunk, singular_pictures
 from fpmtools.reconstruction import Reconstruction
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
-from fpmtools.formats.truth import KnownSample
+from fpmtools.known import KnownSample
 from fpmtools.metrics.images import (
     DataRange,
     align,

@@ -3,7 +3,8 @@
 A distribution offers solvers through the entry-point group ``fpmtools``; the entry point names a module with a
 ``fpmtools_solvers`` hook, and is itself **named after the solver**. Asking for a solver by name then imports that one
 module and no other, so that no other plugin can slow it down or disturb it. Only a name that no entry point has, and
-:func:`solvers`, look into all of them. Metrics come the same way, through the hook ``fpmtools_metrics``.
+:func:`solvers`, look into all of them. Metrics, readers and writers come the same way, through the hooks
+``fpmtools_metrics``, ``fpmtools_readers`` and ``fpmtools_writers``.
 
 Plugins are other people's code: whoever looks into all of them has each imported in a child process that is watched
 for time and memory, and takes plain data from it. What goes wrong is kept as a :class:`Fault`.
@@ -19,12 +20,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from fpmtools.errors import FpmError, OptionError, SolverError, printable, unknown
-from fpmtools.records import MetricRecord, SolverRecord
+from fpmtools.errors import DataError, FpmError, OptionError, OutputError, SolverError, printable, unknown
+from fpmtools.records import AnyRecord, MetricRecord, ReaderRecord, Record, SolverRecord, WriterRecord
 from fpmtools.registry import asking, classes
 from fpmtools.registry.classes import Description
 from fpmtools.registry.entries import GROUP, Entry, Fault, Supplied, entries, one_line
-from fpmtools.registry.hooks import KINDS, AnyRecord, announce, foreign, hookimpl
+from fpmtools.registry.hooks import KINDS, announce, foreign, hookimpl
 
 if TYPE_CHECKING:
     from fpmtools.reconstruction import Reconstruction
@@ -36,17 +37,22 @@ __all__ = [
     "Supplied",
     "asker",
     "built_in_metrics",
+    "built_in_readers",
     "built_in_solver",
+    "built_in_writers",
     "describe_solver",
     "describe_solvers",
     "faults",
     "find",
+    "format_function",
     "hookimpl",
     "metric_function",
     "metrics",
+    "readers",
     "reconstruction_class",
     "solver_class",
     "solvers",
+    "writers",
 ]
 
 
@@ -57,14 +63,38 @@ def solvers() -> list[Supplied[SolverRecord]]:
 
 def metrics() -> list[Supplied[MetricRecord]]:
     """Every usable metric: the built-in ones in their own order, then the others by distribution."""
-    return list(_scan().metrics.values())
+    return list(_scan().named.metrics.values())
+
+
+def readers() -> list[Supplied[ReaderRecord]]:
+    """Every usable format of measurements: the built-in ones in their own order, then the others by distribution."""
+    return list(_scan().named.readers.values())
+
+
+def writers() -> list[Supplied[WriterRecord]]:
+    """Every usable format of results: the built-in ones in their own order, then the others by distribution."""
+    return list(_scan().named.writers.values())
 
 
 def built_in_metrics() -> Iterator[Supplied[MetricRecord]]:
     """The metrics of fpmtools itself; looks into no other package."""
+    return _built_in(MetricRecord)
+
+
+def built_in_readers() -> Iterator[Supplied[ReaderRecord]]:
+    """The readers of fpmtools itself; looks into no other package."""
+    return _built_in(ReaderRecord)
+
+
+def built_in_writers() -> Iterator[Supplied[WriterRecord]]:
+    """The writers of fpmtools itself; looks into no other package."""
+    return _built_in(WriterRecord)
+
+
+def _built_in(kind: type[Record]) -> Iterator[Supplied[Record]]:
     for entry in entries()[0]:
         for record in _announced(entry)[0] if entry.built_in else ():
-            if isinstance(record, MetricRecord):
+            if isinstance(record, kind):
                 yield entry.supplies(record)
 
 
@@ -84,9 +114,9 @@ def metric_function(name: str) -> Callable[[Any], float | None]:
     Raises :class:`OptionError` for an unknown name and :class:`SolverError` for a metric that cannot be used.
     """
     supplied = next((own for own in built_in_metrics() if own.record.name == name), None)
-    supplied = supplied or next((scan.metrics[name] for scan in _scans() if name in scan.metrics), None)
+    supplied = supplied or next((scan.named.metrics[name] for scan in _scans() if name in scan.named.metrics), None)
     if supplied is None:
-        raise unknown("metric", name, _scan().metrics)
+        raise unknown("metric", name, _scan().named.metrics)
     what, path = f"metric {name!r} of {supplied}", supplied.record.measure
     module, _, function = path.partition(":")
     with foreign(f"{what}: cannot import {path}"):
@@ -96,6 +126,30 @@ def metric_function(name: str) -> Callable[[Any], float | None]:
         with foreign(what, passing=(FpmError,)):  # such as a data set without truth: not the metric's fault
             value = measure(case)
             return None if value is None else float(value)
+
+    return guarded
+
+
+def format_function(supplied: Supplied[ReaderRecord] | Supplied[WriterRecord]) -> Callable[..., Any]:
+    """The function that reads or writes a format, imported; other packages' raise only FpmError, OSError, MemoryError.
+
+    What else goes wrong in it is a :class:`DataError` of a reader, an :class:`OutputError` of a writer.
+    """
+    record = supplied.record
+    kind: type[FpmError]
+    if isinstance(record, ReaderRecord):
+        what, path, kind = f"reader {record.name!r} of {supplied}", record.read, DataError
+    else:
+        what, path, kind = f"writer {record.name!r} of {supplied}", record.write, OutputError
+    module, _, name = path.partition(":")
+    with foreign(f"{what}: cannot import {path}", kind=kind):
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    if supplied.distribution == GROUP:
+        return function
+
+    def guarded(*given: Any) -> Any:
+        with foreign(what, (FpmError, OSError, MemoryError), kind):
+            return function(*given)
 
     return guarded
 
@@ -206,11 +260,33 @@ def _scans() -> Iterator[_Scan]:
 
 
 @dataclass(frozen=True)
+class _Named:
+    """Records that belong to whoever is first to have their names."""
+
+    metrics: dict[str, Supplied[MetricRecord]]
+    readers: dict[str, Supplied[ReaderRecord]]
+    writers: dict[str, Supplied[WriterRecord]]
+
+    def take(self, entry: Entry, record: MetricRecord | ReaderRecord | WriterRecord) -> Fault | None:
+        """Keep a record, unless somebody else's has its name: the fault of that."""
+        owner: Supplied[Any]
+        if isinstance(record, MetricRecord):
+            what, owner = "metric", self.metrics.setdefault(record.name, entry.supplies(record))
+        elif isinstance(record, ReaderRecord):
+            what, owner = "reader", self.readers.setdefault(record.name, entry.supplies(record))
+        else:
+            what, owner = "writer", self.writers.setdefault(record.name, entry.supplies(record))
+        if (owner.distribution, owner.record) == (entry.distribution, record):
+            return None
+        return entry.fault(f"{what} {record.name!r} is already supplied by {owner.distribution}; this one is left out")
+
+
+@dataclass(frozen=True)
 class _Scan:
     """What all entry points together offer, and what is wrong with them."""
 
     solvers: dict[str, Supplied[SolverRecord]]
-    metrics: dict[str, Supplied[MetricRecord]]
+    named: _Named
     faults: tuple[Fault, ...]
     slow: bool
 
@@ -225,21 +301,19 @@ def _scan(seconds: float | None = None) -> _Scan:
     answers = dict(zip(modules, asking.announcements(list(modules.values()), seconds), strict=True))
     told += [(entry, *_remade(entry, answers[entry.distribution, entry.value])) for entry in others]
     claims: list[tuple[Entry, SolverRecord]] = []
-    measures: dict[str, Supplied[MetricRecord]] = {}
+    named = _Named({}, {}, {})
     for entry, records, faults in told:
         broken += faults
         for record in records:
             if isinstance(record, SolverRecord):
                 claims.append((entry, record))
-                continue
-            owner = measures.setdefault(record.name, entry.supplies(record))
-            if (owner.distribution, owner.record) != (entry.distribution, record):
-                message = f"metric {record.name!r} is already supplied by {owner.distribution}; this one is left out"
-                broken += (entry.fault(message),)
+            elif fault := named.take(entry, record):
+                broken += (fault,)
     # An entry point that is named after its solver is found without a scan, so here too it must win.
     claims.sort(key=lambda claim: (claim[0].name != claim[1].name, claim[0].rank))
     usable, refused = _settle(claims)
-    return _Scan(usable, measures, broken + refused, any("slow" in answer for answer in answers.values()))
+    slow = any("slow" in answer for answer in answers.values())
+    return _Scan(usable, named, broken + refused, slow)
 
 
 def _settle(claims: list[tuple[Entry, SolverRecord]]) -> tuple[dict[str, Supplied[SolverRecord]], tuple[Fault, ...]]:

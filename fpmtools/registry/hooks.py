@@ -11,15 +11,14 @@ from typing import Any
 
 import pluggy
 
-from fpmtools.errors import SolverError
-from fpmtools.records import MetricRecord, SolverRecord, to_data
+from fpmtools.errors import FpmError, SolverError
+from fpmtools.records import AnyRecord, MetricRecord, ReaderRecord, SolverRecord, WriterRecord, to_data
 from fpmtools.registry.entries import GROUP, Entry, one_line
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 
 RECORD_LIMIT = 100  # of each kind, of one plugin
-AnyRecord = SolverRecord | MetricRecord
 
 
 class Hooks:
@@ -33,8 +32,21 @@ class Hooks:
     def fpmtools_metrics(self) -> list[MetricRecord]:  # type: ignore[empty-body]
         """Announce metrics. Called once; must be quick, import no torch, and have no side effects."""
 
+    @hookspec
+    def fpmtools_readers(self) -> list[ReaderRecord]:  # type: ignore[empty-body]
+        """Announce formats of measurements. Called once; must be quick, import no torch, and have no side effects."""
 
-KINDS: dict[str, type[AnyRecord]] = {"solvers": SolverRecord, "metrics": MetricRecord}
+    @hookspec
+    def fpmtools_writers(self) -> list[WriterRecord]:  # type: ignore[empty-body]
+        """Announce formats of results. Called once; must be quick, import no torch, and have no side effects."""
+
+
+KINDS: dict[str, type[AnyRecord]] = {
+    "solvers": SolverRecord,
+    "metrics": MetricRecord,
+    "readers": ReaderRecord,
+    "writers": WriterRecord,
+}
 
 
 def announce(entry: Entry, begin: Callable[[str], None] = lambda doing: None) -> tuple[AnyRecord, ...]:
@@ -67,7 +79,8 @@ def announce(entry: Entry, begin: Callable[[str], None] = lambda doing: None) ->
             records += [kind(**to_data(record, kind)) for record in told]
         answered |= bool(answers)
     if not answered:
-        raise SolverError("has no fpmtools_solvers hook and no fpmtools_metrics hook, or they returned None")
+        hooks = ", ".join(f"{GROUP}_{what}" for what in KINDS)
+        raise SolverError(f"has none of the hooks {hooks}, or they returned None")
     return tuple(records)
 
 
@@ -76,8 +89,8 @@ def _listed(answer: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def foreign(what: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Run a plugin's code: all it raises, even SystemExit, becomes a SolverError, but for what is ``passing``.
+def foreign(what: str, passing: tuple[type[Exception], ...] = (), kind: type[FpmError] = SolverError) -> Iterator[None]:
+    """Run a plugin's code: all it raises, even SystemExit, becomes a ``kind``, but for what is ``passing``.
 
     So does a KeyboardInterrupt that nobody's Ctrl-C has caused.
     """
@@ -89,7 +102,7 @@ def foreign(what: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[No
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and pressed:
                 raise
-            raise SolverError(f"{what}: {one_line(error)}") from error
+            raise kind(f"{what}: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""How fields are shown: phase without its piston, contrast that no stray pixel decides, round scale bars. All NumPy."""
+"""How fields are shown: contrast that no stray pixel decides, round scale bars. All NumPy."""
 
 from __future__ import annotations
 
@@ -23,20 +23,6 @@ class Scale:
 
 
 FULL_CIRCLE = Scale("twilight_shifted", -math.pi, math.pi)
-
-
-def without_piston(field: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np.complex64]:
-    """``field`` [y, x] turned by one global phase so that its sum is real and positive.
-
-    The global phase of a reconstruction is arbitrary; without this step it would decide the colours.
-    """
-    piston = np.angle(field.sum(dtype=np.complex128))
-    return np.asarray(field * np.complex64(np.exp(-1j * piston)), dtype=np.complex64)
-
-
-def flat_phase(field: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np.float32]:
-    """Phase of ``field`` [y, x] in rad, float32 in (−π, π], relative to its mean (the angle of the summed field)."""
-    return np.angle(without_piston(field)).astype(np.float32)
 
 
 def gray_scale(images: Iterable[NDArray[np.floating[Any]]]) -> Scale:

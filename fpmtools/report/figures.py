@@ -21,10 +21,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fpmtools import metrics, storage
+from fpmtools.formats.volume import without_piston
 from fpmtools.optics import resample
 from fpmtools.report import charts
 from fpmtools.report.charts import Axis, Chart, Series
-from fpmtools.report.contrast import CLIPPED_PERCENT, Scale, gray_scale, phase_scale, without_piston
+from fpmtools.report.contrast import CLIPPED_PERCENT, Scale, gray_scale, phase_scale
 from fpmtools.report.layout import DPI, LINE, Sheet, colour_bar, show_image
 
 Extent = tuple[float, float]

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fpmtools import columns, metrics
+from fpmtools import columns, known, metrics
 from fpmtools.columns import Column
 from fpmtools.comparison.spec import slug
 from fpmtools.dataset import Truth
 from fpmtools.errors import DataError, FpmError
-from fpmtools.formats import truth as truths
-from fpmtools.report.contrast import without_piston
+from fpmtools.formats.volume import without_piston
 from fpmtools.report.rendering import Field, Rendered
 from fpmtools.runs.folder import FINISHED, RUN_FILE
 
@@ -196,12 +195,12 @@ def number(value: Any) -> float | None:
 def _truths(folder: Path) -> Iterator[tuple[str, Truth]]:
     for path in sorted((folder / TRUTH_FOLDER).glob("*.safetensors")):
         try:
-            known = truths.read(path)
+            sample = known.read(path)
         except FpmError:
             continue  # the report then says that there is no truth
-        pixel_um = known.image_shape[1] * known.optics.pixel_um / known.truth.field.shape[1]
-        limited = metrics.band_limit(known.truth.field, known.optics, known.na, pixel_um)
-        yield known.name, Truth(without_piston(limited), known.truth.depth_um)
+        pixel_um = sample.image_shape[1] * sample.optics.pixel_um / sample.truth.field.shape[1]
+        limited = metrics.band_limit(sample.truth.field, sample.optics, sample.na, pixel_um)
+        yield sample.name, Truth(without_piston(limited), sample.truth.depth_um)
 
 
 def _row(

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from fpmtools.dataset import Truth
+from fpmtools.formats.volume import without_piston
 from fpmtools.optics import Shape, resample
-from fpmtools.report.contrast import FULL_CIRCLE, Scale, gray_scale, without_piston
+from fpmtools.report.contrast import FULL_CIRCLE, Scale, gray_scale
 from fpmtools.report.html_folder import Folder, InFocus, Row
 from fpmtools.report.rendering import LARGEST, Field, Rendered, scaled, shown_planes
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fpmtools.dataset import Dataset
+from fpmtools.formats.volume import Volume, channel
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.report import rendering
 
@@ -17,11 +22,12 @@ FILES = ("amplitude.tiff", "phase.tiff", "amplitude.png", "phase.png", STACK_FIL
 
 def draw(folder: Path, reconstruction: Reconstruction, dataset: Dataset, document: Mapping[str, Any]) -> list[str]:
     """The pictures of the run that ``document`` (``run.json``) describes, in its folder."""
-    from fpmtools.report import figures, residual, tiff, video  # matplotlib, which what a comparison keeps does without
+    from fpmtools.formats import imagej
+    from fpmtools.report import figures, residual, video  # matplotlib, which what a comparison keeps does without
     from fpmtools.report.contrast import z_label
 
     grid, z_um = reconstruction.grid, document["z_um"]
-    stacks = tiff.write_amplitude_phase(
+    stacks = imagej.write_amplitude_phase(
         folder, (reconstruction.field(z) for z in z_um), grid.shape, z_um, grid.pixel_um
     )
     shown = shown_z_um(dataset, z_um)
@@ -36,7 +42,7 @@ def draw(folder: Path, reconstruction: Reconstruction, dataset: Dataset, documen
         figures.save(figures.loss_curve(history, title=name), folder / "loss.png"),
     ]
     if len(z_um) > 1:
-        amplitude, phase = map(tiff.Stack, stacks)
+        amplitude, phase = map(imagej.Stack, stacks)
         written.append(video.write_gif(folder / STACK_FILE, amplitude, phase, z_um, grid.extent_um))
     if left := (document.get("fit") or {}).get("residual"):
         figure = residual.singular_pictures(
@@ -49,6 +55,43 @@ def draw(folder: Path, reconstruction: Reconstruction, dataset: Dataset, documen
 def render(folder: Path, reconstruction: Reconstruction, dataset: Dataset, document: Mapping[str, Any]) -> list[str]:
     """What the report of a comparison draws of it."""
     return [rendering.render(reconstruction, document["z_um"], dataset.truth).save(folder).name]
+
+
+def write_png(path: Path, volume: Volume) -> None:
+    """Amplitude and phase of one plane as a figure."""
+    from fpmtools.report import figures
+    from fpmtools.report.contrast import z_label
+
+    (z_um,) = volume.z_um
+    title = z_label(z_um)
+    figures.save(figures.amplitude_phase(volume.plane(z_um), volume.extent_um, title=title), path)
+
+
+def write_gif(path: Path, volume: Volume) -> None:
+    """Amplitude and phase of each plane, as a film."""
+    from fpmtools.report import video
+
+    last: dict[int, NDArray[np.complex64]] = {}
+
+    def plane(k: int) -> NDArray[np.complex64]:
+        if k not in last:  # amplitude and phase of a plane are asked for in turn
+            last.clear()
+            last[k] = volume.plane(volume.z_um[k])
+        return last[k]
+
+    amplitude, phase = (_Lazy(plane, of) for of in (channel("amplitude").of, channel("phase").of))
+    video.write_gif(path, amplitude, phase, volume.z_um, volume.extent_um)
+
+
+@dataclass(frozen=True)
+class _Lazy:
+    """A real number of each plane, made when it is asked for."""
+
+    plane: Callable[[int], NDArray[np.complex64]]
+    of: Callable[[NDArray[np.complex64]], NDArray[np.float32]]
+
+    def __getitem__(self, k: int) -> NDArray[np.float32]:
+        return self.of(self.plane(k))
 
 
 def shown_z_um(dataset: Dataset, z_um: Sequence[float]) -> float:

@@ -14,12 +14,12 @@ import tifffile
 from PIL import Image
 
 import fpmtools
-from fpmtools import evaluation, metrics
+from fpmtools import evaluation, known, metrics
 from fpmtools.cli import main
 from fpmtools.cli._inputs import DURATIONS, SIZES, planes, quantity, several
 from fpmtools.cli.evaluate import NUMBERS
 from fpmtools.dataset import Dataset
-from fpmtools.formats import native, truth
+from fpmtools.formats import native
 from fpmtools.metrics import targets
 from fpmtools.reconstruction import Grid, PlaneStack
 
@@ -317,7 +317,7 @@ def test_evaluate_refuses_the_truth_file_that_compare_writes(
     finished: Path, data_file: Path, dataset: Dataset, tmp_path: Path, as_json: Json
 ) -> None:
     """It takes it, and says the same numbers as with the data set."""
-    assert truth.save(dataset, tmp_path / "truth" / "small.safetensors")
+    assert known.save(dataset, tmp_path / "truth" / "small.safetensors")
     with_data = as_json("evaluate", finished, "--truth", data_file, "--out", tmp_path / "a.png")
     with_truth = as_json(
         "evaluate", finished, "--truth", tmp_path / "truth" / "small.safetensors", "--out", tmp_path / "b.png"

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import scipy.io
 
+from fpmtools import Grid, PlaneStack, Volume
+
 
 @pytest.fixture
 def write_v5(tmp_path: Path) -> Callable[..., Path]:
@@ -35,3 +37,15 @@ def fpm_inr_variables() -> dict[str, Any]:
         "mag": 10.0,
         "dpix_c": 3.45,
     }
+
+
+@pytest.fixture
+def volume(cells: Callable[..., Any]) -> Callable[..., Volume]:
+    """``volume(z_um, shape)``: a stack whose planes all differ, with pixels of 0.25 × 0.5 µm, at 0.5 µm wavelength."""
+
+    def make(z_um: tuple[float, ...] = (-1.0, 0.5, 2.0), shape: tuple[int, int] = (30, 43), **how: Any) -> Volume:
+        planes = np.stack([cells(*shape, seed=k) * np.exp(0.3j * k) for k in range(len(z_um))]).astype(np.complex64)
+        grid = Grid(shape, (0.25 * shape[0], 0.5 * shape[1]), (z_um[0], z_um[-1]))
+        return Volume.of(PlaneStack(planes, z_um, grid, {"wavelength_um": 0.5}), z_um, **how)
+
+    return make

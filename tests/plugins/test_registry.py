@@ -51,7 +51,7 @@ BROKEN: dict[str, tuple[str, str]] = {
         "wrong hook: PluginValidationError",
     ),
     "hook-misspelt": (HOOK + "def fpmtools_solver():\n    return []\n", "wrong hook: PluginValidationError"),
-    "no-hook": ("x = 1\n", "has no fpmtools_solvers hook"),
+    "no-hook": ("x = 1\n", "has none of the hooks fpmtools_solvers"),
 }
 
 
@@ -121,7 +121,7 @@ def test_the_doctor_also_finds_what_breaks_only_in_use(
     assert set(found["solvers"]) == BUILT_IN
     problems = " / ".join(found["problems"])
     assert "solver 'no-class' of no-class 1.0: cannot import no_class:Missing" in problems
-    assert "plugin 'no-hook' of no-hook: has no fpmtools_solvers hook" in problems
+    assert "plugin 'no-hook' of no-hook: has none of the hooks fpmtools_solvers" in problems
 
 
 # ---------------------------------------------------------------- one name at a time

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from fpmtools import columns, registry, storage
 from fpmtools.comparison.spec import slug
 from fpmtools.dataset import Dataset
-from fpmtools.formats import truth as truths
 from fpmtools.leds import direction_sines, raster
 from fpmtools.metrics import match, ring_correlation
 from fpmtools.reconstruction import Grid, PlaneStack
@@ -20,23 +19,6 @@ from fpmtools.report import html_folder, rendering
 from fpmtools.simulation import simulate
 
 Make = Callable[..., NDArray[np.complex64]]
-
-
-@pytest.fixture
-def cells() -> Make:
-    """``cells(height, width, phase_rad=1.0)``: discs that absorb and retard, on a bright background."""
-
-    def make(height: int, width: int, phase_rad: float = 1.0, seed: int = 0) -> NDArray[np.complex64]:
-        rng = np.random.default_rng(seed)
-        y, x = np.mgrid[:height, :width]
-        discs = np.zeros((height, width))
-        for _ in range(6):
-            radius = 0.15 * min(height, width)
-            distance = np.hypot(y - rng.uniform(0, height), x - rng.uniform(0, width))
-            discs = np.maximum(discs, np.clip(radius - distance + 0.5, 0, 1))
-        return ((1 - 0.4 * discs) * np.exp(1j * phase_rad * discs)).astype(np.complex64)
-
-    return make
 
 
 @pytest.fixture
@@ -93,5 +75,5 @@ def comparison_folder(dataset: Dataset, tmp_path: Path) -> Path:
         "data": {"name": dataset.name}, "columns": about, "rows": rows, "runs": runs, "command": command,
     }  # fmt: skip
     storage.write_json(folder / "results.json", document)
-    truths.save(dataset, folder / html_folder.TRUTH_FOLDER / "tilted.safetensors")
+    known.save(dataset, folder / html_folder.TRUTH_FOLDER / "tilted.safetensors")
     return folder

@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fpmtools import metrics
+from fpmtools import known, metrics
 from fpmtools.errors import DataError
-from fpmtools.formats import truth
 from fpmtools.report import html_folder
 from fpmtools.report.rendering import Rendered
 
@@ -128,7 +127,7 @@ def test_a_folder_without_a_comparison_is_one_clear_line(tmp_path, text):
 
 def test_a_truth_that_is_gone_does_not_stay(comparison_folder, dataset):
     (path,) = (comparison_folder / "truth").iterdir()
-    assert truth.save(replace(dataset, truth=None), path) is None
+    assert known.save(replace(dataset, truth=None), path) is None
     assert html_folder.read(comparison_folder).truths == {}
 
 

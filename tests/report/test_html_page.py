@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fpmtools import known
 from fpmtools.cli import main
-from fpmtools.formats import truth as truths
 from fpmtools.report import html_folder, html_page
 
 HOSTILE = "</script><script>document.title='x'</script><img src=//evil.example onerror=alert(1)>\"'&\u202e"
@@ -88,7 +88,7 @@ def test_the_policy_lets_only_its_own_script_run(comparison_folder):
 
 def test_hostile_strings_stay_strings(comparison_folder, dataset):
     _, harmless = built(comparison_folder)
-    truths.save(replace(dataset, name=HOSTILE), comparison_folder / "truth" / "hostile.safetensors")
+    known.save(replace(dataset, name=HOSTILE), comparison_folder / "truth" / "hostile.safetensors")
 
     def edit(document):
         document["data"]["name"] = HOSTILE

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -13,13 +14,11 @@ from numpy.typing import NDArray
 
 from fpmtools import storage
 from fpmtools.errors import OutputError
+from fpmtools.formats.volume import AMPLITUDE, PHASE, Volume, even_spacing, flat_phase
 from fpmtools.optics import Shape
-from fpmtools.report.contrast import flat_phase, z_label
-
-AMPLITUDE = "amplitude of the transmitted field; the mean bright-field image has intensity 1"
-PHASE = "phase in rad, -pi to pi, relative to the mean of its plane"
 
 _CLASSIC_TIFF_BYTES = 2**32 - 2**24  # beyond, offsets need BigTIFF, which ImageJ reads through Bio-Formats only
+_BIG = "larger than 4 GB, and so a BigTIFF: ImageJ opens it through Bio-Formats only, and without its scale"
 
 
 def write_amplitude_phase(
@@ -73,37 +72,40 @@ def write_stack(
     metadata: dict[str, Any] = {"axes": "ZYX", "content": content, "z_um": " ".join(f"{z:.9g}" for z in z_um)}
     if (spacing := even_spacing(z_um)) is not None:
         metadata["spacing"] = spacing
-    return _write(path, pages, shape, [_plain(z_label(z)) for z in z_um], pixel_um, metadata)
+    return _write(path, pages, (len(z_um), *shape), [_label(z) for z in z_um], pixel_um, metadata)
 
 
-def write_channels(
-    path: str | Path, pages: Mapping[str, NDArray[np.floating[Any]]], pixel_um: tuple[float, float], content: str
-) -> Path:
-    """Write real pages [y, x] of one shape and one z as the channels of one TIFF, each under its name."""
-    shape = next(iter(pages.values())).shape
-    metadata = {"axes": "CYX", "mode": "grayscale", "content": _plain(content)}
-    return _write(path, pages.values(), (shape[0], shape[1]), list(pages), pixel_um, metadata)
-
-
-def even_spacing(z_um: Sequence[float]) -> float | None:
-    """The distance of neighbouring planes; None where it is not the same everywhere, or there is one plane only."""
-    steps = np.diff(np.asarray(z_um, dtype=np.float64))
-    if not len(steps) or not np.allclose(steps, steps.mean(), rtol=1e-4, atol=0):
-        return None
-    return float(steps.mean())
+def write(path: Path, volume: Volume) -> list[str]:
+    """The channels of a volume as float32 [z, c, y, x] ([c, y, x] where it has one plane), atomically."""
+    z_um, names = volume.z_um, [channel.name for channel in volume.channels]
+    said = "; ".join(f"channel {k + 1}: {channel.content}" for k, channel in enumerate(volume.channels))
+    metadata: dict[str, Any] = {"axes": "ZCYX", "mode": "grayscale", "z_um": " ".join(f"{z:.9g}" for z in z_um)}
+    leading: tuple[int, ...]
+    if len(z_um) == 1:
+        metadata |= {"axes": "CYX", "content": f"at {_label(z_um[0])}; {said}"}
+        labels, leading = names, (len(names),)
+    else:
+        metadata |= {"content": said} | ({} if volume.spacing_um is None else {"spacing": volume.spacing_um})
+        labels, leading = [f"{name}, {_label(z)}" for z in z_um for name in names], (len(z_um), len(names))
+    pages = (channel.of(plane) for plane in volume.planes() for channel in volume.channels)
+    shape = (*leading, *volume.shape)
+    _write(path, pages, shape, labels, volume.pixel_um, metadata)
+    uneven = len(z_um) > 1 and volume.spacing_um is None
+    told = ["the planes are not evenly spaced: each is labelled with its z, and there is no spacing"] if uneven else []
+    return told + ([_BIG] if _large(shape) else [])
 
 
 def _write(
     path: str | Path,
     pages: Iterable[NDArray[np.floating[Any]]],
-    shape: Shape,
+    shape: tuple[int, ...],
     labels: Sequence[str],
     pixel_um: tuple[float, float],
     metadata: dict[str, Any],
 ) -> Path:
     import tifffile
 
-    classic = 4 * len(labels) * shape[0] * shape[1] < _CLASSIC_TIFF_BYTES
+    classic = not _large(shape)
     metadata["unit"] = "um"
     if classic:
         metadata["Labels"] = list(labels)
@@ -113,7 +115,7 @@ def _write(
         with tifffile.TiffWriter(named, imagej=classic, bigtiff=not classic) as tiff:
             tiff.write(
                 (np.asarray(page, dtype=np.float32) for page in pages),
-                shape=(len(labels), *shape),
+                shape=shape,
                 dtype=np.float32,
                 photometric="minisblack",
                 resolution=(1 / pixel_um[1], 1 / pixel_um[0]),
@@ -123,9 +125,13 @@ def _write(
     return storage.write_atomic(path, write)
 
 
-def _plain(label: str) -> str:
+def _large(shape: tuple[int, ...]) -> bool:
+    return 4 * math.prod(shape) >= _CLASSIC_TIFF_BYTES
+
+
+def _label(z_um: float) -> str:
     """In the characters that ImageJ's descriptions have."""
-    return label.replace("−", "-").replace("µ", "u")
+    return f"z = {0.0 if abs(z_um) < 5e-4 else z_um:.4g} um"
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ import pytest
 import tifffile
 
 from fpmtools.errors import OutputError
-from fpmtools.report import contrast, tiff
+from fpmtools.formats import imagej, volume
 
 Z = (-4.0, -1.0, 2.0, 5.0)
 
 
 def test_stack_reads_back_calibrated(cells, tmp_path):
     fields = [cells(30, 43, seed=k) * np.complex64(np.exp(1j * k)) for k in range(4)]
-    written = tiff.write_amplitude_phase(tmp_path, iter(fields), (30, 43), Z, (0.25, 0.5))
+    written = imagej.write_amplitude_phase(tmp_path, iter(fields), (30, 43), Z, (0.25, 0.5))
     assert [path.name for path in written] == ["amplitude.tiff", "phase.tiff"]
-    expected = ([np.abs(f) for f in fields], [contrast.flat_phase(f) for f in fields])
+    expected = ([np.abs(f) for f in fields], [volume.flat_phase(f) for f in fields])
     for path, values, word in zip(written, expected, ("amplitude", "phase in rad"), strict=True):
         with tifffile.TiffFile(path) as file:
             assert file.is_imagej
@@ -30,31 +30,31 @@ def test_stack_reads_back_calibrated(cells, tmp_path):
             assert across[0] / across[1] == pytest.approx(2)  # pixels per µm
             assert down[0] / down[1] == pytest.approx(4)
         for k in range(4):
-            assert np.array_equal(tiff.Stack(path)[k], values[k])
+            assert np.array_equal(imagej.Stack(path)[k], values[k])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["amplitude.tiff", "phase.tiff"]
 
 
 @pytest.mark.parametrize("shape", [(12, 3), (9, 4), (8, 21)])
 def test_single_plane_and_widths_that_look_like_colour(cells, tmp_path, shape):
-    amplitude, _ = tiff.write_amplitude_phase(tmp_path, iter([cells(*shape)]), shape, (0.0,), (0.2, 0.2))
+    amplitude, _ = imagej.write_amplitude_phase(tmp_path, iter([cells(*shape)]), shape, (0.0,), (0.2, 0.2))
     np.testing.assert_array_equal(np.squeeze(tifffile.imread(amplitude)), np.abs(cells(*shape)))
-    assert tiff.Stack(amplitude)[0].shape == shape
+    assert imagej.Stack(amplitude)[0].shape == shape
 
 
 def test_stacks_too_large_for_classic_tiff_become_bigtiff(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(tiff, "_CLASSIC_TIFF_BYTES", 1000)
+    monkeypatch.setattr(imagej, "_CLASSIC_TIFF_BYTES", 1000)
     pages = [np.abs(cells(20, 31, seed=k)) for k in range(4)]
-    path = tiff.write_stack(tmp_path / "big.tiff", pages, (20, 31), Z, (0.2, 0.2), tiff.AMPLITUDE)
+    path = imagej.write_stack(tmp_path / "big.tiff", pages, (20, 31), Z, (0.2, 0.2), volume.AMPLITUDE)
     with tifffile.TiffFile(path) as file:
         assert file.is_bigtiff
         assert "amplitude" in file.pages[0].description
         np.testing.assert_array_equal(file.asarray(), np.array(pages))
-    np.testing.assert_array_equal(tiff.Stack(path)[2], pages[2])
+    np.testing.assert_array_equal(imagej.Stack(path)[2], pages[2])
 
 
 def test_missing_folder_is_an_output_error(cells, tmp_path):
     with pytest.raises(OutputError, match="cannot write in"):
-        tiff.write_amplitude_phase(tmp_path / "absent", iter([cells(8, 9)]), (8, 9), (0.0,), (1, 1))
+        imagej.write_amplitude_phase(tmp_path / "absent", iter([cells(8, 9)]), (8, 9), (0.0,), (1, 1))
 
 
 def test_planes_are_rendered_once_and_one_at_a_time(cells, tmp_path):
@@ -65,7 +65,7 @@ def test_planes_are_rendered_once_and_one_at_a_time(cells, tmp_path):
             alive.append(k)
             yield cells(10, 14, seed=k)
 
-    tiff.write_amplitude_phase(tmp_path, fields(), (10, 14), Z, (1, 1))
+    imagej.write_amplitude_phase(tmp_path, fields(), (10, 14), Z, (1, 1))
     assert alive == [0, 1, 2, 3]
 
 
@@ -73,22 +73,13 @@ def test_uneven_z_gets_a_mean_spacing(cells, tmp_path):
     """It gets none: every page says its own z, to nine digits in the description."""
     uneven = (-4.0, -1.0, 2.0, 5.5)
     pages = [np.abs(cells(20, 31, seed=k)) for k in range(4)]
-    path = tiff.write_stack(tmp_path / "uneven.tiff", pages, (20, 31), uneven, (0.2, 0.2), tiff.AMPLITUDE)
+    path = imagej.write_stack(tmp_path / "uneven.tiff", pages, (20, 31), uneven, (0.2, 0.2), volume.AMPLITUDE)
     with tifffile.TiffFile(path) as file:
         about = file.imagej_metadata
         assert "spacing" not in about
         assert about["z_um"] == "-4 -1 2 5.5"
         assert about["Labels"] == ["z = -4 um", "z = -1 um", "z = 2 um", "z = 5.5 um"]
     third = tuple(k / 3 for k in range(7))
-    assert tiff.even_spacing(third) == pytest.approx(1 / 3)
-    assert tiff.even_spacing((0.0, 1.0, 2.001)) is None
-    assert tiff.even_spacing((0.0,)) is None
-
-
-def test_amplitude_and_phase_are_channels_and_not_z_slices(cells, tmp_path):
-    pages = {"amplitude": np.abs(cells(20, 31)), "phase": contrast.flat_phase(cells(20, 31))}
-    path = tiff.write_channels(tmp_path / "field.tiff", pages, (0.25, 0.5), "at z = −1 µm")
-    with tifffile.TiffFile(path) as file:
-        assert (file.is_imagej, file.series[0].axes, file.series[0].shape) == (True, "CYX", (2, 20, 31))
-        assert file.imagej_metadata["Labels"] == ["amplitude", "phase"]
-        np.testing.assert_array_equal(file.asarray(), np.array(list(pages.values())))
+    assert volume.even_spacing(third) == pytest.approx(1 / 3)
+    assert volume.even_spacing((0.0, 1.0, 2.001)) is None
+    assert volume.even_spacing((0.0,)) is None

@@ -1,0 +1,135 @@
+"""Results into the files of other programs: which writer a name means, what may be replaced, what is to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from fpmtools import registry
+from fpmtools.errors import OptionError, OutputError, printable, unknown
+from fpmtools.records import WriterRecord
+
+if TYPE_CHECKING:
+    from fpmtools.formats.volume import Volume
+    from fpmtools.optics import Shape
+    from fpmtools.reconstruction import Reconstruction
+    from fpmtools.registry import Supplied
+
+    Writer: TypeAlias = Supplied[WriterRecord]
+
+DEFAULT_CHANNELS = ("amplitude", "phase")
+
+
+def export(
+    reconstruction: Reconstruction,
+    path: str | Path,
+    *,
+    z_um: float | Sequence[float] | None = None,
+    shape: Shape | None = None,
+    format: str | None = None,  # what everyone calls it, even if it hides a builtin
+    channels: Sequence[str] | None = None,
+    name: str = "",
+    force: bool = False,
+) -> list[str]:
+    """Write a reconstruction into a file that other programs open.
+
+    Parameters
+    ----------
+    path
+        The end of its name says which format; what is there already stays, and is an error, without ``force``.
+    z_um
+        One z or several, ascending; default: the only one that the reconstruction has.
+    shape
+        (y, x) of the planes; default: the reconstruction's.
+    format
+        Name of a writer, in place of the one that the path's end means.
+    channels
+        ``"amplitude"``, ``"phase"`` (rad) and ``"path"`` (nm) of formats that hold real numbers; default: the first 2.
+    name
+        What the image is called in the file; default: the file's own name.
+
+    Returns
+    -------
+    list of str
+        What the format could not say as it is, a line for each.
+
+    Raises
+    ------
+    OptionError
+        When no writer has such a suffix or name, or it cannot hold what is asked for.
+    OutputError
+        When the file is there already, or cannot be written.
+    """
+    from fpmtools.formats.volume import Volume
+
+    path = Path(path)
+    writer = writer_for(path, format)
+    low, high = reconstruction.grid.z_range
+    if z_um is None and low != high:
+        raise OptionError(f"the reconstruction covers z from {low:g} to {high:g} µm: say which z")
+    planes = [low] if z_um is None else [z_um] if isinstance(z_um, int | float) else list(z_um)
+    check(writer, path, len(planes), channels)
+    claim(writer, path, force)
+    called = name or path.name.partition(".")[0] or "reconstruction"
+    return write(writer, path, Volume.of(reconstruction, planes, shape, channels or DEFAULT_CHANNELS, called))
+
+
+def writer_for(path: Path, name: str | None = None) -> Writer:
+    """The writer called ``name``, or the one whose suffix, the longest that fits, ``path`` has.
+
+    Those of fpmtools come first; only what they do not have is looked for in other packages. Raises
+    :class:`OptionError` with those that there are.
+    """
+    own = list(registry.built_in_writers())
+    if found := _named(own, name) if name is not None else _by_suffix(own, path):
+        return found
+    every = registry.writers()
+    if found := _named(every, name) if name is not None else _by_suffix(every, path):
+        return found
+    if name is not None:
+        raise unknown("format", name, [writer.record.name for writer in every])
+    known = ", ".join(suffix for writer in every for suffix in writer.record.suffixes)
+    raise OptionError(f"{printable(path)}: the end of its name says no format: give one of {known}, or name the format")
+
+
+def _named(writers: Iterable[Writer], name: str) -> Writer | None:
+    return next((writer for writer in writers if writer.record.name == name), None)
+
+
+def _by_suffix(writers: Iterable[Writer], path: Path) -> Writer | None:
+    fits = [(len(s), w) for w in writers for s in w.record.suffixes if path.name.lower().endswith(s)]
+    return max(fits, key=lambda fit: fit[0])[1] if fits else None
+
+
+def check(writer: Writer, path: Path, planes: int, channels: Sequence[str] | None) -> None:
+    """Raise :class:`OptionError` where the format cannot hold what is asked for."""
+    record = writer.record
+    if planes > 1 and not record.stacks:
+        raise OptionError(f"{printable(path)}: {record.name} holds one plane, not {planes}: say which z")
+    if channels is not None and record.holds != "real":
+        held = "the complex field" if record.holds == "complex" else "a picture of amplitude and phase"
+        raise OptionError(f"{printable(path)}: {record.name} holds {held}: leave out the channels")
+    if channels is not None and not channels:
+        raise OptionError("channels: name at least one of amplitude, phase, path")
+
+
+def claim(writer: Writer, path: Path, force: bool) -> None:
+    """Raise :class:`OutputError` when what is there must not be replaced; a folder only by what is one too."""
+    marks = writer.record.folder
+    if path.is_dir():
+        if not marks:
+            raise OutputError(f"{path} is a folder; give the name of a file")
+        if path.is_symlink() or not any((path / mark).is_file() for mark in marks):
+            raise OutputError(f"{path} is a folder of something else, and is not replaced")
+    if (path.exists() or path.is_symlink()) and not force:
+        raise OutputError(f"{path} exists, and is replaced by force only")
+
+
+def write(writer: Writer, path: Path, volume: Volume) -> list[str]:
+    """Let a writer write; returns what users must be told, a line for each."""
+    try:
+        told = registry.format_function(writer)(path, volume)
+    except OSError as error:
+        raise OutputError.of(error, path) from error
+    return [printable(line, 300) for line in told or ()]

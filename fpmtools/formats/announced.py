@@ -76,6 +76,12 @@ WRITERS = (
         write="fpmtools.formats.imagej:write",
         suffixes=(".tiff", ".tif"),
     ),
+    WriterRecord(
+        name="ome-tiff",
+        summary="OME-TIFF: float32 channels with units, pixels in µm, the z of each plane, a pyramid",
+        write="fpmtools.formats.ome_tiff:write",
+        suffixes=(".ome.tiff", ".ome.tif", ".ome.btf"),
+    ),
 )
 
 

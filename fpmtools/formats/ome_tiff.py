@@ -1,0 +1,96 @@
+"""OME-TIFF: channels with names and units, micrometres, the z of each plane, and a pyramid in sub-IFDs.
+
+Written page after page in the order z, channel, in tiles where the image is large; each plane is rendered once. The
+numbers are those of the OME 2016-06 schema: lengths in µm, ``PositionZ`` on each plane, so that uneven z are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpmtools import storage
+from fpmtools.formats.volume import Volume, halved, levels
+from fpmtools.optics import Shape
+
+TILE = 256  # pixels; a plane that is no larger has no tiles and no pyramid
+_BIG_BYTES = 2**32 - 2**26  # beyond, offsets need BigTIFF, which all readers of OME-TIFF know
+
+
+def write(path: Path, volume: Volume) -> None:
+    """The channels of a volume as float32 pages in the order z, channel, atomically."""
+    import tifffile
+
+    shapes = levels(volume.shape, TILE)
+    pages = len(volume.z_um) * len(volume.channels)
+    smaller = [storage.scratch((pages, *shape), np.float32) for shape in shapes[1:]]
+    size = sum(4 * pages * shape[0] * shape[1] for shape in shapes)
+    how: dict[str, Any] = {"dtype": np.float32, "photometric": "minisblack"}
+    how |= {"tile": (TILE, TILE)} if smaller else {}
+
+    def fill(file: IO[bytes]) -> None:
+        named = tifffile.FileHandle(file, name=path.name)  # a descriptor has no name of its own
+        with tifffile.TiffWriter(named, ome=True, bigtiff=size > _BIG_BYTES) as tiff:
+            for k, shape in enumerate(shapes):
+                scale = 1e4 / 2**k  # pixels of the first level in a centimetre
+                tiff.write(
+                    _parts(smaller[k - 1], shape) if k else _parts(_pages(volume, smaller), shape, bool(smaller)),
+                    shape=(len(volume.z_um), len(volume.channels), *shape),
+                    resolution=(scale / volume.pixel_um[1], scale / volume.pixel_um[0]),
+                    resolutionunit="CENTIMETER",
+                    **(how | ({"subfiletype": 1} if k else {"subifds": len(smaller), "metadata": _metadata(volume)})),
+                )
+
+    storage.write_atomic(path, fill)
+
+
+def _pages(volume: Volume, smaller: list[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Each channel of each plane; on the way the levels of the pyramid are filled."""
+    page = 0
+    for plane in volume.planes():
+        less: NDArray[Any] = plane
+        for level in smaller:  # before the page is given: after the last nobody comes back
+            less = halved(less)
+            for number, channel in enumerate(volume.channels):
+                level[page + number] = channel.of(less)
+            storage.release(level)
+        for channel in volume.channels:
+            yield channel.of(plane)
+        page += len(volume.channels)
+
+
+def _parts(pages: Any, shape: Shape, tiled: bool = True) -> Iterator[NDArray[np.float32]]:
+    """The pages, or the tiles of each, row by row."""
+    for page in pages:
+        if not tiled:
+            yield page
+            continue
+        for y in range(0, shape[0], TILE):
+            for x in range(0, shape[1], TILE):
+                part = page[y : y + TILE, x : x + TILE]
+                yield np.pad(part, ((0, TILE - part.shape[0]), (0, TILE - part.shape[1])))
+
+
+def _metadata(volume: Volume) -> dict[str, Any]:
+    """As tifffile takes the attributes of OME-XML's Image, Pixels, Channel and Plane."""
+    z_um, count = volume.z_um, len(volume.channels)
+    planes = [z for z in z_um for _ in range(count)]
+    contents = "; ".join(f"{channel.label}: {channel.content}" for channel in volume.channels)
+    known = "" if volume.wavelength_um is None else f"; wavelength {1e3 * volume.wavelength_um:g} nm"
+    spacing = volume.spacing_um
+    return {
+        "axes": "ZCYX",
+        "Name": volume.name,
+        "Description": f"Fourier ptychography; {contents}{known}; z in um: {' '.join(f'{z:.9g}' for z in z_um)}",
+        "PhysicalSizeX": volume.pixel_um[1],
+        "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeY": volume.pixel_um[0],
+        "PhysicalSizeYUnit": "µm",
+        **({} if spacing is None else {"PhysicalSizeZ": spacing, "PhysicalSizeZUnit": "µm"}),
+        "Channel": {"Name": [channel.label for channel in volume.channels]},
+        "Plane": {"PositionZ": planes, "PositionZUnit": ["µm"] * len(planes)},
+    }

@@ -13,6 +13,7 @@ import math
 import mmap
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -64,6 +65,51 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
     except OSError as error:
         raise OutputError.of(error, path) from error
     return path
+
+
+def write_folder(path: str | Path, fill: Callable[[Path], object]) -> Path:
+    """Let ``fill`` make a temporary folder beside ``path``, sync all that is in it, and rename it into place.
+
+    What was at ``path``, a folder with all that is in it too, goes once the new one is complete. Raises
+    :class:`OutputError` as :func:`write_atomic` does.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent))
+        old = made.with_name(f"{made.name}.old.part")
+        try:
+            fill(made)
+            _sync_all(made)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(made, 0o777 & ~umask)
+            if os.path.lexists(path):
+                os.rename(path, old)
+            try:
+                os.rename(made, path)
+            except OSError:
+                os.rename(old, path)
+                raise
+            _sync_folder(path.parent)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError.of(error, path) from error
+    return path
+
+
+def _sync_all(folder: Path) -> None:
+    """Let all files of a folder, and their names, outlast a power cut."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            handle = os.open(os.path.join(place, name), os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        _sync_folder(Path(place))
 
 
 def sweep(folder: str | Path) -> list[Path]:

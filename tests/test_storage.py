@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fpmtools
 from fpmtools import planes, storage
+from fpmtools.errors import OutputError
 from fpmtools.simulation import simulate
 
 
@@ -141,3 +144,32 @@ def test_what_a_killed_writer_left_is_swept_and_a_living_one_is_not(tmp_path):
     assert storage.sweep(tmp_path) == [left]
     assert set(tmp_path.iterdir()) == set(others)
     assert storage.sweep(tmp_path / "absent") == []
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "new").write_text("new")
+
+    def fail(folder: Path) -> None:
+        fill(folder)
+        raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="in the middle"):
+        storage.write_folder(tmp_path / "a", fail)
+    assert list(tmp_path.iterdir()) == []
+    for old in ("folder", "file", "nothing"):
+        if old == "folder":
+            (tmp_path / "a").mkdir()
+            (tmp_path / "a" / "old").write_text("old")
+        elif old == "file":
+            (tmp_path / "a").write_text("old")
+        storage.write_folder(tmp_path / "a", fill)
+        assert [path.name for path in tmp_path.rglob("*")] == ["a", "inner", "new"]
+        with pytest.raises(ValueError, match="in the middle"):
+            storage.write_folder(tmp_path / "a", fail)
+        assert [path.name for path in tmp_path.rglob("*")] == ["a", "inner", "new"]
+        shutil.rmtree(tmp_path / "a")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        storage.write_folder(tmp_path / "file" / "a", fill)

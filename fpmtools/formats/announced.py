@@ -9,6 +9,7 @@ from fpmtools.records import ReaderRecord, WriterRecord
 from fpmtools.registry import hookimpl
 
 _VARIABLES = "fpmtools.formats.variables:read"
+_ZARR = ("zarr.json", ".zgroup")  # in each group
 _KEY, _CHANNEL = frozenset({"key"}), frozenset({"channel"})
 
 READERS = (
@@ -81,6 +82,19 @@ WRITERS = (
         summary="OME-TIFF: float32 channels with units, pixels in µm, the z of each plane, a pyramid",
         write="fpmtools.formats.ome_tiff:write",
         suffixes=(".ome.tiff", ".ome.tif", ".ome.btf"),
+    ),
+    WriterRecord(
+        name="ome-zarr",
+        summary="OME-Zarr 0.5 (Zarr 3): float32 channels with windows, pixels in µm, a pyramid; needs fpmtools[zarr]",
+        write="fpmtools.formats.ome_zarr:write",
+        suffixes=(".ome.zarr", ".zarr"),
+        folder=_ZARR,
+    ),
+    WriterRecord(
+        name="ome-zarr-0.4",
+        summary="the same as OME-Zarr 0.4 (Zarr 2), which more programs read so far, those in Java among them",
+        write="fpmtools.formats.ome_zarr:write_0_4",
+        folder=_ZARR,
     ),
 )
 

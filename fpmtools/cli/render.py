@@ -10,7 +10,7 @@ import click
 
 from fpmtools.cli._inputs import force_option, integers, json_option, one_plane, planes
 from fpmtools.cli._output import claim_file, echo, print_json
-from fpmtools.errors import OptionError
+from fpmtools.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
     from fpmtools.formats.volume import Volume
@@ -92,10 +92,12 @@ def render(
 def _claim(writer: Writer, out: Path, force: bool) -> None:
     from fpmtools.formats import writing
 
-    if writer.record.folder:
+    if not (writer.record.folder and out.is_dir()):
+        claim_file(out, force)
+    elif force:
         writing.claim(writer, out, force)
     else:
-        claim_file(out, force)
+        raise OutputError(f"{out} exists; use --force to replace it")
 
 
 def _depths(z_um: tuple[float, ...]) -> str:

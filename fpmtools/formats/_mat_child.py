@@ -2,10 +2,9 @@
 
 A damaged v5 file can crash SciPy's reader. A v7.3 file is HDF5, which can point at other files, and references in it
 can lead mat73 round in circles: :func:`screen` walks it first, and only then does mat73 read it. HDF5 that MATLAB did
-not write is read as it is. Memory and time are limited here, and :mod:`fpmtools.formats.matfile` ends the process when
-it takes too long.
+not write is read as it is. Memory and time are limited by ``_limited.py``, which runs this.
 
-Arguments: the file, an empty folder for the results, the limits in bytes and in seconds, the names wanted. The file
+Arguments: the file, an empty folder for the results, the limit in bytes, the names wanted. The file
 ``result.json`` is either ``{"failed": "refused" | "damaged" | "no room", "why": …}`` or ``{"matlab": whether MATLAB's
 order of axes holds, "names": [all names], "shapes": {name of a real array: shape}, "arrays": {name: file}}``. Nothing
 of fpmtools is imported.
@@ -44,9 +43,8 @@ class Found(NamedTuple):
     matlab: bool = True
 
 
-def main(source: str, folder: str, limit_bytes: int, limit_s: float, wanted: list[str]) -> None:
+def main(source: str, folder: str, limit_bytes: int, wanted: list[str]) -> None:
     """Read ``wanted`` (also inside a struct ``saved_data``) from ``source``."""
-    _limit(limit_bytes, limit_s)
     out = Path(folder)
     result: dict[str, Any]
     try:
@@ -186,17 +184,5 @@ def _is_real(item: Any) -> bool:
     return (kind.decode("ascii", "replace") if isinstance(kind, bytes) else str(kind)) in _REAL
 
 
-def _limit(limit_bytes: int, limit_s: float) -> None:
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return
-    # A compressed file can unpack to more than it declares; the interpreter and the copies take their part too.
-    for what, most in ((resource.RLIMIT_AS, 2 * limit_bytes + (1 << 30)), (resource.RLIMIT_CPU, math.ceil(limit_s))):
-        _, hard = resource.getrlimit(what)
-        resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), sys.argv[5:])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:])

@@ -54,6 +54,18 @@ READERS = (
         read="fpmtools.formats.images:read_recording",
         takes=_CHANNEL,
     ),
+    ReaderRecord(
+        name="ome-tiff",
+        summary="one OME-TIFF with all images, its pixel size, and what it says of objective and light",
+        read="fpmtools.formats.ome_tiff:read",
+        takes=_CHANNEL,
+    ),
+    ReaderRecord(
+        name="ome-zarr",
+        summary="an OME-Zarr folder, version 0.4 or 0.5, with its pixel size; needs fpmtools[zarr]",
+        read="fpmtools.formats.ome_zarr_reader:read",
+        takes=_KEY | _CHANNEL,
+    ),
 )
 
 WRITERS = (

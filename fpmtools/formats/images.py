@@ -38,6 +38,11 @@ _CHANNELS = {"r": 0, "red": 0, "0": 0, "g": 1, "green": 1, "1": 1, "b": 2, "blue
 _BYTES = {"1": 1, "L": 1, "P": 1, "LA": 2, "I;16": 2, "I;16B": 2, "RGB": 3}  # of a pixel in Pillow; others have 4
 
 
+def is_tiff(head: bytes) -> bool:
+    """Whether a file that starts with ``head`` is a TIFF."""
+    return head[:4] in _TIFF
+
+
 def is_image(head: bytes) -> bool:
     """Whether a file that starts with ``head`` is a TIFF, PNG, BMP or JPEG."""
     return head[:4] in _TIFF or head[:8] == _PNG or head[:3] == _JPEG or (head[:2] == _BMP and len(head) >= 26)
@@ -56,7 +61,7 @@ def read(path: Path, channel: str | int | None = None, files: Sequence[Path] | N
             found = folder.search(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    images, names = _stack(found.images, channel)
+    images, names = stack(found.images, channel)
     beside = [path / name for name in folder.LED_FILES if (path / name).is_file()] if path.is_dir() else []
     if any(file.suffix.lower() in (".jpg", ".jpeg") for file in found.images):
         found.warnings.append("JPEG files are seldom linear in light, and lose what is faint: TIFF or PNG is better")
@@ -86,28 +91,28 @@ def read_frame(path: Path, channel: str | int | None = None) -> NDArray[Any]:
 
 
 def _mean(files: Sequence[Path], channel: str | int | None) -> NDArray[Any]:
-    images, _ = _stack(files, channel)
+    images, _ = stack(files, channel)
     return images[0] if len(images) == 1 else np.asarray(images.mean(axis=0, dtype=np.float64))
 
 
-def _stack(files: Sequence[Path], channel: str | int | None) -> tuple[NDArray[Any], list[str]]:
+def stack(files: Sequence[Path], channel: str | int | None) -> tuple[NDArray[Any], list[str]]:
     """All pages of all files [image, y, x], and the name of each one's file without its suffix."""
-    stack: list[NDArray[Any]] = []
+    images: list[NDArray[Any]] = []
     names: list[str] = []
-    allowance = _Allowance()
+    allowance = Allowance()
     for file in files:
         for image in _pages(file, allowance):
-            stack.append(_plane(image, channel, file))
+            images.append(_plane(image, channel, file))
             names.append(file.stem)
-            if stack[-1].shape != stack[0].shape or stack[-1].dtype != stack[0].dtype:
+            if images[-1].shape != images[0].shape or images[-1].dtype != images[0].dtype:
                 raise DataError(
-                    f"{file}: image {len(stack)} is {stack[-1].dtype} {stack[-1].shape}, the first is "
-                    f"{stack[0].dtype} {stack[0].shape}"
+                    f"{file}: image {len(images)} is {images[-1].dtype} {images[-1].shape}, the first is "
+                    f"{images[0].dtype} {images[0].shape}"
                 )
-    return np.stack(stack), names
+    return np.stack(images), names
 
 
-class _Allowance:
+class Allowance:
     """Refuses images that are larger than there should be any, or than their files can hold, before they are read."""
 
     def __init__(self) -> None:
@@ -127,7 +132,7 @@ class _Allowance:
             raise DataError(f"{file}: refused: declares {declared:.3g} GB of images, and holds only {held:.3g} MB")
 
 
-def _pages(file: Path, allowance: _Allowance) -> Iterator[NDArray[Any]]:
+def _pages(file: Path, allowance: Allowance) -> Iterator[NDArray[Any]]:
     """The pages of one file, [y, x] or [y, x, colour]."""
     try:
         with file.open("rb") as opened:
@@ -144,7 +149,7 @@ def _pages(file: Path, allowance: _Allowance) -> Iterator[NDArray[Any]]:
         raise DataError(f"{file}: not a readable image ({' '.join(str(error).split())[:200]})") from error
 
 
-def _tiff_pages(file: Path, allowance: _Allowance) -> Iterator[NDArray[Any]]:
+def _tiff_pages(file: Path, allowance: Allowance) -> Iterator[NDArray[Any]]:
     import tifffile
 
     # Page by page: a "series" of an OME-TIFF may reach into other files.
@@ -198,7 +203,7 @@ def _complaints(logger_name: str) -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
-def _pillow_pages(file: Path, allowance: _Allowance) -> Iterator[NDArray[Any]]:
+def _pillow_pages(file: Path, allowance: Allowance) -> Iterator[NDArray[Any]]:
     from PIL import Image, ImageSequence
 
     with warnings.catch_warnings():

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fpmtools.errors import DataError, OutputError, printable
+from fpmtools.errors import DataError, printable
+from fpmtools.formats import child
 
+WHAT = "MATLAB or HDF5 file"
 LIMIT_BYTES = 8 << 30  # of all variables together
-START_S, BYTES_PER_S = 30.0, 2e6  # what a file may take, even on a busy machine
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _USER_BLOCK = 512  # where MATLAB puts the HDF5 signature, after its text header
 _V5 = (b"\x00\x01IM", b"\x01\x00MI")  # version 1.0, then the byte order
@@ -87,47 +85,17 @@ def read(
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not is_matlab(head):
         raise DataError(f"{path}: not a MATLAB v5 or v7.3 file, nor HDF5")
-    limit_s = START_S + size / BYTES_PER_S if timeout_s is None else timeout_s
+    limit_s = child.START_S + size / child.BYTES_PER_S if timeout_s is None else timeout_s
     try:
         with tempfile.TemporaryDirectory(prefix="fpmtools-") as folder:
-            result = _run_child([str(path.resolve()), folder, str(limit_bytes), str(limit_s), *wanted], limit_s)
+            # A compressed file can unpack to more than it declares; copies take their part too.
+            most = 2 * limit_bytes + child.OVERHEAD_BYTES
+            arguments = [str(path.resolve()), folder, str(limit_bytes), *wanted]
+            result = child.run("_mat_child.py", Path(folder), arguments, most, limit_s)
             arrays = {n: np.load(Path(folder) / file, allow_pickle=False) for n, file in result["arrays"].items()}
-    except _Failure as failure:
-        raise failure.of(path) from None
+    except child.Failure as failure:
+        raise failure.of(path, WHAT) from None
     except OSError as error:
-        raise _Failure("no room", str(error)).of(path) from None
+        raise child.Failure("no room", str(error)).of(path, WHAT) from None
     shapes = {name: tuple(shape) for name, shape in result["shapes"].items()}
     return MatFile(path, arrays, tuple(result["names"]), shapes, result["matlab"])
-
-
-class _Failure(Exception):
-    """What kind of failure the child tells of, and why."""
-
-    def of(self, path: Path) -> DataError | OutputError:
-        kind, why = self.args[0], " ".join(str(self.args[1]).split())[:300]
-        if kind == "refused":
-            return DataError(f"{path.name}: refused: {why}")
-        if kind == "no room":
-            return OutputError(f"{path}: no room to unpack it in {tempfile.gettempdir()}: set TMPDIR ({why})")
-        if kind == "damaged":
-            return DataError(f"{path}: damaged, truncated or too large MATLAB or HDF5 file ({why})")
-        return DataError(f"{path}: {why}")
-
-
-def _run_child(arguments: list[str], limit_s: float) -> dict[str, Any]:
-    # One thread: each thread of a BLAS reserves address space, which is limited.
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", str(Path(__file__).with_name("_mat_child.py")), *arguments]
-    try:
-        run = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise _Failure("", f"gave up after {limit_s:.3g} s; is the file damaged?") from None
-    try:
-        result: dict[str, Any] = json.loads((Path(arguments[1]) / "result.json").read_text())
-    except (OSError, ValueError):
-        raise _Failure("", f"damaged: it crashed the MATLAB reader (exit {run.returncode})") from None
-    if "failed" in result:
-        raise _Failure(result["failed"], result["why"])
-    return result

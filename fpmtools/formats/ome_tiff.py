@@ -2,6 +2,7 @@
 
 Written page after page in the order z, channel, in tiles where the image is large; each plane is rendered once. The
 numbers are those of the OME 2016-06 schema: lengths in µm, ``PositionZ`` on each plane, so that uneven z are exact.
+Read, such a file is a stack of measured images.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools import storage
+from fpmtools.errors import DataError, printable
+from fpmtools.formats import images, ome
+from fpmtools.formats.recording import Recording, Wanted
 from fpmtools.formats.volume import Volume, halved, levels
 from fpmtools.optics import Shape
 
@@ -94,3 +98,45 @@ def _metadata(volume: Volume) -> dict[str, Any]:
         "Channel": {"Name": [channel.label for channel in volume.channels]},
         "Plane": {"PositionZ": planes, "PositionZUnit": ["µm"] * len(planes)},
     }
+
+
+def is_ome(path: Path, head: bytes) -> bool:
+    """Whether a file that starts with ``head`` is a TIFF with OME metadata."""
+    if not images.is_tiff(head):
+        return False
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            return bool(file.is_ome)
+    except Exception:  # damaged: whoever reads the images says how
+        return False
+
+
+def read(path: Path, wanted: Wanted) -> Recording:
+    """The images of a file in the order that its metadata say, its pixel size, and what they tell of the microscope.
+
+    Of several channels beside several planes or times ``wanted.channel`` names one. Where the metadata cannot be used,
+    or speak of other files too, the file's own pages are read in their order, and this is said. Raises as
+    :func:`fpmtools.formats.images.read` does, and :class:`OptionError` where a channel must be named, or is not there.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            description, pages = file.pages.first.description, len(file.pages)
+    except Exception as error:  # the library raises almost anything on a damaged file
+        raise DataError(f"{path}: not a readable TIFF ({printable(error)})") from error
+    said: list[str] = []
+    try:
+        layout = ome.Layout.parse(description, pages, path.name)
+    except ome.Unusable as reason:
+        said.append(f"its OME metadata are not used: {reason}")
+        stack, _ = images.stack([path], wanted.channel)
+        return Recording(ome.stem(path), stack, None, {}, provenance={"layout": "OME-TIFF", "warnings": said})
+    chosen = ome.choose(layout.places, layout.channels, wanted.channel, path)
+    stack, _ = images.stack([path], None if layout.channels else wanted.channel)
+    optics = layout.optics({layout.places[n][0] for n in chosen}, said)
+    sizes = "".join(f" {axis}{size}" for axis, size in zip("CZT", layout.sizes, strict=True))
+    about: dict[str, Any] = {"layout": f"OME-TIFF,{sizes}"} | ({"warnings": said} if said else {})
+    return Recording(ome.stem(path), stack[[layout.pages[n] for n in chosen]], None, optics, provenance=about)

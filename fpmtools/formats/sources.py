@@ -158,10 +158,10 @@ def _found(source: str | Path) -> Path | None:
 
 def _sniff(path: Path) -> str | None:
     """Which of fpmtools' readers the content is for; None where it is for none, or a folder of who knows what."""
-    from fpmtools.formats import arrays, images, matfile
+    from fpmtools.formats import arrays, images, matfile, ome_tiff, ome_zarr_reader
 
     if path.is_dir():
-        return None
+        return "ome-zarr" if ome_zarr_reader.is_zarr(path) else None
     try:
         with path.open("rb") as file:
             head = file.read(1024)
@@ -170,7 +170,7 @@ def _sniff(path: Path) -> str | None:
     if not head:
         raise DataError(f"{path}: is empty")
     if images.is_image(head):
-        return "images"
+        return "ome-tiff" if ome_tiff.is_ome(path, head) else "images"
     if matfile.is_matlab(head) or arrays.is_numpy(head):
         return "array"
     return "native" if len(head) > 8 and head[8:9] == b"{" else None  # a safetensors header, after its length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ome_types
@@ -11,7 +12,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageSequence
 
-from fpmtools import Volume
+from fpmtools import Volume, load
+from fpmtools.errors import DataError, OptionError
 from fpmtools.formats import ome_tiff, writing
 from fpmtools.formats.volume import flat_phase, halved
 
@@ -90,3 +92,115 @@ def test_a_hostile_name_stays_text(volume: Make, tmp_path: Path) -> None:
     assert name.startswith("a<b>&\"'")
     assert name.isprintable()
     assert "ü" in name
+
+
+# ---------------------------------------------------------------- measured images
+
+
+COUNTS = np.arange(6 * 8 * 11, dtype=np.uint16).reshape(6, 8, 11) + 100
+LEDS = [[0.05 * k, 0.0] for k in range(6)]
+REST = {"na": 0.1, "magnification": 4.0, "wavelength_um": 0.5}
+
+
+def measured(path: Path, array: np.ndarray, axes: str, **metadata: Any) -> Path:
+    tifffile.imwrite(path, array, ome=True, photometric="minisblack", metadata={"axes": axes, **metadata})
+    return path
+
+
+@pytest.mark.parametrize("axes", ["TYX", "ZYX", "CYX"])
+def test_led_images_are_read_with_their_pixel_size(axes: str, tmp_path: Path) -> None:
+    size = {"PhysicalSizeX": 862.5, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.8625, "PhysicalSizeYUnit": "µm"}
+    path = measured(tmp_path / "leds.ome.tif", COUNTS, axes, **size)
+    data = load(path, leds=LEDS, optics=REST)
+    np.testing.assert_array_equal(data.intensities, COUNTS)
+    assert data.optics.pixel_um == pytest.approx(0.8625)
+    assert data.optics.camera_pixel_um == pytest.approx(3.45)
+    assert data.name == "leds"
+    assert data.provenance["layout"].startswith("OME-TIFF, C")
+    with pytest.raises(DataError, match="LED positions"):
+        load(path, optics=REST)
+
+
+def test_planes_come_in_the_order_of_the_metadata(tmp_path: Path) -> None:
+    """Four times two channels: one is asked for, by number or by name, and its planes are found."""
+    array = COUNTS.reshape(3, 2, 8, 11)
+    path = measured(tmp_path / "a.ome.tif", array, "TCYX", Channel={"Name": ["red", "blue"]})
+    how: dict[str, Any] = {"leds": LEDS[:3], "optics": {**REST, "camera_pixel_um": 3.45}}
+    for channel, index in (("blue", 1), (0, 0), ("1", 1)):
+        np.testing.assert_array_equal(load(path, channel=channel, **how).intensities, array[:, index])
+    with pytest.raises(OptionError, match="has 2 channels; choose one by name or number: red, blue"):
+        load(path, **how)
+    with pytest.raises(OptionError, match="did you mean 'blue'"):
+        load(path, channel="blu", **how)
+
+
+def test_objective_and_light_are_taken_from_the_file(tmp_path: Path) -> None:
+    ome = ome_types.OME.model_validate(
+        {
+            "instruments": [{"objectives": [{"lens_na": 0.25, "nominal_magnification": 10, "id": "Objective:0"}]}],
+            "images": [
+                {
+                    "pixels": {
+                        "dimension_order": "XYCZT", "type": "uint16", "size_x": 11, "size_y": 8, "size_z": 6,
+                        "size_c": 1, "size_t": 1, "physical_size_x": 0.345, "physical_size_y": 0.345,
+                        "channels": [{"emission_wavelength": 523}],
+                        "tiff_data_blocks": [{"ifd": 5 - k, "first_z": k, "plane_count": 1} for k in range(6)],
+                    }
+                }
+            ],
+        }
+    )  # fmt: skip
+    tifffile.imwrite(tmp_path / "a.ome.tif", COUNTS, description=ome.to_xml(), metadata=None, photometric="minisblack")
+    data = load(tmp_path / "a.ome.tif", leds=LEDS)
+    assert (data.optics.na, data.optics.magnification, data.optics.wavelength_um) == (0.25, 10, 0.523)
+    assert data.optics.pixel_um == pytest.approx(0.345)
+    np.testing.assert_array_equal(data.intensities, COUNTS[::-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (('SizeT="6"', 'SizeT="2000000"'), "planes of"),
+        (('SizeT="6"', 'SizeT="5"'), "count more planes"),
+        (('SizeT="6"', 'SizeT="7"'), "do not say where"),
+        (('IFD="0"', 'IFD="9"'), "speak of page 14"),
+        (("<Pixels ", "<Pixel "), "ParseError"),
+        (("<Image ", "<!DOCTYPE a><Image "), "definitions of its own"),
+        (('DimensionOrder="XYCZT"', 'DimensionOrder="XYCCT"'), "planes of"),
+        (('Type="uint16" SizeX', 'Type="uint16" SizeA'), None),
+    ],
+    ids=str,
+)
+def test_metadata_that_cannot_be_used_are_told_and_the_pages_read(
+    change: tuple[str, str], says: str | None, tmp_path: Path
+) -> None:
+    text = tifffile.tiffcomment(measured(tmp_path / "a.ome.tif", COUNTS, "TYX"))
+    assert change[0] in text
+    tifffile.imwrite(
+        tmp_path / "b.ome.tif", COUNTS, description=text.replace(*change), metadata=None, photometric="minisblack"
+    )
+    data = load(tmp_path / "b.ome.tif", leds=LEDS, optics={**REST, "camera_pixel_um": 3.45})
+    np.testing.assert_array_equal(data.intensities, COUNTS)
+    told = "; ".join(data.provenance.get("warnings", []))
+    assert (says in told) if says else not told
+
+
+def test_what_is_no_tiff_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image at all")
+    with pytest.raises(DataError, match="not a readable TIFF"):
+        load(tmp_path / "a.png", format="ome-tiff", leds=LEDS)
+
+
+def test_pixels_that_are_not_square_give_no_size(tmp_path: Path) -> None:
+    path = measured(tmp_path / "a.ome.tif", COUNTS, "TYX", PhysicalSizeX=0.5, PhysicalSizeY=0.25)
+    data = load(path, leds=LEDS, optics={**REST, "camera_pixel_um": 3.45})
+    assert data.optics.camera_pixel_um == 3.45
+    assert data.provenance["warnings"] == ["the pixel size is not used: 0.25 × 0.5 µm (y, x)"]
+
+
+def test_what_was_written_is_read_as_images(volume: Make, tmp_path: Path) -> None:
+    """The z of one channel, from the first level of the pyramid."""
+    made = volume((0.0, 1.0, 5.0))
+    write(tmp_path / "a.ome.tiff", made)
+    data = load(tmp_path / "a.ome.tiff", channel="amplitude", leds=LEDS[:3], optics={**REST, "camera_pixel_um": 1.0})
+    np.testing.assert_array_equal(data.intensities, [np.abs(plane) for plane in made.planes()])

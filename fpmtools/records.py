@@ -206,9 +206,9 @@ class WriterRecord:
     summary
         One line that says what such a file holds.
     write
-        ``"module:function"``, called as ``function(path, volume)`` with the :class:`pathlib.Path` to write to and a
+        ``"module:function"``, called as ``function(path, volume)`` with a :class:`pathlib.Path` where nothing is and a
         :class:`fpmtools.Volume`; returns None, or a list of lines that users must be told. Imported when the writer is
-        used, not before. It puts a complete file in place or none.
+        used, not before. What it has written goes where it belongs once it is complete.
     suffixes
         Ends of the names of such files, such as ``".ome.tiff"``, of which the longest counts; without any it is chosen
         by name only.

@@ -13,7 +13,6 @@ import math
 import mmap
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -67,49 +66,46 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
     return path
 
 
-def write_folder(path: str | Path, fill: Callable[[Path], object]) -> Path:
-    """Let ``fill`` make a temporary folder beside ``path``, sync all that is in it, and rename it into place.
+def place(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Let ``write`` make a file or a folder of this name in a temporary folder, sync it, and rename it into place.
 
     What was at ``path``, a folder with all that is in it too, goes once the new one is complete. Raises
-    :class:`OutputError` as :func:`write_atomic` does.
+    :class:`OutputError` as :func:`write_atomic` does, also where ``write`` has made nothing.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent))
-        old = made.with_name(f"{made.name}.old.part")
-        try:
-            fill(made)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent) as folder:
+            made, old = Path(folder, path.name), Path(folder, "old" if path.name != "old" else "older")
+            write(made)
+            if not made.exists():
+                raise OutputError(f"{path}: nothing was written")
             _sync_all(made)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(made, 0o777 & ~umask)
-            if os.path.lexists(path):
+            if os.path.lexists(path) and (path.is_dir() or made.is_dir()):  # which no rename replaces
                 os.rename(path, old)
             try:
-                os.rename(made, path)
+                os.replace(made, path)
             except OSError:
-                os.rename(old, path)
+                if os.path.lexists(old):
+                    os.rename(old, path)
                 raise
             _sync_folder(path.parent)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError.of(error, path) from error
     return path
 
 
-def _sync_all(folder: Path) -> None:
-    """Let all files of a folder, and their names, outlast a power cut."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            handle = os.open(os.path.join(place, name), os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        _sync_folder(Path(place))
+def _sync_all(made: Path) -> None:
+    """Let a file, or all files of a folder and their names, outlast a power cut."""
+    files = [made] if made.is_file() else [Path(place, name) for place, _, names in os.walk(made) for name in names]
+    for file in files:
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    for folder in {file.parent for file in files}:
+        _sync_folder(folder)
 
 
 def sweep(folder: str | Path) -> list[Path]:

@@ -146,9 +146,9 @@ def test_what_a_killed_writer_left_is_swept_and_a_living_one_is_not(tmp_path):
     assert storage.sweep(tmp_path / "absent") == []
 
 
-def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_or_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     def fill(folder: Path) -> None:
-        (folder / "inner").mkdir()
+        (folder / "inner").mkdir(parents=True)
         (folder / "inner" / "new").write_text("new")
 
     def fail(folder: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         raise ValueError("in the middle")
 
     with pytest.raises(ValueError, match="in the middle"):
-        storage.write_folder(tmp_path / "a", fail)
+        storage.place(tmp_path / "a", fail)
     assert list(tmp_path.iterdir()) == []
     for old in ("folder", "file", "nothing"):
         if old == "folder":
@@ -164,12 +164,15 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
             (tmp_path / "a" / "old").write_text("old")
         elif old == "file":
             (tmp_path / "a").write_text("old")
-        storage.write_folder(tmp_path / "a", fill)
+        storage.place(tmp_path / "a", fill)
         assert [path.name for path in tmp_path.rglob("*")] == ["a", "inner", "new"]
         with pytest.raises(ValueError, match="in the middle"):
-            storage.write_folder(tmp_path / "a", fail)
+            storage.place(tmp_path / "a", fail)
         assert [path.name for path in tmp_path.rglob("*")] == ["a", "inner", "new"]
         shutil.rmtree(tmp_path / "a")
-    (tmp_path / "file").write_text("")
+    storage.place(tmp_path / "file", lambda path: path.write_text("new"))
+    with pytest.raises(OutputError, match="nothing was written"):
+        storage.place(tmp_path / "file", lambda path: None)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "new")]
     with pytest.raises(OutputError, match="cannot write"):
-        storage.write_folder(tmp_path / "file" / "a", fill)
+        storage.place(tmp_path / "file" / "a", fill)

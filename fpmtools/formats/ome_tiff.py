@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ _BIG_BYTES = 2**32 - 2**26  # beyond, offsets need BigTIFF, which all readers of
 
 
 def write(path: Path, volume: Volume) -> None:
-    """The channels of a volume as float32 pages in the order z, channel, atomically."""
+    """The channels of a volume as float32 pages in the order z, channel."""
     import tifffile
 
     shapes = levels(volume.shape, TILE)
@@ -36,20 +36,16 @@ def write(path: Path, volume: Volume) -> None:
     how: dict[str, Any] = {"dtype": np.float32, "photometric": "minisblack"}
     how |= {"tile": (TILE, TILE)} if smaller else {}
 
-    def fill(file: IO[bytes]) -> None:
-        named = tifffile.FileHandle(file, name=path.name)  # a descriptor has no name of its own
-        with tifffile.TiffWriter(named, ome=True, bigtiff=size > _BIG_BYTES) as tiff:
-            for k, shape in enumerate(shapes):
-                scale = 1e4 / 2**k  # pixels of the first level in a centimetre
-                tiff.write(
-                    _parts(smaller[k - 1], shape) if k else _parts(_pages(volume, smaller), shape, bool(smaller)),
-                    shape=(len(volume.z_um), len(volume.channels), *shape),
-                    resolution=(scale / volume.pixel_um[1], scale / volume.pixel_um[0]),
-                    resolutionunit="CENTIMETER",
-                    **(how | ({"subfiletype": 1} if k else {"subifds": len(smaller), "metadata": _metadata(volume)})),
-                )
-
-    storage.write_atomic(path, fill)
+    with tifffile.TiffWriter(path, ome=True, bigtiff=size > _BIG_BYTES) as tiff:
+        for k, shape in enumerate(shapes):
+            scale = 1e4 / 2**k  # pixels of a level in a centimetre
+            tiff.write(
+                _parts(smaller[k - 1], shape) if k else _parts(_pages(volume, smaller), shape, bool(smaller)),
+                shape=(len(volume.z_um), len(volume.channels), *shape),
+                resolution=(scale / volume.pixel_um[1], scale / volume.pixel_um[0]),
+                resolutionunit="CENTIMETER",
+                **(how | ({"subfiletype": 1} if k else {"subifds": len(smaller), "metadata": _metadata(volume)})),
+            )
 
 
 def _pages(volume: Volume, smaller: list[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:

@@ -42,14 +42,11 @@ def _write(path: Path, volume: Volume, version: str) -> list[str]:
         raise OutputError("OME-Zarr needs the package zarr: pip install 'fpmtools[zarr]'") from None
     shapes = levels(volume.shape, SMALLEST)
 
-    def fill(folder: Path) -> None:
-        group = zarr.create_group(store=folder, zarr_format=3 if version == "0.5" else 2)
-        leading = (len(volume.channels), len(volume.z_um))
-        arrays = [_array(group, str(k), (*leading, *shape), version) for k, shape in enumerate(shapes)]
-        windows = _fill(arrays, volume)
-        group.attrs.put(_attributes(volume, len(shapes), windows, version))
-
-    storage.write_folder(path, fill)
+    group = zarr.create_group(store=path, zarr_format=3 if version == "0.5" else 2)
+    leading = (len(volume.channels), len(volume.z_um))
+    arrays = [_array(group, str(k), (*leading, *shape), version) for k, shape in enumerate(shapes)]
+    windows = _fill(arrays, volume)
+    group.attrs.put(_attributes(volume, len(shapes), windows, version))
     if len(volume.z_um) > 1 and volume.spacing_um is None:
         return ["the planes are not evenly spaced: OME-Zarr counts them, and their z are in its attribute fpmtools"]
     return []

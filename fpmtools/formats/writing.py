@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from fpmtools import registry
+from fpmtools import registry, storage
 from fpmtools.errors import OptionError, OutputError, printable, unknown
 from fpmtools.records import WriterRecord
 
@@ -127,9 +127,8 @@ def claim(writer: Writer, path: Path, force: bool) -> None:
 
 
 def write(writer: Writer, path: Path, volume: Volume) -> list[str]:
-    """Let a writer write; returns what users must be told, a line for each."""
-    try:
-        told = registry.format_function(writer)(path, volume)
-    except OSError as error:
-        raise OutputError.of(error, path) from error
-    return [printable(line, 300) for line in told or ()]
+    """Let a writer write, to a temporary place first; returns what users must be told, a line for each."""
+    told: list[str] = []
+    function = registry.format_function(writer)
+    storage.place(path, lambda made: told.extend(function(made, volume) or ()))
+    return [printable(line, 300) for line in told]

@@ -1,4 +1,4 @@
-"""Small fields that look like something: cells with amplitude and phase, never square."""
+"""A comparison with results that look like something, never square."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fpmtools import columns, registry, storage
+from fpmtools import columns, known, registry, storage
 from fpmtools.comparison.spec import slug
 from fpmtools.dataset import Dataset
 from fpmtools.leds import direction_sines, raster
@@ -69,8 +69,8 @@ def comparison_folder(dataset: Dataset, tmp_path: Path) -> Path:
     rows.append({"solver": "bad", "status": "failed", "reason": "killed by SIGSEGV", "repeats": 1})
     runs.append({"label": "bad", "status": "failed", "reason": "killed by SIGSEGV"})
     command = ["fpmtools", "compare", "--data", "my file.mat"]
-    known = columns.of(supplied.record for supplied in registry.built_in_metrics())
-    about = {key: column.to_dict() for key, column in known.items()}
+    shown = columns.of(supplied.record for supplied in registry.built_in_metrics())
+    about = {key: column.to_dict() for key, column in shown.items()}
     document = {
         "data": {"name": dataset.name}, "columns": about, "rows": rows, "runs": runs, "command": command,
     }  # fmt: skip

@@ -28,6 +28,7 @@ COMMANDS = (
     "render",
     "evaluate",
     "solvers",
+    "formats",
     "data",
     "simulate",
     "doctor",

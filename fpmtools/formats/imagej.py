@@ -82,7 +82,7 @@ def write(path: Path, volume: Volume) -> list[str]:
     metadata: dict[str, Any] = {"axes": "ZCYX", "mode": "grayscale", "z_um": " ".join(f"{z:.9g}" for z in z_um)}
     leading: tuple[int, ...]
     if len(z_um) == 1:
-        metadata |= {"axes": "CYX", "content": f"at {_label(z_um[0])}; {said}"}
+        metadata |= {"axes": "CYX", "content": f"plane at {z_um[0]:.9g} um; {said}"}
         labels, leading = names, (len(names),)
     else:
         metadata |= {"content": said} | ({} if volume.spacing_um is None else {"spacing": volume.spacing_um})

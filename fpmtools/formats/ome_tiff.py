@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 import numpy as np
 from numpy.typing import NDArray
 
+import fpmtools
 from fpmtools import storage
 from fpmtools.errors import DataError, printable
 from fpmtools.formats import images, ome
@@ -22,6 +24,7 @@ from fpmtools.formats.volume import Volume, halved, levels
 from fpmtools.optics import Shape
 
 TILE = 256  # pixels; a plane that is no larger has no tiles and no pyramid
+_SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _BIG_BYTES = 2**32 - 2**26  # beyond, offsets need BigTIFF, which all readers of OME-TIFF know
 
 
@@ -36,7 +39,7 @@ def write(path: Path, volume: Volume) -> None:
     how: dict[str, Any] = {"dtype": np.float32, "photometric": "minisblack"}
     how |= {"tile": (TILE, TILE)} if smaller else {}
 
-    with tifffile.TiffWriter(path, ome=True, bigtiff=size > _BIG_BYTES) as tiff:
+    with tifffile.TiffWriter(path, ome=False, bigtiff=size > _BIG_BYTES) as tiff:
         for k, shape in enumerate(shapes):
             scale = 1e4 / 2**k  # pixels of a level in a centimetre
             tiff.write(
@@ -44,7 +47,8 @@ def write(path: Path, volume: Volume) -> None:
                 shape=(len(volume.z_um), len(volume.channels), *shape),
                 resolution=(scale / volume.pixel_um[1], scale / volume.pixel_um[0]),
                 resolutionunit="CENTIMETER",
-                **(how | ({"subfiletype": 1} if k else {"subifds": len(smaller), "metadata": _metadata(volume)})),
+                metadata=None,
+                **(how | ({"subfiletype": 1} if k else {"subifds": len(smaller), "description": _document(volume)})),
             )
 
 
@@ -75,25 +79,30 @@ def _parts(pages: Any, shape: Shape, tiled: bool = True) -> Iterator[NDArray[np.
                 yield np.pad(part, ((0, TILE - part.shape[0]), (0, TILE - part.shape[1])))
 
 
-def _metadata(volume: Volume) -> dict[str, Any]:
-    """As tifffile takes the attributes of OME-XML's Image, Pixels, Channel and Plane."""
-    z_um, count = volume.z_um, len(volume.channels)
-    planes = [z for z in z_um for _ in range(count)]
-    contents = "; ".join(f"{channel.label}: {channel.content}" for channel in volume.channels)
+def _document(volume: Volume) -> bytes:
+    """The metadata as OME-XML of schema 2016-06, in UTF-8. Not by tifffile: of its versions not all escape names."""
+    z_um, channels, um = volume.z_um, volume.channels, "µm"
     known = "" if volume.wavelength_um is None else f"; wavelength {1e3 * volume.wavelength_um:g} nm"
-    spacing = volume.spacing_um
-    return {
-        "axes": "ZCYX",
-        "Name": volume.name,
-        "Description": f"Fourier ptychography; {contents}{known}; z in um: {' '.join(f'{z:.9g}' for z in z_um)}",
-        "PhysicalSizeX": volume.pixel_um[1],
-        "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": volume.pixel_um[0],
-        "PhysicalSizeYUnit": "µm",
-        **({} if spacing is None else {"PhysicalSizeZ": spacing, "PhysicalSizeZUnit": "µm"}),
-        "Channel": {"Name": [channel.label for channel in volume.channels]},
-        "Plane": {"PositionZ": planes, "PositionZUnit": ["µm"] * len(planes)},
-    }
+    contents = "; ".join(f"{channel.label}: {channel.content}" for channel in channels)
+    root = Element("OME", {"xmlns": _SCHEMA, "Creator": f"fpmtools {fpmtools.__version__}"})
+    image = SubElement(root, "Image", {"ID": "Image:0", "Name": volume.name})
+    SubElement(image, "Description").text = f"Fourier ptychography; {contents}{known}"
+    sizes = {"X": volume.shape[1], "Y": volume.shape[0], "Z": len(z_um), "C": len(channels), "T": 1}
+    physical = {"X": volume.pixel_um[1], "Y": volume.pixel_um[0], "Z": volume.spacing_um}
+    about = {"ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": "float"}
+    about |= {f"Size{axis}": str(size) for axis, size in sizes.items()}
+    for axis, size in physical.items():
+        about |= {} if size is None else {f"PhysicalSize{axis}": repr(float(size)), f"PhysicalSize{axis}Unit": um}
+    pixels = SubElement(image, "Pixels", about)
+    for c, channel in enumerate(channels):
+        name = {"ID": f"Channel:0:{c}", "Name": channel.label, "SamplesPerPixel": "1"}
+        SubElement(pixels, "Channel", name | {"IlluminationType": "Transmitted"})
+    SubElement(pixels, "TiffData", {"IFD": "0", "PlaneCount": str(len(z_um) * len(channels))})
+    for z, position in enumerate(z_um):
+        for c in range(len(channels)):
+            place = {"TheC": str(c), "TheZ": str(z), "TheT": "0"}
+            SubElement(pixels, "Plane", place | {"PositionZ": repr(float(position)), "PositionZUnit": um})
+    return bytes(tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def is_ome(path: Path, head: bytes) -> bool:

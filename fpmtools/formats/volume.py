@@ -80,7 +80,7 @@ class Volume:
         size = grid.shape if shape is None else shape
         wavelength_um = float(known) if isinstance(known, int | float) else None
         return cls(
-            printable(name),
+            name,
             size,
             (grid.extent_um[0] / size[0], grid.extent_um[1] / size[1]),
             tuple(float(z) for z in z_um),
@@ -91,6 +91,7 @@ class Volume:
         )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))  # it may come from anywhere, and will be shown
         names = [channel.name for channel in self.channels]
         if len({*names}) < len(names):
             raise OptionError(f"channels {', '.join(names)}: each can be there once")

@@ -64,7 +64,7 @@ def test_imagej_of_one_plane_and_of_uneven_ones(volume: Make, tmp_path: Path) ->
     write(tmp_path / "one.tiff", volume((2.0,)))
     with tifffile.TiffFile(tmp_path / "one.tiff") as file:
         assert (file.series[0].axes, file.imagej_metadata["Labels"]) == ("CYX", ["amplitude", "phase"])
-        assert "at z = 2 um" in file.imagej_metadata["content"]
+        assert "plane at 2 um" in file.imagej_metadata["content"]
     (told,) = write(tmp_path / "uneven.tiff", volume((0.0, 1.0, 5.0)))
     assert "not evenly spaced" in told
     with tifffile.TiffFile(tmp_path / "uneven.tiff") as file:

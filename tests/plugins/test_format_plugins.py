@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,14 @@ def test_a_third_partys_formats_are_used_like_any(
     words = ["render", str(tmp_path / "result.safetensors"), "--z", "1", "--out", str(tmp_path / "c.mine")]
     assert main(words) == 0
     assert "note: sums only" in capsys.readouterr().out
+    assert main(["formats", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    for what, name in (("readers", "mine"), ("writers", "sums")):
+        (found,) = (entry for entry in listed[what] if entry["name"] == name)
+        assert found == {"name": name, "summary": "For a test", "suffixes": [".mine"], "from": "mine 1.0"}
+        assert {"ome-tiff", "ome-zarr"} <= {entry["name"] for entry in listed[what]}
+    assert main(["formats"]) == 0
+    assert "by its content" in capsys.readouterr().out
 
 
 def test_own_formats_never_look_into_other_packages(

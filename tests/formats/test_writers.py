@@ -15,7 +15,7 @@ import fpmtools
 from fpmtools import Grid, PlaneStack, Volume, WriterRecord, registry
 from fpmtools.errors import FpmError, OptionError, OutputError
 from fpmtools.formats import writing
-from fpmtools.formats.volume import flat_phase, halved, levels
+from fpmtools.formats.volume import channel, flat_phase, halved, levels
 
 Make = Callable[..., Volume]
 GOOD: dict[str, Any] = {"name": "my.format-2", "summary": "One line", "write": "package.module:function"}
@@ -196,3 +196,26 @@ def test_a_bad_value_is_refused_in_one_line(field: str, value: Any, says: str) -
         WriterRecord(**{**GOOD, field: value})
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".tif", ".ome.tif", ".ome.zarr"])
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(suffix: str, disk: Callable[..., Any]) -> None:
+    """The older file stays; the temporary one goes, so that there is as much room as before."""
+    full = disk(1 << 22)
+    path = full.path / f"a{suffix}"
+    y, x = np.mgrid[:200, :300]
+    noise = np.random.default_rng(0).normal(size=(200, 300)) + 1j * np.hypot(y, x)
+
+    def plane(z_um: float) -> Any:
+        return (noise * (1 + z_um)).astype(np.complex64)
+
+    def made(planes: int) -> Volume:
+        z_um = tuple(map(float, range(planes)))
+        return Volume("a", noise.shape, (0.25, 0.5), z_um, plane, (channel("amplitude"), channel("phase")))
+
+    write(path, made(1))
+    before = sorted(found.name for found in full.path.rglob("*"))
+    with pytest.raises(OutputError, match=r"cannot write .*(space|disk)") as refused:
+        write(path, made(12))
+    assert "\n" not in str(refused.value)
+    assert sorted(found.name for found in full.path.rglob("*")) == before

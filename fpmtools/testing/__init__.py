@@ -7,6 +7,8 @@ Subclass :class:`SolverConformance` in a test file of your own and run pytest; n
     class TestMySolver(SolverConformance):
         solver = "my-solver"
         options = {"iterations": 20}
+
+Those of readers and writers are in :mod:`fpmtools.testing.formats`.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ import common
 import numpy as np
 
 import fpmtools
-from fpmtools import calibrate, evaluation, threads
+from fpmtools import evaluation, threads
+from fpmtools.calibrate import improve, resolve
 from fpmtools.dataset import Dataset
 from fpmtools.formats import native
 from fpmtools.leds import direction_sines, raster
@@ -215,7 +216,7 @@ def measured(args: Any) -> list[Family]:
         side = min(MEASURED_SIDE, *data.image_shape)
         y, x = ((n - side) // 2 for n in data.image_shape)
         part = data.crop(y, x, side, side)
-        found = calibrate.improve(part, calibrate.resolve(part))
+        found = improve(part, resolve(part))
         file = args.cache / f"family-{name}.safetensors"
         native.save(replace(part, calibration=found), file)
         made.append(Family(f"measured: {name}", file))

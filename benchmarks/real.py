@@ -31,7 +31,8 @@ import peers
 from held_out import true_error
 
 import fpmtools
-from fpmtools import calibrate, evaluation, threads
+from fpmtools import evaluation, threads
+from fpmtools.calibrate import improve, resolve
 from fpmtools.calibration import JOINT, Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.formats import native
@@ -119,7 +120,7 @@ def simulated(label: str, solvers: list[str], args: argparse.Namespace) -> commo
     file = made(label, args)
     data = fpmtools.load(file)
     begun = time.perf_counter()
-    found = calibrate.improve(data, calibrate.resolve(data))
+    found = improve(data, resolve(data))
     seconds = time.perf_counter() - begun
     rows = {}
     for solver in solvers:
@@ -153,8 +154,8 @@ def on_measured(name: str, data: Dataset, solvers: list[str]) -> common.Record:
     y, x = ((n - side) // 2 for n in data.image_shape)
     data = data.crop(y, x, side, side)
     begun = time.perf_counter()
-    given = calibrate.resolve(data)
-    found = calibrate.improve(data, given)
+    given = resolve(data)
+    found = improve(data, given)
     entry = {"calibrate_s": time.perf_counter() - begun, "kept": _kept(found), "rows": {}}
     for solver in [solver for solver in MEASURED_SOLVERS if solver in solvers]:
         entry["rows"][solver] = {}

@@ -1,13 +1,16 @@
 """fpmtools: Fourier ptychographic microscopy with interchangeable solvers, compared honestly.
 
-``load`` or ``simulate`` a data set, ``reconstruct`` it, ``compare`` solvers, and keep the ``Reconstruction``. The other
-names are for authors of solvers. Names are imported on first use, so that ``import fpmtools`` is cheap.
+``load`` or ``simulate`` a data set, ``inspect`` and ``calibrate`` it, ``reconstruct`` it, ``evaluate`` the
+``Reconstruction``, ``compare`` solvers; ``solvers`` and ``options`` tell what there is. The other names are for authors
+of solvers. Names are imported on first use, so that ``import fpmtools`` is cheap.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -19,12 +22,19 @@ _HOME = {
     "load": "fpmtools.formats",
     "simulate": "fpmtools.simulation",
     "reconstruct": "fpmtools.engine",
+    "evaluate": "fpmtools.evaluation",
     "compare": "fpmtools.comparison",
+    "inspect": "fpmtools.calibrate.inspection",
+    "calibrate": "fpmtools.calibrate",
+    "solvers": "fpmtools.registry.listing",
+    "options": "fpmtools.registry.listing",
     "run": "fpmtools.runs.running",
     "resume": "fpmtools.runs.running",
     "RunSpec": "fpmtools.runs.spec",
     "Reconstruction": "fpmtools.reconstruction",
+    "Comparison": "fpmtools.comparison",
     "Dataset": "fpmtools.dataset",
+    "Inspection": "fpmtools.calibrate.inspection",
     "ForwardModel": "fpmtools.forward",
     "Adam": "fpmtools.adam",
     "Calibration": "fpmtools.calibration",
@@ -68,11 +78,13 @@ _HOME = {
 __all__ = [
     "Adam",
     "Calibration",
+    "Comparison",
     "Dataset",
     "ForwardModel",
     "FpmError",
     "Grid",
     "Images",
+    "Inspection",
     "KeptKernels",
     "LowRankStack",
     "MetricRecord",
@@ -99,31 +111,39 @@ __all__ = [
     "Wanted",
     "WriterRecord",
     "__version__",
+    "calibrate",
     "coding",
     "compare",
+    "evaluate",
     "explained",
     "export",
     "hookimpl",
+    "inspect",
     "load",
     "one_cycle",
     "open_result",
     "option",
+    "options",
     "put",
     "reconstruct",
     "resume",
     "run",
     "simulate",
+    "solvers",
     "take",
 ]
 
 if TYPE_CHECKING:
     from fpmtools import coding, explained
     from fpmtools.adam import Adam, one_cycle
+    from fpmtools.calibrate import calibrate
+    from fpmtools.calibrate.inspection import Inspection, inspect
     from fpmtools.calibration import Calibration
-    from fpmtools.comparison import compare
+    from fpmtools.comparison import Comparison, compare
     from fpmtools.dataset import Dataset, Truth
     from fpmtools.engine import reconstruct
     from fpmtools.errors import FpmError, SolverError
+    from fpmtools.evaluation import evaluate
     from fpmtools.formats import load
     from fpmtools.formats.recording import Recording, Wanted
     from fpmtools.formats.volume import Volume
@@ -140,6 +160,7 @@ if TYPE_CHECKING:
     from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
     from fpmtools.records import MetricRecord, ReaderRecord, SolverRecord, WriterRecord
     from fpmtools.registry import hookimpl
+    from fpmtools.registry.listing import options, solvers
     from fpmtools.results import open_result
     from fpmtools.runs.running import resume, run
     from fpmtools.runs.spec import RunSpec
@@ -149,13 +170,31 @@ if TYPE_CHECKING:
     from fpmtools.transfer import put, take
 
 
+def _found(name: str) -> Any:
+    """What is called ``name`` in the module that is its home, or that module itself."""
+    module = importlib.import_module(_HOME[name])
+    return getattr(module, name, module) if module.__name__ == f"fpmtools.{name}" else getattr(module, name)
+
+
+class _FrontDoor(ModuleType):
+    """``fpmtools.calibrate`` and ``fpmtools.options`` are functions, although two modules have these names as well.
+
+    The import of a module sets it as an attribute of its package; here that is let pass.
+    """
+
+    calibrate = property(lambda self: _found("calibrate"), lambda self, module: None)
+    options = property(lambda self: _found("options"), lambda self, module: None)
+
+
+sys.modules[__name__].__class__ = _FrontDoor
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        module = importlib.import_module(_HOME[name])
-        value = globals()[name] = module if module.__name__ == f"fpmtools.{name}" else getattr(module, name)
+        value = globals()[name] = _found(name)
         return value
     raise AttributeError(f"module 'fpmtools' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted(__all__)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fpmtools import storage
+from fpmtools.display import Shown, number
 from fpmtools.errors import DataError, OptionError
 from fpmtools.optics import Optics, Shape
 from fpmtools.pupil import Pupil
@@ -23,8 +24,8 @@ KIND = "calibration"
 JOINT = "joint"  # under which ``found`` says what a joint fit of instrument and object has found
 
 
-@dataclass(frozen=True, eq=False)
-class Calibration:
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration(Shown):
     """The instrument as it is taken to be, of one data set; nominal, or as it was found.
 
     Parameters
@@ -60,6 +61,25 @@ class Calibration:
     patterns: NDArray[np.float64] | None = None
     found: Mapping[str, Any] = field(default_factory=dict)
     stray: StrayLight | None = None
+    drawn_by = "fpmtools.report.notebook:calibration"
+
+    def facts(self) -> dict[str, str]:
+        """LEDs, images, pupil, depth, and what of it was found."""
+        out, lit = int((~self.used).sum()), "" if self.patterns is None else ", lit by several LEDs each"
+        steepest, spread = float(np.linalg.norm(self.na, axis=1).max()), float(self.gain.std() / self.gain.mean())
+        facts = {
+            "LEDs": f"{len(self.na)} to NA {number(steepest, 3)}" + (f", gains ± {spread:.2%}" if spread else ""),
+            "images": f"{self.images}{f', {out} left out' if out else ''}{lit}",
+            "pupil": self.pupil.in_words(),
+            "background": f"up to {number(float(self.background.max()), 3)}" if self.background.any() else "none",
+            "defocus": "not known" if self.defocus_um is None else f"{number(self.defocus_um)} µm",
+        }
+        facts |= {} if self.stray is None else {"stray light": f"{len(self.stray.pictures)} pictures"}
+        board = self.found.get("board", {})
+        moved = any(board.get("shift_na", ())) or board.get("left_out") or board.get("dead")
+        kept = [name for name, group in self.found.get(JOINT, {}).get("groups", {}).items() if group["kept"]]
+        found = ", ".join(dict.fromkeys([*(["board"] if moved else []), *kept]))
+        return facts | {"found": found or "nothing: all as it was given"}
 
     def __post_init__(self) -> None:
         leds, images = len(self.na), len(self.used)

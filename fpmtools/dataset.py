@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
+import numbers
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fpmtools.calibration import Calibration
-from fpmtools.errors import DataError, printable
+from fpmtools.display import Shown, depths, number, span
+from fpmtools.errors import DataError, OptionError, expect, printable
 from fpmtools.images import Images
 from fpmtools.optics import Optics, Shape
 from fpmtools.pupil import Pupil
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Truth:
     """What was simulated, so that a reconstruction can be scored.
 
@@ -28,6 +33,10 @@ class Truth:
 
     field: NDArray[np.complex64]
     depth_um: NDArray[np.float32]
+
+    def __repr__(self) -> str:
+        (h, w), low, high = self.field.shape, float(self.depth_um.min()), float(self.depth_um.max())
+        return f"Truth: {h} × {w} pixels, depth {span(low, high)}"
 
     def __post_init__(self) -> None:
         if self.field.ndim != 2 or self.field.shape != self.depth_um.shape:
@@ -43,8 +52,8 @@ class Truth:
         return sha.hexdigest()
 
 
-@dataclass(frozen=True)
-class Dataset:
+@dataclass(frozen=True, repr=False)
+class Dataset(Shown):
     """Low-resolution images and everything that is known about how they were taken.
 
     Parameters
@@ -72,13 +81,35 @@ class Dataset:
     name: str = "data"
     truth: Truth | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    drawn_by = "fpmtools.report.notebook:dataset"
+
+    def heading(self) -> str:
+        """With its name."""
+        return f"Dataset {self.name!r}"
+
+    def facts(self) -> dict[str, str]:
+        """Sizes, microscope, LEDs, depth."""
+        optics, (h, w), extent = self.optics, self.image_shape, self.extent_um
+        planes, steepest = self.planes_um, float(np.linalg.norm(self.na, axis=1).max())
+        out = int((~self.calibration.used).sum())
+        known = "" if self.defocus_um is None else " (known)"
+        found = {
+            "images": f"{self.n_images} of {h} × {w} pixels, {number(extent[0])} × {number(extent[1])} µm"
+            + (f"; {out} left out" if out else ""),
+            "optics": f"{number(optics.magnification)}×, NA {number(optics.na)}, {number(optics.wavelength_um)} µm, "
+            f"pixel {number(optics.pixel_um)} µm",
+            "LEDs": f"{len(self.na)} to NA {number(steepest, 3)}, {int(self.bright_field.sum())} images bright field; "
+            f"synthetic NA {number(optics.synthetic_na(self.na), 3)}",
+            "z": f"{depths(planes)}{known}",
+        }
+        return found | ({} if self.truth is None else {"truth": str(self.truth).removeprefix("Truth: ")})
 
     @classmethod
     def from_arrays(
         cls,
         images: Images | ArrayLike,
         na: ArrayLike,
-        optics: Optics,
+        optics: Optics | Mapping[str, float],
         *,
         name: str = "data",
         pupil: Pupil | ArrayLike | None = None,
@@ -87,13 +118,51 @@ class Dataset:
         truth: Truth | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> Dataset:
-        """A data set from ``images`` [image, y, x] (intensities) and direction sines ``na`` [led, (x, y)].
+        """A data set from arrays in memory.
 
-        ``pupil``: a calibrated one, as a complex map [y, x] on the images' centred frequency grid too. ``patterns``:
-        see :class:`Calibration`; without them image i is lit by LED i. Not yet validated.
+        It is checked when it is solved; :meth:`validate` checks it at once.
+
+        Parameters
+        ----------
+        images
+            Intensities [image, y, x], linear in light; anything that slices like a NumPy array.
+        na
+            Direction sines of the LEDs, [led, (x, y)]: image i is the object spectrum cropped around +na[i]/λ.
+        optics
+            The microscope, or its numbers by name.
+        pupil
+            A calibrated one, as a complex map [y, x] on the images' centred frequency grid too.
+        defocus_um
+            Where the sample is known to be, µm.
+        patterns
+            Weights [image, led], see :class:`Calibration`; without them image i is lit by LED i.
+        truth
+            Known sample, for simulations.
+
+        Raises
+        ------
+        DataError
+            Shapes that do not fit each other.
+        OpticsError, OptionError
+            A microscope whose numbers cannot work, or that is none.
+
+        Examples
+        --------
+        >>> images = np.random.default_rng(0).uniform(1, 2, (2, 16, 24))
+        >>> optics = {"wavelength_um": 0.5, "na": 0.2, "magnification": 10, "camera_pixel_um": 8}
+        >>> fpmtools.Dataset.from_arrays(images, [(0, 0), (0.1, 0)], optics, name="mine", defocus_um=3)
+        Dataset 'mine'
+          images  2 of 16 × 24 pixels, 12.8 × 19.2 µm
+          optics  10×, NA 0.2, 0.5 µm, pixel 0.8 µm
+          LEDs    2 to NA 0.1, 2 images bright field; synthetic NA 0.3
+          z       3 µm (known)
         """
+        optics = Optics.of(optics)
         read = Images.of(images, name)
-        directions = np.asarray(na, dtype=np.float64)
+        try:
+            directions = np.asarray(na, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise DataError(f"{name}: LED positions must be numbers [led, (x, y)]") from None
         if directions.ndim != 2 or directions.shape[1] != 2:
             raise DataError(f"{name}: LED positions must be [led, (x, y)], got shape {directions.shape}")
         if patterns is None and len(directions) != len(read):
@@ -215,6 +284,8 @@ class Dataset:
 
     def crop(self, y: int, x: int, height: int, width: int) -> Dataset:
         """The region of interest of ``height`` × ``width`` camera pixels whose first pixel is (y, x)."""
+        for value in (y, x, height, width):
+            expect(value, numbers.Integral, "crop: y, x, height and width", "whole numbers")
         h, w = self.image_shape
         if min(y, x) < 0 or min(height, width) < 8 or y + height > h or x + width > w:
             raise DataError(
@@ -236,7 +307,10 @@ class Dataset:
 
     def select(self, images: ArrayLike) -> Dataset:
         """Only the images with these indices, and what is known of them, in the order given."""
-        index = np.asarray(images, dtype=np.intp)
+        try:
+            index = np.asarray(images, dtype=np.intp)
+        except (TypeError, ValueError):
+            raise OptionError("select: image indices must be whole numbers") from None
         if index.size == 0 or index.min() < 0 or index.max() >= self.n_images:
             raise DataError(
                 f"{self.name}: image indices must lie in 0 … {self.n_images - 1}, and there must be at least one"
@@ -254,6 +328,23 @@ class Dataset:
     def with_images(self, images: Images | ArrayLike) -> Dataset:
         """A copy with other images of the same instrument."""
         return replace(self, images=Images.of(images, self.name))
+
+
+def as_planes(z_um: Sequence[float] | float) -> tuple[float, ...]:
+    """One z or several, µm; :class:`OptionError` unless they are finite numbers in ascending order."""
+    try:
+        planes = tuple(np.atleast_1d(np.asarray(z_um, dtype=np.float64)).tolist())
+    except (TypeError, ValueError):
+        planes = ()
+    if not planes or not all(map(math.isfinite, planes)) or any(a >= b for a, b in itertools.pairwise(planes)):
+        raise OptionError("z must be one or more finite values in ascending order")
+    return planes
+
+
+def expect_dataset(value: object, what: str) -> None:
+    """Raise :class:`OptionError` in one line where ``value`` is no :class:`Dataset`."""
+    reads = isinstance(value, str | Path)
+    expect(value, Dataset, what, "a Dataset", f"fpmtools.load({str(value)!r}) reads one" if reads else "")
 
 
 def _refuse_negative(name: str, means: NDArray[np.float64], below: NDArray[np.float64], pixels: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import signal
 import time
 import warnings
@@ -21,12 +22,22 @@ from fpmtools import registry, storage
 from fpmtools.calibrate import AUTO, NONE, improve, resolve
 from fpmtools.calibration import Calibration
 from fpmtools.compact import compact
-from fpmtools.dataset import Dataset
-from fpmtools.errors import DataError, DivergedError, FpmError, OptionError, OutputError, SolverError, Terminated
+from fpmtools.dataset import Dataset, expect_dataset
+from fpmtools.errors import (
+    DataError,
+    DivergedError,
+    FpmError,
+    OptionError,
+    OutputError,
+    SolverError,
+    Terminated,
+    expect,
+)
 from fpmtools.interrupts import Caught, Guard, signals
 from fpmtools.losses import Loss
 from fpmtools.options import make_options
 from fpmtools.problem import Problem, prepare, suggested_threads
+from fpmtools.progress import bar
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.solver import Progress, Solver
 from fpmtools.threads import chosen_by_user, limited
@@ -116,6 +127,7 @@ def solve(
     Terminated
         SIGTERM or SIGHUP; the state is in the checkpoint.
     """
+    expect(budget_s, (numbers.Real, type(None)), "the budget", "a number of seconds")
     if budget_s is not None and not budget_s > 0:
         raise OptionError(f"the budget must be a positive number of seconds, got {budget_s:g}")
     path = Path(checkpoint) if checkpoint is not None and solver.resumable() else None
@@ -392,22 +404,92 @@ def reconstruct(
     mask: bool = True,
     exact: bool = False,
     budget_s: float | None = None,
+    progress: bool = True,
     on_progress: OnProgress | None = None,
 ) -> Reconstruction:
-    """Reconstruct a data set with a solver, by name or as an instance, in memory.
+    """Reconstruct a data set with a solver, in memory.
 
-    ``options`` are the solver's (``fpmtools solvers NAME`` lists them), ``preset`` one of its presets; ``calibration``
-    is "auto", "nominal", a file, or a :class:`Calibration` (:func:`fpmtools.calibrate.resolve`); ``calibrate``
-    what is fitted from there on, "auto" for all of it (:func:`fpmtools.calibrate.improve`); ``threads`` is the number
-    of CPU threads meanwhile (default: 1 for small problems, else as many as torch has); the others are those of
-    :func:`prepare` and :func:`solve`. Ctrl-C returns what had been reached.
+    Ctrl-C returns what had been reached.
+
+    Parameters
+    ----------
+    dataset
+        From :func:`fpmtools.load`, :func:`fpmtools.simulate` or :meth:`Dataset.from_arrays`.
+    solver
+        A name (:func:`fpmtools.solvers` lists them), or an instance.
+    options, preset
+        The solver's, see :func:`fpmtools.options`; only with a name.
+    z_um
+        Planes to reconstruct at, µm, ascending; default: ``dataset.planes_um``.
+    device
+        "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+    dtype
+        "complex64" or "complex128".
+    seed
+        Of all that is random; the same seed gives the same bytes on the same machine.
+    threads
+        CPU threads meanwhile; default: 1 for small problems, else as many as torch has.
+    upsample, critical_grid, subpixel, loss, margin, mask
+        As for :func:`fpmtools.problem.prepare`.
+    calibration
+        The instrument to start from: "auto" (what the images say of the board), "nominal" (what the data say), a file,
+        or a :class:`Calibration`.
+    calibrate
+        What is fitted from there on, as in :func:`fpmtools.calibrate`: "none", "auto", or names.
+    exact
+        Keep what solvers of planes find as it is, float32, and not rounded to what the images can tell.
+    budget_s
+        Seconds of solving after which what has been reached is returned.
+    progress
+        Show a bar in a terminal (on stderr) or a notebook; nothing is shown anywhere else.
+    on_progress
+        Called with what :func:`fpmtools.engine.solve` tells.
+
+    Returns
+    -------
+    Reconstruction
+        ``field(z_um)`` is complex64 [y, x] at any z between the planes; ``calibration`` is the one that was used.
+
+    Raises
+    ------
+    OptionError
+        An unknown name, a value of the wrong kind or out of range.
+    DataError
+        Images that cannot be used.
+    SolverError
+        The solver diverged, ran out of memory, or failed.
+
+    Examples
+    --------
+    >>> data = fpmtools.simulate("thin", image_shape=(32, 48))
+    >>> result = fpmtools.reconstruct(data, "ap", options={"sweeps": 5})
+    >>> result
+    Reconstruction (planes)
+      field   64 × 96 pixels of 0.173 µm, 11.04 × 16.56 µm
+      z       0 µm
+      pupil   ideal
+      stored  6.91 kB
+    >>> result.phase(unwrap=True).shape
+    (64, 96)
     """
+    expect_dataset(dataset, "reconstruct: dataset")
+    expect(solver, (str, Solver), "reconstruct: solver", "the name of a solver, or a Solver")
+    expect(options or {}, Mapping, "reconstruct: options", "names with values, such as {'sweeps': 10}")
+    called = solver if isinstance(solver, str) else type(solver).__name__
     if isinstance(solver, str):
         cls = registry.solver_class(solver)
         solver = cls(make_options(cls, options or {}, preset))
     elif options or preset:
         raise OptionError("options and preset go with a solver's name; an instance has its own")
-    with limited(threads):
+    with limited(threads), bar(f"{dataset.name} {called}", progress) as show:
+        found = improve(
+            dataset,
+            resolve(dataset, calibration),
+            calibrate,
+            z_um=z_um,
+            seed=seed,
+            on_step=lambda step, steps: show({"step": step, "total": steps, "doing": "calibrating"}),
+        )
         problem = prepare(
             dataset,
             solver,
@@ -418,10 +500,16 @@ def reconstruct(
             upsample=upsample,
             critical_grid=critical_grid,
             subpixel=subpixel,
-            calibration=improve(dataset, resolve(dataset, calibration), calibrate, z_um=z_um, seed=seed),
+            calibration=found,
             loss=loss,
             margin=margin,
             mask=mask,
         )
+
+        def tell(event: dict[str, Any]) -> None:
+            show(event)
+            if on_progress is not None:
+                on_progress(event)
+
         with limited(threads or threads_for(problem)):
-            return solve(problem, solver, exact=exact, budget_s=budget_s, on_progress=on_progress).reconstruction
+            return solve(problem, solver, exact=exact, budget_s=budget_s, on_progress=tell).reconstruction

@@ -86,6 +86,27 @@ def printable(value: object, most: int = 200) -> str:
     return "".join(c if c.isprintable() else _spelled_out(c) for c in text)
 
 
+def expect(value: object, kind: type | tuple[type, ...], what: str, wanted: str, hint: str = "") -> None:
+    """Raise :class:`OptionError` in one line where ``value`` is of none of these kinds.
+
+    >>> expect("64", int, "image_shape", "a whole number")
+    Traceback (most recent call last):
+    ...
+    fpmtools.errors.OptionError: image_shape must be a whole number, got the text '64'
+    """
+    if not isinstance(value, kind):
+        got = f"the text {printable(value, 80)!r}" if isinstance(value, str) else _kind(value)
+        raise OptionError(f"{what} must be {wanted}, got {got}{f'; {hint}' if hint else ''}")
+
+
+def _kind(value: object) -> str:
+    """What a value is, short: numbers as they are, all else by its kind."""
+    if value is None or isinstance(value, int | float):
+        return str(value)
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
 def _spelled_out(character: str) -> str:
     r"""Such as ``\x1b``; half of a surrogate pair is how Python spells a byte of a name that is not UTF-8."""
     code = ord(character)

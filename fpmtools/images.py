@@ -15,7 +15,7 @@ from fpmtools.optics import Shape
 from fpmtools.pixels import BadPixels, find
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Images:
     """Intensities [image, y, x] in the order recorded, linear in light, non-negative up to noise.
 
@@ -42,6 +42,10 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def __repr__(self) -> str:
+        count, h, w = self.shape
+        return f"Images: {count} of {h} × {w} pixels, {np.dtype(self.source.dtype).name}"
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -7,6 +7,8 @@ axis of n samples sits at index n // 2, for even and odd n alike. This file alon
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +16,10 @@ import numpy as np
 import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
-from fpmtools.errors import OpticsError
+from fpmtools.errors import OpticsError, expect, unknown
 
 Shape = tuple[int, int]
+NUMBERS = ("wavelength_um", "na", "magnification", "camera_pixel_um", "medium_index")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,12 @@ class Optics:
     ------
     OpticsError
         When a number is not finite and positive, or ``na`` is not below ``medium_index``.
+
+    Examples
+    --------
+    >>> optics = fpmtools.Optics(wavelength_um=0.523, na=0.1, magnification=4, camera_pixel_um=4)
+    >>> optics.pixel_um, round(optics.depth_of_field_um, 1)
+    (1.0, 52.3)
     """
 
     wavelength_um: float
@@ -49,7 +58,8 @@ class Optics:
     medium_index: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("wavelength_um", "na", "magnification", "camera_pixel_um", "medium_index"):
+        for name in NUMBERS:
+            expect(getattr(self, name), numbers.Real, f"optics: {name}", "a number")
             value = float(getattr(self, name))
             if not (math.isfinite(value) and value > 0):
                 raise OpticsError(f"optics: {name} must be a positive number, got {value:g}")
@@ -61,6 +71,19 @@ class Optics:
                 f"optics: wavelength_um {self.wavelength_um:g} is not a light wavelength in µm (0.05 to 20); "
                 "give it in µm, for example 0.532"
             )
+
+    @classmethod
+    def of(cls, values: Optics | Mapping[str, float]) -> Optics:
+        """The microscope itself, or that with these numbers; :class:`OpticsError` where one is missing."""
+        if isinstance(values, Optics):
+            return values
+        expect(values, Mapping, "optics", "an Optics, or numbers by name such as {'wavelength_um': 0.53, …}")
+        for name in values:
+            if name not in NUMBERS:
+                raise unknown("optics value", str(name), NUMBERS)
+        if missing := [name for name in NUMBERS[:4] if name not in values]:
+            raise OpticsError(f"optics: {', '.join(missing)} missing")
+        return cls(**values)
 
     @property
     def pixel_um(self) -> float:
@@ -151,13 +174,7 @@ class Optics:
 
     def to_dict(self) -> dict[str, float]:
         """The constructor's arguments."""
-        return {
-            "wavelength_um": self.wavelength_um,
-            "na": self.na,
-            "magnification": self.magnification,
-            "camera_pixel_um": self.camera_pixel_um,
-            "medium_index": self.medium_index,
-        }
+        return {name: getattr(self, name) for name in NUMBERS}
 
 
 def aperture_overlap(na_led: ArrayLike, na: float) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,8 +14,8 @@ import torch
 
 from fpmtools import losses
 from fpmtools.calibration import Calibration
-from fpmtools.dataset import Dataset
-from fpmtools.errors import DataError, OptionError
+from fpmtools.dataset import Dataset, as_planes
+from fpmtools.errors import DataError, OptionError, expect
 from fpmtools.forward import ForwardModel, Misfit
 from fpmtools.forward.fields import Planes
 from fpmtools.losses import Loss
@@ -171,6 +171,7 @@ class Wishes(Protocol):
 
 def choose_device(name: str = "auto") -> torch.device:
     """``auto`` (CUDA if there is any, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``."""
+    expect(name, str, "device", "auto, cpu, cuda or cuda:N")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name != "cpu" and name.split(":")[0] != "cuda":
@@ -245,7 +246,9 @@ def prepare(
     """
     calibration = dataset.calibration if calibration is None else calibration
     focused = dataset if calibration.depth_um is None else replace(dataset, calibration=calibration)
-    planes = _planes(focused.planes_um if z_um is None else z_um)
+    planes = as_planes(focused.planes_um if z_um is None else z_um)
+    expect(seed, numbers.Integral, "seed", "a whole number")
+    expect(upsample, (numbers.Real, type(None)), "upsample", "a number of output pixels per camera pixel")
     if dtype not in DTYPES:
         raise OptionError(f"unknown dtype {dtype!r}: use complex64 or complex128")
     where = choose_device(device)
@@ -274,13 +277,6 @@ def prepare(
     amplitudes = plan.amplitudes(used, forward.real_dtype, bad).to(where)
     function = losses.find(losses.DEFAULT if loss is None else loss)[1]
     return Problem(dataset, forward, amplitudes, planes, calibration, seed, function)
-
-
-def _planes(z_um: Sequence[float] | float) -> tuple[float, ...]:
-    planes = tuple(float(z) for z in np.atleast_1d(np.asarray(z_um, dtype=np.float64)))
-    if not planes or not all(map(math.isfinite, planes)) or any(a >= b for a, b in itertools.pairwise(planes)):
-        raise OptionError("z must be one or more finite values in ascending order")
-    return planes
 
 
 def _check_can(solver: Wishes, what: str, asked: bool, instead: str) -> None:

@@ -31,7 +31,7 @@ def _none() -> NDArray[np.float64]:
     return np.empty(0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pupil:
     """Complex transmission of the objective inside its aperture |f| ≤ NA/λ; the default is the ideal one, 1.
 
@@ -82,6 +82,24 @@ class Pupil:
         """Whether it is 1 inside a sharp edge."""
         soft = self.zernike_rad.any() or self.apodization.any() or self.softness
         return not soft and self.residual is None and self.stop is None
+
+    def __repr__(self) -> str:
+        return f"Pupil: {self.in_words()}"
+
+    def in_words(self) -> str:
+        """What it is, short.
+
+        >>> Pupil().in_words(), Pupil(np.array([0, 0, 0, 0.5])).in_words()
+        ('ideal', '0.5 rad rms in 4 Zernike modes')
+        """
+        if self.ideal:
+            return "ideal"
+        rms = float(np.linalg.norm(self.zernike_rad[1:]))
+        parts = [f"{rms:.3g} rad rms in {len(self.zernike_rad)} Zernike modes"] if len(self.zernike_rad) else []
+        parts += ["loses light"] if self.apodization.any() else []
+        parts += ["a second aperture"] if self.stop is not None else []
+        parts += ["a map"] if self.residual is not None else []
+        return ", ".join([*parts, *(["a soft edge"] if self.softness else [])])
 
     @property
     def reach(self) -> float:

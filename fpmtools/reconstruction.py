@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools import storage
 from fpmtools.calibration import Calibration
-from fpmtools.errors import DataError, OptionError
+from fpmtools.columns import size
+from fpmtools.dataset import as_planes
+from fpmtools.display import Shown, depths, drawn, number, span
+from fpmtools.errors import DataError, OptionError, expect
 from fpmtools.optics import Shape, resample, resample_inside, to_field
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
 
 RESULT_FILE = "reconstruction.safetensors"  # in the folder of a run
 CALIBRATION = "calibration."  # before the names of its tensors
@@ -51,16 +59,18 @@ class Grid:
         return cls((int(h), int(w)), extent, z_range, margin)
 
 
-class Reconstruction(ABC):
+class Reconstruction(Shown, ABC):
     """A complex sample field over a range of z.
 
     The amplitude is in units in which the mean bright-field image has intensity 1 (the data set's factor is kept as
     ``metadata["intensity_scale"]``); the phase is in radians, its global offset arbitrary.
+
     Subclasses give :meth:`native_field`, :meth:`dump` and :meth:`restore`, and set ``kind``, under which a solver
     record announces the class, so that saved results find it again.
     """
 
     kind: ClassVar[str]
+    drawn_by = "fpmtools.report.notebook:reconstruction"
     calibration: Calibration | None = None  # the instrument as the solve has seen it
 
     def __init__(self, grid: Grid, metadata: Mapping[str, Any] | None = None) -> None:
@@ -80,14 +90,56 @@ class Reconstruction(ABC):
     def restore(cls, grid: Grid, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> Reconstruction:
         """Inverse of :meth:`dump`."""
 
-    def field(self, z_um: float = 0.0, shape: Shape | None = None) -> NDArray[np.complex64]:
-        """The complex field [y, x], complex64, at any ``z_um`` in range, at ``shape`` (default ``grid.shape``).
+    def heading(self) -> str:
+        """With the kind of result that it is."""
+        return f"Reconstruction ({self.kind})"
 
-        Other sizes are band-limited resamplings over the same field of view. The array is the caller's own. Raises
-        :class:`OptionError` when z is out of range.
+    def facts(self) -> dict[str, str]:
+        """Size, depth, what the instrument was taken to be, and the bytes it takes."""
+        (h, w), extent, pixel = self.grid.shape, self.grid.extent_um, self.grid.pixel_um
+        pitch = number(pixel[0], 3) if abs(pixel[0] / pixel[1] - 1) < 1e-3 else " × ".join(number(p, 3) for p in pixel)
+        known = {} if self.calibration is None else {"pupil": self.calibration.pupil.in_words()}
+        return {
+            "field": f"{h} × {w} pixels of {pitch} µm, {number(extent[0])} × {number(extent[1])} µm",
+            "z": self._depths(),
+            **known,
+            "stored": size(self.stored_bytes),
+        }
+
+    def _depths(self) -> str:
+        low, high = self.grid.z_range
+        return span(low, high) if low == high else f"any, {span(low, high)}"
+
+    def field(self, z_um: float | None = None, shape: Shape | None = None) -> NDArray[np.complex64]:
+        """The complex field at any z in range.
+
+        Parameters
+        ----------
+        z_um
+            Where, µm; may be left out where there is one plane, and is 0 where there are several with 0 among them.
+        shape
+            Size (y, x), default ``grid.shape``; others are band-limited resamplings over the same field of view.
+
+        Returns
+        -------
+        numpy.ndarray
+            [y, x] complex64, the caller's own.
+
+        Raises
+        ------
+        OptionError
+            z is out of range.
+
+        Examples
+        --------
+        >>> data = fpmtools.simulate("tilted", image_shape=(16, 24), tilt_um=2.0)
+        >>> result = fpmtools.reconstruct(data, "ap", z_um=[-2.0, 0.0, 2.0], options={"sweeps": 2})
+        >>> result.field(z_um=0.5).shape, result.field(0.5, shape=(64, 96)).dtype
+        ((32, 48), dtype('complex64'))
         """
         native = self._native(z_um)
         shape = self.grid.shape if shape is None else shape
+        expect(shape, (tuple, list), "shape", "two whole numbers (y, x)")
         if any(self.grid.margin_um):
             y, x = (m / (e + 2 * m) for m, e in zip(self.grid.margin_um, self.grid.extent_um, strict=True))
             return resample_inside(native, shape, (y, x))
@@ -99,11 +151,80 @@ class Reconstruction(ABC):
         """:meth:`field` with the margins: [y, x] complex64 at ``shape`` over all that was solved."""
         return np.asarray(resample(self._native(z_um), shape), dtype=np.complex64)
 
-    def _native(self, z_um: float) -> NDArray[np.complex64]:
+    def amplitude(self, z_um: float | None = None, shape: Shape | None = None) -> NDArray[np.float32]:
+        """The modulus of :meth:`field` [y, x] float32; 1 is that of an empty bright field."""
+        return np.abs(self.field(z_um, shape))
+
+    def phase(
+        self, z_um: float | None = None, shape: Shape | None = None, *, unwrap: bool = False
+    ) -> NDArray[np.float32]:
+        """The phase of :meth:`field` [y, x] float32, rad, relative to that of the field's mean.
+
+        It lies in (−π, π]. With ``unwrap`` it is continued over these ends (``skimage.restoration.unwrap_phase``:
+        Herráez et al., Appl. Opt. 41, 7437, 2002), its median in that range; where the amplitude is near zero no
+        phase can be told, and whole turns beyond such places may be wrong.
+        """
+        wrapped = np.angle(without_piston(self.field(z_um, shape))).astype(np.float32)
+        if not unwrap:
+            return wrapped
+        from skimage.restoration import unwrap_phase
+
+        whole: Any = unwrap_phase(wrapped, rng=0)  # type: ignore[no-untyped-call]
+        return np.asarray(whole - 2 * np.pi * np.round(np.median(whole) / (2 * np.pi)), dtype=np.float32)
+
+    def plot(
+        self, z_um: float | None = None, *, unwrap: bool = False, axes: Sequence[Axes] | None = None
+    ) -> list[Axes]:
+        """Draw amplitude and phase at ``z_um`` with matplotlib, in µm.
+
+        Parameters
+        ----------
+        z_um, unwrap
+            As for :meth:`field` and :meth:`phase`.
+        axes
+            Two axes to draw into; default: those of a new figure of ``matplotlib.pyplot``.
+
+        Returns
+        -------
+        list of matplotlib.axes.Axes
+            The two; ``axes[0].figure`` is the figure, whose ``savefig`` writes it.
+        """
+        plotted: list[Axes] = drawn("fpmtools.report.notebook:plot", self, z_um, unwrap, axes)
+        return plotted
+
+    def to_xarray(self, z_um: Sequence[float] | float | None = None) -> xarray.DataArray:
+        """The field as an ``xarray.DataArray`` complex64 [z, y, x], with coordinates in µm from its first pixel.
+
+        ``z_um`` may be left out where the result has planes. Raises :class:`OptionError` where it has none, for a z out
+        of range, and where xarray is not installed (``pip install 'fpmtools[xarray]'``).
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise OptionError("to_xarray needs xarray: pip install 'fpmtools[xarray]'") from error
+        planes = self._planes() if z_um is None else as_planes(z_um)
+        if not planes:
+            raise OptionError(f"this result is continuous in z ({self._depths()}): say which z_um")
+        axes = [
+            np.array(planes),
+            *(np.arange(n) * pitch for n, pitch in zip(self.grid.shape, self.grid.pixel_um, strict=True)),
+        ]
+        coordinates = {name: (name, at, {"units": "µm"}) for name, at in zip("zyx", axes, strict=True)}
+        return xarray.DataArray(np.stack([self.field(z) for z in planes]), coordinates, tuple("zyx"), "field")
+
+    def _planes(self) -> tuple[float, ...]:
+        """The z that it was solved at, where these are all that it has."""
         low, high = self.grid.z_range
+        return (low,) if low == high else ()
+
+    def _native(self, z_um: float | None) -> NDArray[np.complex64]:
+        low, high = self.grid.z_range
+        if z_um is None:
+            z_um = low if low == high else 0.0
+        expect(z_um, numbers.Real, "z_um", "a number of µm")
         slack = 1e-6 * max(1.0, abs(low), abs(high))
         if not low - slack <= z_um <= high + slack:
-            raise OptionError(f"z = {z_um:g} µm is outside the reconstructed range {low:g} … {high:g} µm")
+            raise OptionError(f"z = {float(z_um):g} µm is outside the reconstructed range {low:g} … {high:g} µm")
         return self.native_field(min(max(float(z_um), low), high))
 
     @property
@@ -113,6 +234,7 @@ class Reconstruction(ABC):
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, atomically, with a checksum; the calibration goes with it."""
+        expect(path, (str, Path), "save: path", "a path")
         tensors, config = self.dump()
         header: dict[str, Any] = {
             "kind": self.kind,
@@ -174,6 +296,12 @@ class PlaneStack(Reconstruction):
             raise DataError("a plane stack needs at least one plane")
         return cls(planes, tuple(z_um), Grid(output_shape, extent_um, (z_um[0], z_um[-1])))
 
+    def _depths(self) -> str:
+        return depths(self.z_um)
+
+    def _planes(self) -> tuple[float, ...]:
+        return self.z_um
+
     def native_field(self, z_um: float) -> NDArray[np.complex64]:
         """Linear interpolation between the two neighbouring planes; exact on a plane."""
         upper = int(np.searchsorted(self.z_um, z_um))
@@ -193,3 +321,12 @@ class PlaneStack(Reconstruction):
         """Inverse of :meth:`dump`."""
         planes = np.ascontiguousarray(tensors["planes"], dtype=np.float32).view(np.complex64)[..., 0]
         return cls(planes, tuple(float(z) for z in config["z_um"]), grid)
+
+
+def without_piston(field: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np.complex64]:
+    """``field`` [y, x] turned by one global phase so that its sum is real and positive.
+
+    The global phase of a reconstruction is arbitrary; without this step it would decide the colours.
+    """
+    piston = np.angle(field.sum(dtype=np.complex128))
+    return np.asarray(field * np.complex64(np.exp(-1j * piston)), dtype=np.complex64)

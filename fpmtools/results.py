@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fpmtools import registry, storage
 from fpmtools.calibration import Calibration
-from fpmtools.errors import DataError
+from fpmtools.errors import DataError, expect
 from fpmtools.low_rank import LowRankStack
 from fpmtools.reconstruction import CALIBRATION, RESULT_FILE, Grid, PlaneStack, Reconstruction
 
@@ -15,10 +15,34 @@ OWN: dict[str, type[Reconstruction]] = {cls.kind: cls for cls in (PlaneStack, Lo
 
 
 def open_result(path: str | Path) -> Reconstruction:
-    """Read a file that :meth:`Reconstruction.save` wrote, or the ``reconstruction.safetensors`` of a run's folder.
+    """Open a saved result.
 
-    Raises :class:`DataError` when the file is damaged, and :class:`SolverError` when its solver is not installed.
+    Parameters
+    ----------
+    path
+        A file that :meth:`Reconstruction.save` wrote, or a run's folder, with ``reconstruction.safetensors`` in it.
+
+    Returns
+    -------
+    Reconstruction
+        With the calibration that it was solved with.
+
+    Raises
+    ------
+    DataError
+        The file is missing or damaged.
+    SolverError
+        Its solver is not installed.
+
+    Examples
+    --------
+    >>> data = fpmtools.simulate("thin", image_shape=(16, 24))
+    >>> result = fpmtools.reconstruct(data, "ap", options={"sweeps": 2})
+    >>> again = fpmtools.open_result(result.save("ap.safetensors"))
+    >>> np.array_equal(again.field(), result.field())
+    True
     """
+    expect(path, (str, Path), "open_result: path", "a path")
     path = Path(path, RESULT_FILE) if os.path.isdir(path) else Path(path)
     tensors, header = storage.read_tensors(path, "reconstruction")
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fpmtools import phantom
 from fpmtools.dataset import Dataset, Truth
-from fpmtools.errors import DataError, OptionError, unknown
+from fpmtools.errors import DataError, OptionError, expect, unknown
 from fpmtools.imaging import (
     column_depths_um,
     image_intensities,
@@ -116,10 +117,27 @@ def simulate(
     Raises
     ------
     OptionError
-        For an unknown name or a value out of range.
+        For an unknown name, a value of the wrong kind or out of range.
     DataError
         For LEDs or optics that cannot work.
+
+    Examples
+    --------
+    >>> fpmtools.simulate("tilted", image_shape=(64, 80), tilt_um=5)
+    Dataset 'sim:tilted'
+      images  68 of 64 × 80 pixels, 22.08 × 27.6 µm
+      optics  10×, NA 0.256, 0.5226 µm, pixel 0.345 µm
+      LEDs    68 to NA 0.251, 68 images bright field; synthetic NA 0.507
+      z       11 planes, −5 … 5 µm
+      truth   128 × 160 pixels, depth −5 … 5 µm
+    >>> fpmtools.simulate(image_shape="64")
+    Traceback (most recent call last):
+    ...
+    fpmtools.errors.OptionError: simulate: image_shape must be two whole numbers (y, x), such as (64, 80), got...
     """
+    expect(image_shape, (tuple, list), "simulate: image_shape", "two whole numbers (y, x), such as (64, 80)")
+    for n in image_shape:
+        expect(n, numbers.Integral, "simulate: image_shape", "two whole numbers (y, x), such as (64, 80)")
     arguments = {
         "sample": sample,
         "image_shape": [int(n) for n in image_shape],
@@ -263,9 +281,21 @@ def _expose(
 
 def _check(arguments: Mapping[str, Any]) -> None:
     """Refuse values out of range."""
+    expect(arguments["sample"], str, "simulate: sample", f"one of {', '.join(SAMPLES)}")
     if arguments["sample"] not in SAMPLES:
         raise unknown("sample", str(arguments["sample"]), SAMPLES)
+    for name in (
+        "tilt_um",
+        "thickness_um",
+        "defocus_um",
+        "aberration_rad",
+        "misaligned_na",
+        "vignetting",
+        "read_noise",
+    ):
+        expect(arguments[name], numbers.Real, f"simulate: {name}", "a number")
     photons, read_noise, shape = arguments["photons"], arguments["read_noise"], arguments["image_shape"]
+    expect(photons, (numbers.Real, type(None)), "simulate: photons", "a number, or None")
     if len(shape) != 2 or min(shape) < 8:
         raise OptionError(f"simulate: image_shape must be (y, x), at least 8 × 8, got {shape}")
     for name, least in (("upsample", 1), ("surround", 1), ("seed", 0)):
@@ -287,12 +317,8 @@ def _check(arguments: Mapping[str, Any]) -> None:
 def _system(optics: Optics | Mapping[str, float] | None) -> Optics:
     if isinstance(optics, Optics):
         return optics
-    numbers = OPTICS.to_dict()
-    for name, value in (optics or {}).items():
-        if name not in numbers:
-            raise unknown("optics value", name, numbers)
-        numbers[name] = value
-    return Optics(**numbers)
+    expect(optics or {}, Mapping, "simulate: optics", "an Optics, or some of its numbers by name")
+    return Optics.of({**OPTICS.to_dict(), **(optics or {})})
 
 
 def _directions(leds: str | ArrayLike, optics: Optics, upsample: int) -> NDArray[np.float64]:
@@ -302,7 +328,12 @@ def _directions(leds: str | ArrayLike, optics: Optics, upsample: int) -> NDArray
             raise unknown("LED pattern", leds, PATTERNS)
         na = direction_sines(PATTERNS[leds], LED_HEIGHT_MM)
     else:
-        na = np.array(leds, dtype=np.float64)
+        try:
+            na = np.array(leds, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise OptionError(
+                f"simulate: leds must be one of {', '.join(PATTERNS)}, or numbers [led, (x, y)]"
+            ) from None
     if na.ndim != 2 or na.shape[1] != 2 or len(na) == 0:
         raise DataError(f"simulate: leds must be direction sines [led, (x, y)], got an array of shape {na.shape}")
     if not (np.linalg.norm(na, axis=1) < optics.medium_index).all():

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fpmtools.errors import OptionError
+from fpmtools.errors import OptionError, expect
 
 LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def check(threads: int | None) -> None:
     """Raise :class:`OptionError` for more threads than any machine makes use of; some libraries crash with them."""
+    expect(threads, (int, type(None)), "threads", "a whole number")
     most = max(64, 4 * (os.cpu_count() or 1))
     if threads is not None and not 1 <= threads <= most:
         raise OptionError(f"threads must be from 1 to {most} here, got {threads}")

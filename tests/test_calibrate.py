@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fpmtools import calibrate, engine
-from fpmtools.calibrate import find_board, resolve, warnings
+from fpmtools import engine
+from fpmtools.calibrate import NOMINAL, find_board, resolve, warnings
 from fpmtools.dataset import Dataset
 from fpmtools.metrics import held_out_error, interleaved_halves, residual, score
 from fpmtools.problem import prepare
 from fpmtools.simulation import simulate
 
-NOMINAL = calibrate.NOMINAL
+NOMINAL = NOMINAL
 
 
 def shift(data: Dataset) -> np.ndarray:

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import fpmtools
-from fpmtools import calibrate, simulation
-from fpmtools.calibrate import curvature, descent, focus, joint, part
+from fpmtools import simulation
+from fpmtools.calibrate import NAMES, curvature, descent, focus, improve, joint, part
+from fpmtools.calibrate import warnings as said_of
 from fpmtools.calibrate.instrument import DEFOCUS, MODES, Instrument
 from fpmtools.calibration import JOINT, Calibration
 from fpmtools.cli import main
@@ -58,7 +59,7 @@ def test_nothing_is_looked_for_where_the_images_agree(photons: float | None) -> 
     assert set(found.found["joint"]) == {"explained"}
     assert found.digest == dataset.calibration.digest
     assert found.margin == 0
-    assert calibrate.warnings(found) == []
+    assert said_of(found) == []
 
 
 def test_no_part_is_taken_of_a_field_that_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +90,7 @@ def test_a_sample_with_depth_tells_the_aberrations_but_no_defocus() -> None:
     wrong = {"image_shape": SHAPE, "photons": 1000, "seed": 1}
     right, dataset = (fpmtools.simulate("tilted", aberration_rad=rms, **wrong) for rms in (0.0, 0.9))
     assert len(dataset.planes_um) > 1
-    found = calibrate.improve(dataset, dataset.calibration, "pupil")
+    found = improve(dataset, dataset.calibration, "pupil")
     assert kept(found) == {"pupil"}
     assert found.pupil.zernike_rad[DEFOCUS] == 0
     assert found.defocus_um is None
@@ -97,10 +98,10 @@ def test_a_sample_with_depth_tells_the_aberrations_but_no_defocus() -> None:
     modes = found.pupil.zernike_rad[[7, 6, 10]]
     assert np.abs(modes - [actual["coma_x"], actual["coma_y"], actual["spherical"]]).max() < 0.15
     # That part of it stands elsewhere than its middle is explained by defocus, and is nothing of the pupil's.
-    same = calibrate.improve(right, right.calibration, "pupil")
+    same = improve(right, right.calibration, "pupil")
     assert kept(same) == set()
     assert not same.pupil.zernike_rad.any()
-    assert calibrate.warnings(same) == [], "images of a sample with depth never fit one plane"
+    assert said_of(same) == [], "images of a sample with depth never fit one plane"
 
 
 @pytest.mark.slow
@@ -113,7 +114,7 @@ def test_a_dark_field_that_was_exposed_longer_is_found() -> None:
         groups=("exposure",),
     )  # fmt: skip
     assert kept(found) == {"exposure"}
-    assert f"the dark field's exposure (× {found.found['joint']['exposure']:.3g})" in calibrate.warnings(found)[0]
+    assert f"the dark field's exposure (× {found.found['joint']['exposure']:.3g})" in said_of(found)[0]
     assert found.gain[dark] / found.gain[~dark].mean() == pytest.approx(np.full(dark.sum(), longer), rel=0.15)
 
 
@@ -131,7 +132,7 @@ def test_light_that_is_lost_towards_the_rim_is_found(monkeypatch: pytest.MonkeyP
     assert kept(found) == {"apodization"}
     size = np.exp(polynomial_phase(found.pupil.apodization, 0.0, np.array([0.0, 0.5, 0.9])))
     assert size / size[0] == pytest.approx(np.exp(-0.8 * np.array([0.0, 0.25, 0.81])), abs=0.12)
-    assert "light lost in the pupil" in calibrate.warnings(found)[0]
+    assert "light lost in the pupil" in said_of(found)[0]
 
 
 @pytest.mark.slow
@@ -157,7 +158,7 @@ def test_a_second_aperture_is_found(stop: tuple[float, float, float], monkeypatc
     assert found.pupil.stop[:3] == pytest.approx(stop, abs=0.06)
     assert found.found["joint"]["vignetting"] == {"centre": list(found.pupil.stop[:2]), "radius": found.pupil.stop[2]}
     assert Calibration.restore(*found.dump()).digest == found.digest != cut.calibration.digest
-    assert "a second aperture" in calibrate.warnings(found)[0]
+    assert "a second aperture" in said_of(found)[0]
     right = right.select(near)
     none = joint.fit(right, right.calibration, z_um=0.0, groups=("vignetting",))
     assert kept(none) == set()
@@ -187,7 +188,7 @@ def test_what_cannot_be_fitted_is_left_alone() -> None:
     lit = replace(dataset.calibration, patterns=np.eye(dataset.n_images))
     assert joint.fit(replace(dataset, calibration=lit), lit, z_um=0.0) is lit
     start = dataset.calibration
-    assert calibrate.improve(dataset, start, "none", z_um=(0.0,)) is start
+    assert improve(dataset, start, "none", z_um=(0.0,)) is start
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (24, 31)])
@@ -247,7 +248,7 @@ def test_a_fit_that_goes_astray_is_said_and_changes_nothing(monkeypatch: pytest.
     assert np.allclose(found.na, dataset.na, atol=1e-12)
     assert not found.pupil.zernike_rad.any()
     assert (found.pupil.softness, found.margin) == (dataset.calibration.pupil.softness, 0)
-    (said,) = calibrate.warnings(found)
+    (said,) = said_of(found)
     assert "went astray" in said
 
 
@@ -286,11 +287,11 @@ def of_unknown_focus(z_um: float, **wrong: float) -> Dataset:
 @pytest.mark.parametrize(("z_um", "aberration_rad"), [(6.0, 0.0), (-30.0, 0.5)])
 def test_the_focus_is_found(z_um: float, aberration_rad: float) -> None:
     dataset = of_unknown_focus(z_um, aberration_rad=aberration_rad)
-    found = calibrate.improve(dataset, dataset.calibration, "focus,pupil")
+    found = improve(dataset, dataset.calibration, "focus,pupil")
     assert found.defocus_um == pytest.approx(z_um, abs=0.1 * dataset.optics.depth_of_field_um)
     assert found.pupil.zernike_rad[DEFOCUS] == pytest.approx(0, abs=1e-9), "all of it counts as depth"
     assert "focus" in kept(found)
-    assert f"where the sample is (z = {found.defocus_um:.3g} µm)" in calibrate.warnings(found)[0]
+    assert f"where the sample is (z = {found.defocus_um:.3g} µm)" in said_of(found)[0]
     assert prepare(dataset, calibration=found).z_um == (found.defocus_um,)
 
 
@@ -302,10 +303,10 @@ def test_a_focus_that_is_right_or_known_stays(monkeypatch: pytest.MonkeyPatch) -
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(joint, "fit", lambda *_, groups, **__: asked.append(groups))
     known = replace(dataset, truth=None)
-    calibrate.improve(known, known.calibration)
+    improve(known, known.calibration)
     unknown = known.with_calibration(defocus_um=None)
-    calibrate.improve(unknown, unknown.calibration)
-    calibrate.improve(unknown, unknown.calibration, z_um=(0.0,))
+    improve(unknown, unknown.calibration)
+    improve(unknown, unknown.calibration, z_um=(0.0,))
     assert asked == [joint.GROUPS[1:], joint.GROUPS, joint.GROUPS[1:]]
 
 
@@ -337,7 +338,7 @@ def test_a_depth_stands_for_the_pupils_defocus() -> None:
 
 
 def test_the_names_of_what_is_fitted_are_the_same_everywhere() -> None:
-    assert set(joint.GROUPS) == set(spec.GROUPS) == set(calibrate.NAMES)
+    assert set(joint.GROUPS) == set(spec.GROUPS) == set(NAMES)
     with pytest.raises(OptionError, match="did you mean 'pupil'"):
         fpmtools.RunSpec("data", "ap", calibrate="board,pupils")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="z says where the sample is"):

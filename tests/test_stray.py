@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import fpmtools
-from fpmtools import calibrate
 from fpmtools.calibrate import joint, part
+from fpmtools.calibrate import warnings as said_of
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
@@ -51,7 +51,7 @@ def test_stray_light_is_found_and_pays() -> None:
     assert found.stray is not None
     (picture,) = found.stray.of(SHAPE)
     assert np.corrcoef(picture.ravel(), glow().ravel())[0, 1] > 0.95
-    assert "stray light that differs over the field" in calibrate.warnings(found)[0]
+    assert "stray light that differs over the field" in said_of(found)[0]
     one, two = (fpmtools.reconstruct(data, "ap", z_um=0.0, calibration=known) for known in (even, found))
     assert score(two, data)["in_band_db"] > score(one, data)["in_band_db"] + 0.5
     assert residual(two, data)["dark"] < 0.9 * residual(one, data)["dark"]

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fpmtools.calibrate.board import find_board
 from fpmtools.calibration import JOINT, Calibration
-from fpmtools.dataset import Dataset
-from fpmtools.errors import unknown
+from fpmtools.dataset import Dataset, as_planes, expect_dataset
+from fpmtools.errors import expect, unknown
+from fpmtools.progress import bar
+from fpmtools.threads import limited
 
-__all__ = ["AUTO", "NOMINAL", "NONE", "find_board", "improve", "resolve", "warnings"]
+__all__ = ["AUTO", "NOMINAL", "NONE", "calibrate", "find_board", "improve", "resolve", "warnings"]
 
 AUTO, NOMINAL, NONE = "auto", "nominal", "none"
 NAMES = {  # of what a joint fit looks for
@@ -30,12 +30,83 @@ NAMES = {  # of what a joint fit looks for
 }
 
 
+def calibrate(
+    dataset: Dataset,
+    groups: str = AUTO,
+    *,
+    z_um: Sequence[float] | float | None = None,
+    start: str | Path | Calibration = AUTO,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = True,
+    on_step: Callable[[int, int], object] | None = None,
+) -> Calibration:
+    """Fit the instrument together with the object, and keep what left-out images confirm.
+
+    Parameters
+    ----------
+    dataset
+        The images, and the instrument as the data say it is.
+    groups
+        What to look for: "auto" for all, or names with commas between them, of ``focus``, ``background``,
+        ``exposure``, ``board``, ``pupil``, ``apodization``, ``gain``, ``jitter`` (the place of each LED), ``stray`` and
+        ``vignetting``.
+    z_um
+        Where the sample is, µm; default: what the data say, else it is looked for.
+    start
+        "auto" (what the images say of the board), "nominal" (what the data say), a calibration, or the file of one.
+    seed
+        Of all that is random.
+    threads
+        CPU threads meanwhile; default 1, which is fastest for most fields.
+    progress
+        Show a bar in a terminal (on stderr) or a notebook.
+    on_step
+        Called as ``on_step(step, steps)``.
+
+    Returns
+    -------
+    Calibration
+        With what was found in ``found``; the one that it started from where nothing was. ``reconstruct`` takes it as
+        ``calibration``, and its ``save`` writes it for ``--calibration FILE``.
+
+    Raises
+    ------
+    OptionError
+        An unknown name, or a value of the wrong kind.
+    DataError
+        Images, or a file, that cannot be used.
+
+    Examples
+    --------
+    >>> data = fpmtools.simulate("thin", image_shape=(32, 48))
+    >>> fpmtools.calibrate(data)
+    Calibration
+      LEDs        68 to NA 0.251
+      images      68
+      pupil       ideal
+      background  none
+      defocus     0 µm
+      found       nothing: all as it was given
+    """
+    expect_dataset(dataset, "calibrate: dataset")
+
+    def tell(step: int, steps: int) -> None:
+        show({"step": step, "total": steps, "doing": "calibrating"})
+        if on_step is not None:
+            on_step(step, steps)
+
+    with limited(threads or 1), bar(dataset.name, progress) as show:
+        return improve(dataset, resolve(dataset, start), groups, z_um=z_um, seed=seed, on_step=tell)
+
+
 def resolve(dataset: Dataset, how: str | Path | Calibration = AUTO) -> Calibration:
     """The instrument as a run takes it to be.
 
     ``how``: "auto" looks at the images, once, and leaves what was found before as it is; "nominal" is what the data set
     says; a calibration, or the file of one, is taken for the images of ``dataset``.
     """
+    expect(how, (str, Path, Calibration), "calibration", "auto, nominal, a file or a Calibration")
     if isinstance(how, Calibration):
         return how
     if how == NOMINAL:
@@ -61,7 +132,8 @@ def improve(
     takes no defocus to be the pupil's then. The focus is looked for by name, or where it is neither given by ``z_um``
     nor known. Raises :class:`OptionError` for another name.
     """
-    planes = dataset.planes_um if z_um is None else np.atleast_1d(np.asarray(z_um, dtype=np.float64)).tolist()
+    expect(groups, str, "calibrate", "auto, none, or names with commas between them")
+    planes = dataset.planes_um if z_um is None else as_planes(z_um)
     if groups == NONE or JOINT in calibration.found:
         return calibration
     from fpmtools.calibrate import joint

@@ -14,12 +14,13 @@ from fpmtools.calibrate.dark import Camera
 from fpmtools.calibrate.findings import Finding
 from fpmtools.calibrate.geometry import Geometry
 from fpmtools.calibrate.light import Light
-from fpmtools.dataset import Dataset
+from fpmtools.dataset import Dataset, expect_dataset
+from fpmtools.display import Shown
 from fpmtools.noise import Noise
 
 
-@dataclass(frozen=True, eq=False)
-class Inspection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Inspection(Shown):
     """The findings of a data set, worst first, and what they rest on.
 
     ``corrections``: what should be given in place of what was: numbers of the optics, ``dark_level``.
@@ -32,6 +33,20 @@ class Inspection:
     noise: Noise
     light: Light
     corrections: dict[str, float]
+    drawn_by = "fpmtools.report.notebook:inspection"
+
+    def heading(self) -> str:
+        """With the data set's name."""
+        return f"Inspection of {self.dataset.name!r}"
+
+    def facts(self) -> dict[str, str]:
+        """Every finding, with its meaning where it is not in order."""
+        facts = {finding.name: finding.value for finding in self.findings}
+        for finding in self.findings:
+            said = "; ".join(filter(None, [finding.meaning, finding.advice]))
+            if finding.severity != "ok" and said:
+                facts[finding.name] += f" ({finding.severity}: {said})"
+        return facts
 
     @property
     def warnings(self) -> list[Finding]:
@@ -53,7 +68,34 @@ class Inspection:
 
 
 def inspect(dataset: Dataset) -> Inspection:
-    """Look at everything that needs no solve; see :class:`Inspection`."""
+    """What the images say of themselves and of the instrument, without a solve.
+
+    Orientation of the LED board, order of the files, pixel size, NA, height and shift of the board, amplitudes given
+    for intensities, dark level, exposure, noise, saturation. Nothing is changed.
+
+    Parameters
+    ----------
+    dataset
+        Images as they were read.
+
+    Returns
+    -------
+    Inspection
+        ``findings``, worst first, ``warnings`` among them, ``corrections``: numbers to give in place of those given.
+
+    Raises
+    ------
+    OptionError
+        Not a :class:`Dataset`.
+
+    Examples
+    --------
+    >>> data = fpmtools.simulate("thin", image_shape=(64, 64), leds="grid", upsample=3)
+    >>> found = fpmtools.inspect(data)
+    >>> found.corrections, [finding.name for finding in found.warnings]
+    ({}, [])
+    """
+    expect_dataset(dataset, "inspect: dataset")
     camera = dark.examine(dataset, fit_board(dataset).bright)
     offset = camera.offset if findings.has_offset(camera) else 0.0
     found = geometry.examine(dataset, offset)

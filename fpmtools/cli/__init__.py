@@ -32,6 +32,8 @@ COMMANDS = (
     "data",
     "simulate",
     "doctor",
+    "completion",
+    "help",
 )
 
 
@@ -51,7 +53,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS and not ctx.resilient_parsing:
             raise unknown("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 
@@ -68,7 +70,7 @@ def cli(ctx: click.Context) -> None:
 
     \b
     fpmtools run                 reconstruct the built-in sample; no download, no options needed
-    fpmtools compare             all three built-in solvers side by side
+    fpmtools compare             three built-in solvers side by side
     fpmtools COMMAND --help      the options of a command
     """
     if ctx.invoked_subcommand is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fpmtools.cli import _complete
 from fpmtools.errors import OptionError, unknown
 
 if TYPE_CHECKING:
@@ -168,7 +169,14 @@ reading_options = _all_of(
     ),
 )
 data_options = _all_of(
-    click.option("--data", metavar="NAME|PATH", default=BUILT_IN, show_default=True, help="Data set to use."),
+    click.option(
+        "--data",
+        metavar="NAME|PATH",
+        default=BUILT_IN,
+        show_default=True,
+        shell_complete=_complete.data,
+        help="Data set to use.",
+    ),
     reading_options,
 )
 solving_options = _all_of(

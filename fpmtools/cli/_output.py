@@ -179,7 +179,8 @@ def claim_file(path: Path, force: bool) -> None:
 
 def describe(dataset: Dataset) -> dict[str, Any]:
     """What a data set is, and what can be recovered from it, as label → value."""
-    from fpmtools import calibrate
+    from fpmtools.calibrate import resolve
+    from fpmtools.calibrate import warnings as said_of
     from fpmtools.optics import aperture_overlap
 
     optics, shape, used = dataset.optics, dataset.image_shape, dataset.calibration.used
@@ -202,7 +203,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "truth": dataset.truth is not None,
         "calibrated_pupil": not dataset.calibration.pupil.ideal,
         "sha256": dataset.digest,
-        "warnings": [*dataset.check(), *calibrate.warnings(calibrate.resolve(dataset))],
+        "warnings": [*dataset.check(), *said_of(resolve(dataset))],
     }
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fpmtools.cli import _inputs
+from fpmtools.cli import _complete, _inputs
+from fpmtools.cli._groups import Grouped
 from fpmtools.cli._output import claim_file, echo, print_json
 from fpmtools.cli._progress import Progress
 from fpmtools.runs.spec import GROUPS, DataSpec, RunSpec
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from fpmtools.calibration import Calibration
 
 
-@click.command(short_help="Find the instrument from the images.")
-@click.argument("data", metavar="NAME|PATH")
+@click.command(cls=Grouped, short_help="Find the instrument from the images.")
+@click.argument("data", metavar="NAME|PATH", shell_complete=_complete.data)
 @_inputs.reading_options
 @click.option(
     "--z", "z_um", type=float, help="Where the sample is, µm. Default: what the data say, else it is looked for."
@@ -51,22 +52,22 @@ def calibrate(
     planes = None if z_um is None else (z_um,)
     RunSpec(DataSpec("data"), "ap", z_um=planes, calibrate=groups)
     claim_file(out, force)
-    from fpmtools import calibrate as estimators
-    from fpmtools.threads import limited
+    from fpmtools.calibrate import calibrate as fit_instrument
+    from fpmtools.calibrate import resolve
 
     given = _inputs.take_reading(reading)
     dataset = _inputs.load(data, given)
     shown = Progress("calibrate", style="none" if quiet else "auto")
-    with limited(1):
-        start = estimators.resolve(dataset)
-        found = estimators.improve(
-            dataset,
-            start,
-            groups,
-            z_um=planes,
-            seed=seed,
-            on_step=lambda step, steps: shown.show({"event": "calibrating", "step": step, "total": steps}),
-        )
+    start = resolve(dataset)
+    found = fit_instrument(
+        dataset,
+        groups,
+        z_um=planes,
+        start=start,
+        seed=seed,
+        progress=False,
+        on_step=lambda step, steps: shown.show({"event": "calibrating", "step": step, "total": steps}),
+    )
     shown.finish()
     found.save(out, dataset.optics, dataset.corner)
     words = ["fpmtools", "run", "--data", data, *_inputs.spelled(given), "--calibration", str(out)]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fpmtools.cli import _inputs
+from fpmtools.cli import _complete, _inputs
+from fpmtools.cli._groups import Grouped
 from fpmtools.cli._output import echo, number, print_event, print_json, print_table
 from fpmtools.cli._progress import Progress
-from fpmtools.columns import Column
 from fpmtools.errors import EXIT_INTERRUPTED, EXIT_PARTIAL, OptionError
 
 if TYPE_CHECKING:
@@ -22,13 +22,14 @@ TABLES = ("results.csv", "results.json", "results.parquet")
 PICTURE = "comparison.png"
 
 
-@click.command(short_help="Compare several solvers on one or more data sets.")
+@click.command(cls=Grouped, short_help="Compare several solvers on one or more data sets.")
 @click.option(
     "--data",
     "data_names",
     type=_inputs.several,
     metavar="A,B,…",
     multiple=True,
+    shell_complete=_complete.data,
     default=[_inputs.BUILT_IN],
     show_default=True,
     help="Data sets, names or paths; may be repeated.",
@@ -39,6 +40,7 @@ PICTURE = "comparison.png"
     default="inr,ap,adam",
     show_default=True,
     metavar="A,B,…",
+    shell_complete=_complete.solvers,
     help="Solvers, each NAME or NAME:key=value:key=value, such as inr:preset=paper.",
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each, interleaved.")
@@ -193,11 +195,7 @@ class _Shown:
 
 
 def _print(result: Comparison, folder: Path, pictures: list[Path]) -> None:
-    shown = _shown_columns(result)
-    header = ["solver", "status", *(column.title for column in shown)]
-    rows = [
-        [result.title(row), row["status"], *(column.text(row[column.key]) for column in shown)] for row in result.rows
-    ]
+    header, *rows = result.table()
     print_table(header, rows, right=header[2:])
     for row in result.rows:
         for why in (row["reason"], row["missing"] and f"not measured: {row['missing']}"):
@@ -211,12 +209,6 @@ def _print(result: Comparison, folder: Path, pictures: list[Path]) -> None:
     echo(f"\ntable    {', '.join(str(folder / name) for name in TABLES if (folder / name).is_file())}")
     for picture in pictures:
         echo(f"picture  {picture}")
-
-
-def _shown_columns(result: Comparison) -> list[Column]:
-    """The main numbers that any row has."""
-    having = [column for key, column in result.columns.items() if any(row[key] is not None for row in result.rows)]
-    return [column for column in having if column.main]
 
 
 def _say(verdict: Verdict) -> str:

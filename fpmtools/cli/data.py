@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fpmtools.cli import _inputs
+from fpmtools.cli import _complete, _inputs
 from fpmtools.cli._output import (
     describe,
     echo,
@@ -39,22 +39,27 @@ def list_(as_json: bool) -> None:
 
     samples = {name: f"simulated: {title}" for name, title in catalogue.entries().items()}
     variants = {name: title for name, (title, _) in catalogue.VARIANTS.items()}
-    rows = [{"name": name, "title": title, "here": True, "licence": ""} for name, title in samples.items()]
+    rows: list[dict[str, Any]] = [
+        {"name": name, "title": title, "here": True, "licence": "", "bytes": None} for name, title in samples.items()
+    ]
     for entry in manifest.entries():
-        here = manifest.local_files(entry) is not None
-        rows.append({"name": entry.name, "title": entry.title, "here": here, "licence": entry.licence})
+        files = manifest.local_files(entry)
+        stored = None if files is None else sum(file.stat().st_size for file in files)
+        about = {"name": entry.name, "title": entry.title, "here": files is not None, "licence": entry.licence}
+        rows.append({**about, "bytes": stored})
     folder = next((str(folder) for folder in manifest.data_dirs()), None)
     if as_json:
         print_json({"folder": folder, "data": rows, "variants": variants})
         return
-    print_table(["name", "here", "what"], [[str(r["name"]), "yes" if r["here"] else "", str(r["title"])] for r in rows])
+    places = [[r["name"], _place(r["here"], r["bytes"]), r["title"]] for r in rows]
+    print_table(["name", "here", "what"], places)
     echo("\nSimulated ones take variants and a size, such as sim:tilted+noise+tile@96x128:")
     print_table(["variant", "what"], [[f"+{name}", title] for name, title in variants.items()])
     echo(f"\nFetched data are kept in {folder or 'no folder yet'} (set FPMTOOLS_DATA for another).")
 
 
 @data.command(short_help="Describe a data set or a file.")
-@click.argument("name", metavar="NAME|PATH")
+@click.argument("name", metavar="NAME|PATH", shell_complete=_complete.data)
 @_inputs.reading_options
 @_inputs.json_option
 def info(name: str, as_json: bool, **reading: Any) -> None:
@@ -80,7 +85,7 @@ def info(name: str, as_json: bool, **reading: Any) -> None:
 
 
 @data.command(short_help="Get a published data set, checksums verified.")
-@click.argument("name")
+@click.argument("name", shell_complete=_complete.published)
 @click.option("--from", "source", type=click.Path(path_type=Path), metavar="DIR", help="Copy from here; no network.")
 @click.option(
     "--to", "dest", type=click.Path(path_type=Path), metavar="DIR", help="Data folder (default: $FPMTOOLS_DATA)."
@@ -100,6 +105,11 @@ def fetch(name: str, source: Path | None, dest: Path | None, quiet: bool, as_jso
     for file, sha256 in fetched.first_seen.items():
         echo(f"{file}: no checksum was published; recorded the first one seen, {sha256}")
     echo(f"licence: {entry.licence}\ncite: {entry.citation}")
+
+
+def _place(here: bool, stored: int | None) -> str:
+    """Whether a data set can be used at once, with its size on the disk."""
+    return size(stored) if stored is not None else "yes" if here else ""
 
 
 def _show_bytes(name: str, done: int, total: int | None) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fpmtools.cli import _inputs
+from fpmtools.cli import _complete, _inputs
+from fpmtools.cli._groups import Grouped
 from fpmtools.cli._output import claim_file, echo, print_json, terminal_width
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ _MARKS = {"ok": "  ", "note": "· ", "warning": "! "}
 _WIDEST = 100  # columns of text that are still read easily
 
 
-@click.command(short_help="What is wrong with a data set, without a solve.")
-@click.argument("data", metavar="NAME|PATH")
+@click.command(cls=Grouped, short_help="What is wrong with a data set, without a solve.")
+@click.argument("data", metavar="NAME|PATH", shell_complete=_complete.data)
 @_inputs.reading_options
 @click.option(
     "--figure", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw LEDs, images and spectra into a file."

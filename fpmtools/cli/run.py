@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fpmtools.cli import _inputs
+from fpmtools.cli import _complete, _inputs
+from fpmtools.cli._groups import Grouped
 from fpmtools.cli._output import echo, number, print_event, print_json
 from fpmtools.cli._progress import Progress
 from fpmtools.columns import size
@@ -47,10 +48,17 @@ SPELLED = {
 }
 
 
-@click.command(short_help="Reconstruct a data set with one solver.")
+@click.command(cls=Grouped, short_help="Reconstruct a data set with one solver.")
 @_inputs.data_options
 @click.option(
-    "--solver", "name", metavar="NAME", default="inr", show_default=True, help="Solver ('fpmtools solvers' lists them)."
+    "--solver",
+    "name",
+    metavar="NAME",
+    default="inr",
+    show_default=True,
+    shell_complete=_complete.solver,
+    is_eager=True,  # before its options, for these to be completed
+    help="Solver ('fpmtools solvers' lists them).",
 )
 @click.option(
     "-o",
@@ -59,9 +67,10 @@ SPELLED = {
     type=_inputs.key_value,
     metavar="KEY=VALUE",
     multiple=True,
+    shell_complete=_complete.option,
     help="Solver option ('fpmtools solvers NAME').",
 )
-@click.option("--preset", metavar="NAME", help="Preset of the solver, such as paper.")
+@click.option("--preset", metavar="NAME", shell_complete=_complete.preset, help="Preset of the solver, such as paper.")
 @_inputs.solving_options
 @_inputs.result_options
 @click.option(

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from fpmtools.cli import _complete
 from fpmtools.cli._inputs import json_option
 from fpmtools.cli._output import echo, number, print_json, print_table
 
 
 @click.command(short_help="List solvers, or one solver's options.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_complete.solver)
 @json_option
 def solvers(name: str | None, as_json: bool) -> None:
     """List the installed solvers, or show one solver's options."""

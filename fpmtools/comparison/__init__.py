@@ -21,8 +21,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpmtools import calibrate as calibrating
 from fpmtools import columns, storage, threads
+from fpmtools.calibrate import NOMINAL, NONE, improve, resolve
+from fpmtools.calibrate import warnings as said_of
 from fpmtools.columns import Column
 from fpmtools.comparison import evidence
 from fpmtools.comparison.driving import Allowance, Driver, OnEvent
@@ -30,7 +31,8 @@ from fpmtools.comparison.rows import Verdict, row, verdicts
 from fpmtools.comparison.spec import Spec, check_solvers, in_each_way, slug
 from fpmtools.comparison.trials import Source, Trial, interleaved
 from fpmtools.dataset import Dataset
-from fpmtools.errors import OptionError, Terminated
+from fpmtools.display import Shown, fitting, table
+from fpmtools.errors import OptionError, Terminated, expect, printable
 from fpmtools.interrupts import TERMINATING, handled
 from fpmtools.processes import resident_bytes
 from fpmtools.reconstruction import Reconstruction
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "Spec", "Verdict", "check_solvers", "compare"]
 
+MOST_ROWS = 12  # of the table that a comparison shows itself as in a terminal
 SOLVERS = ("inr", "ap", "adam")
 DATA_FOLDER = "data"
 SCHEMA = 1  # of results.json
@@ -52,8 +55,8 @@ DEFAULT_TIMEOUT = (10.0, 600.0)  # times the budget, plus seconds for everything
 Data = Dataset | str | Path
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """What a comparison gave.
 
     ``rows`` holds one dict per solver, data set and seed: medians over the repeats of every number of ``columns`` (key
@@ -67,11 +70,28 @@ class Comparison:
     data: Sequence[Mapping[str, Any]]
     rows: list[dict[str, Any]]
     verdicts: list[Verdict]
-    runs: list[dict[str, Any]] = field(repr=False)
-    reconstructions: Mapping[str, Reconstruction] = field(repr=False)
-    columns: Mapping[str, Column] = field(default_factory=dict, repr=False)
+    runs: list[dict[str, Any]]
+    reconstructions: Mapping[str, Reconstruction]
+    columns: Mapping[str, Column] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     command: Sequence[str] = ()
+    drawn_by = "fpmtools.report.notebook:comparison"
+
+    def heading(self) -> str:
+        """How many solvers, and of what."""
+        names = ", ".join(str(one["name"]) for one in self.data)
+        return f"Comparison of {len({row['solver'] for row in self.rows})} solvers on {names}"
+
+    def __repr__(self) -> str:
+        heads, *rows = fitting(self.table())
+        left = [f"and {len(rows) - MOST_ROWS} more"] if len(rows) > MOST_ROWS else []
+        return "\n".join([printable(self.heading()), table([heads, *rows[:MOST_ROWS]]), *left])
+
+    def table(self) -> list[list[str]]:
+        """Heads, then a row per solver, data set and seed, as text: the main numbers that any row has."""
+        shown = [c for c in self.columns.values() if c.main and any(row.get(c.key) is not None for row in self.rows)]
+        rows = [[self.title(row), row["status"], *(c.text(row.get(c.key)) for c in shown)] for row in self.rows]
+        return [["solver", "status", *(column.title for column in shown)], *rows]
 
     @property
     def complete(self) -> bool:
@@ -158,48 +178,92 @@ def compare(
 ) -> Comparison:
     """Run several solvers and compare time, memory, storage and quality.
 
-    - ``data``: A data set, anything that ``fpmtools.load`` takes, or several of them, with different names.
-    - ``solvers``: Each ``"name"`` or ``"name:key=value:key=value"``, for example ``"inr:preset=paper"``.
-    - ``z_um``: Planes to reconstruct at, µm; default: where the sample is known to be (``dataset.planes_um``).
-    - ``seeds``, ``repeats``: Every solver runs on every data set with every seed, this often; repeats are
-      interleaved.
-    - ``budget_s``: Seconds of solving that each run has: comparison at equal time.
-    - ``targets``: ``{"psnr": 25}``: a run ends when all are reached; comparison of the time to a quality. Needs a
-      truth.
-    - ``timeout_s``, ``memory_bytes``: A run that takes longer, or that has more in memory, is killed and becomes a
-      row that says so. Default: no limits, but with a budget ten times as long and ten minutes.
-    - ``track``: Measure quality on the way where there is a truth; the clock stands still meanwhile.
-    - ``held_out``: Solve again without a tenth of the LEDs, after the clock has stopped, and measure how well their
-      images are predicted. Default: where there is no truth.
-    - ``ring_correlation``: Solve twice more, from half of the LEDs each, for the Fourier ring correlation of the
-      two. Where there is a truth the correlation with it is measured in any case.
-    - ``threads``: CPU threads of each run.
-    - ``calibration``: "auto" (what the images say of the instrument), "nominal" (what the data say), or a file.
-    - ``calibrate``: What is fitted of the instrument, once for all solvers: "auto" for what left-out images confirm,
-      "none", or names with commas between them (:class:`fpmtools.runs.spec.RunSpec`). With "none,auto" every solver
-      runs twice, with the instrument as it is given and as it is found.
-    - ``warm_up``: Let each run take a few steps that are thrown away before its clock starts: what is loaded and
-      planned only once is no part of any solver's time.
-    - ``out``: Folder to keep everything in: tables, the data sets, and each run's own folder. Without one it is a
-      temporary folder that goes with the comparison.
-    - ``pictures``: Render those of each run, where there is ``out``; a report needs them.
-    - ``resume``: Keep the results of runs with the same measurements and options that are in ``out``, go on with
-      those that were stopped, and run the others.
-    - ``on_event``: Called as ``on_event(title, event)`` for what a run says: dicts with ``event``, which is
-      "calibrating" (step, total), "start", "progress", "looking", "quality", "line" (other output), "error",
-      "measuring" or "end". What comes after the solve itself has a ``phase``: a solve on part of the LEDs, or
-      "measuring".
-    - ``command``: What makes this comparison again, for the record.
+    When a solve has ended, its process goes on to compute every installed metric and to render its pictures. Ctrl-C
+    lets the running solver keep what it has and skips the others; SIGTERM and SIGHUP let it write a checkpoint, keep
+    what there is and then end this process as they do.
 
-    Other arguments are those of ``fpmtools.reconstruct``. When a solve has ended, its process goes on to compute every
-    installed metric and to render its pictures. Ctrl-C lets the running solver keep what it has and skips the others;
-    SIGTERM and SIGHUP let it write a checkpoint, keep what there is and then end this process as they do.
+    Parameters
+    ----------
+    data
+        A data set, anything that ``fpmtools.load`` takes, or several of them, with different names.
+    solvers
+        Each ``"name"`` or ``"name:key=value:key=value"``, for example ``"inr:preset=paper"``.
+    z_um
+        Planes to reconstruct at, µm; default: where the sample is known to be (``dataset.planes_um``).
+    seeds, repeats
+        Every solver runs on every data set with every seed, this often; repeats are interleaved.
+    budget_s
+        Seconds of solving that each run has: comparison at equal time.
+    targets
+        ``{"psnr": 25}``: a run ends when all are reached; comparison of the time to a quality. Needs a truth.
+    timeout_s, memory_bytes
+        A run that takes longer, or that has more in memory, is killed and becomes a row that says so. Default: no
+        limits, but with a budget ten times as long and ten minutes.
+    track
+        Measure quality on the way where there is a truth; the clock stands still meanwhile.
+    held_out
+        Solve again without a tenth of the LEDs, after the clock has stopped, and measure how well their images are
+        predicted. Default: where there is no truth.
+    ring_correlation
+        Solve twice more, from half of the LEDs each, for the Fourier ring correlation of the two. Where there is a
+        truth the correlation with it is measured in any case.
+    threads
+        CPU threads of each run.
+    device, dtype, upsample, critical_grid, subpixel, margin, loss
+        As for ``fpmtools.reconstruct``.
+    calibration
+        "auto" (what the images say of the instrument), "nominal" (what the data say), or a file.
+    calibrate
+        What is fitted of the instrument, once for all solvers: "auto" for what left-out images confirm, "none", or
+        names with commas between them (:class:`fpmtools.runs.spec.RunSpec`). With "none,auto" every solver runs twice,
+        with the instrument as it is given and as it is found.
+    warm_up
+        Let each run take a few steps that are thrown away before its clock starts: what is loaded and planned only
+        once is no part of any solver's time.
+    out
+        Folder to keep everything in: tables, the data sets, and each run's own folder. Without one it is a temporary
+        folder that goes with the comparison.
+    pictures
+        Render those of each run, where there is ``out``; a report needs them.
+    resume
+        Keep the results of runs with the same measurements and options that are in ``out``, go on with those that were
+        stopped, and run the others.
+    on_event
+        Called as ``on_event(title, event)`` for what a run says: dicts with ``event``, which is "calibrating" (step,
+        total), "start", "progress", "looking", "quality", "line" (other output), "error", "measuring" or "end". What
+        comes after the solve itself has a ``phase``: a solve on part of the LEDs, or "measuring".
+    command
+        What makes this comparison again, for the record.
 
-    Raises :class:`OptionError` for an unknown solver, option or target, a value out of range, something named twice, a
-    target without a truth. A solver that fails is a row instead.
+    Returns
+    -------
+    Comparison
+        A row per solver, data set and seed; a solver that fails is a row with its reason.
+
+    Raises
+    ------
+    OptionError
+        An unknown solver, option or target, a value of the wrong kind or out of range, something named twice, a target
+        without a truth.
+    DataError
+        Data that cannot be read or used.
+
+    Examples
+    --------
+    >>> data = fpmtools.simulate("thin", image_shape=(16, 24))
+    >>> found = fpmtools.compare(data, ["ap:sweeps=2"], calibrate="none", track=False)
+    >>> found.rows[0]["solver"], found.rows[0]["status"], found.complete
+    ('ap:sweeps=2', 'done', True)
+    >>> found.reconstructions["ap:sweeps=2"].field().shape
+    (32, 48)
     """
     from fpmtools.runs.tracking import check_targets
 
+    words = "a list of names with options, such as ['ap', 'inr:preset=paper']"
+    expect(solvers, Iterable if not isinstance(solvers, str) else (), "compare: solvers", words)
+    expect(repeats, int, "compare: repeats", "a whole number")
+    expect(seeds, Iterable, "compare: seeds", "whole numbers, such as (0, 1, 2)")
+    expect(targets or {}, Mapping, "compare: targets", "names with numbers, such as {'psnr': 25}")
     how = ways(calibrate)
     contenders = in_each_way(check_solvers(solvers), how)
     if repeats < 1:
@@ -218,7 +282,7 @@ def compare(
     if timeout_s is None and budget_s is not None:
         timeout_s = DEFAULT_TIMEOUT[0] * budget_s + DEFAULT_TIMEOUT[1]
     for _, dataset in datasets:
-        for warning in [*dataset.check(upsample=upsample), *calibrating.warnings(dataset.calibration)]:
+        for warning in [*dataset.check(upsample=upsample), *said_of(dataset.calibration)]:
             tell(dataset.name, {"event": "line", "text": f"warning: {warning}"})
     known, trouble = evidence.installed_metrics()
     if trouble:
@@ -228,8 +292,8 @@ def compare(
         "device": device,
         "dtype": dtype,
         "threads": threads,
-        "calibration": calibrating.NOMINAL,  # each data set has the one that was found, and so have its parts
-        "calibrate": calibrating.NONE,
+        "calibration": NOMINAL,  # each data set has the one that was found, and so have its parts
+        "calibrate": NONE,
         "loss": loss,
         "upsample": upsample,
         "critical_grid": critical_grid,
@@ -350,9 +414,9 @@ def _calibrated(
     """With the instrument that all solvers are given."""
     planes = None if z_um is None else [z_um] if isinstance(z_um, float | int) else list(z_um)
     with threads.limited(1):
-        found = calibrating.improve(
+        found = improve(
             dataset,
-            calibrating.resolve(dataset, calibration),
+            resolve(dataset, calibration),
             groups,
             z_um=planes,
             on_step=lambda step, steps: tell(dataset.name, {"event": "calibrating", "step": step, "total": steps}),
@@ -363,7 +427,9 @@ def _calibrated(
 def _load(data: Data | Sequence[Data]) -> list[Dataset]:
     from fpmtools import formats
 
-    several = [data] if isinstance(data, Dataset | str | Path) else list(data)
+    several = [data] if isinstance(data, Dataset | str | Path) or not isinstance(data, Iterable) else list(data)
+    for one in several:
+        expect(one, (Dataset, str, Path), "compare: data", "a Dataset, what fpmtools.load takes, or a list of them")
     datasets = [one if isinstance(one, Dataset) else formats.load(one) for one in several]
     if not datasets:
         raise OptionError("name at least one data set")

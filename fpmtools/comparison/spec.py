@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from fpmtools.errors import OptionError
+from fpmtools.errors import OptionError, expect
 
 CALIBRATED = {"none": "as given", "auto": "calibrated"}  # what a table says of the instrument, where both are compared
 
@@ -28,6 +28,7 @@ class Spec:
     @classmethod
     def parse(cls, text: str) -> Spec:
         """Read ``inr:preset=paper:epochs=5``; raises :class:`OptionError` when it is not of this form."""
+        expect(text, str, "a solver", "a name with options, such as 'inr:preset=paper'")
         solver, *parts = (part.strip() for part in text.split(":"))
         pairs = [tuple(part.partition("=")[::2]) for part in parts]
         if "=" in solver:

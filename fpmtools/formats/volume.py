@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fpmtools.errors import OptionError, printable, unknown
 from fpmtools.optics import Shape
-from fpmtools.reconstruction import Reconstruction
+from fpmtools.reconstruction import Reconstruction, without_piston
 
 Field = NDArray[np.complexfloating[Any, Any]]
 
@@ -129,15 +129,6 @@ def channel(name: str, wavelength_um: float | None = None) -> Channel:
         raise OptionError("channel path needs the wavelength, which this result does not tell: solve it again")
     nm_per_rad = np.float32(1e3 * wavelength_um / (2 * math.pi))
     return Channel(name, "nm", PATH, lambda plane: flat_phase(plane) * nm_per_rad)
-
-
-def without_piston(plane: Field) -> NDArray[np.complex64]:
-    """A field [y, x] turned by one global phase so that its sum is real and positive.
-
-    The global phase of a reconstruction is arbitrary; without this step it would decide the numbers.
-    """
-    piston = np.angle(plane.sum(dtype=np.complex128))
-    return np.asarray(plane * np.complex64(np.exp(-1j * piston)), dtype=np.complex64)
 
 
 def flat_phase(plane: Field) -> NDArray[np.float32]:

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fpmtools import metrics, storage
-from fpmtools.formats.volume import without_piston
 from fpmtools.optics import resample
+from fpmtools.reconstruction import without_piston
 from fpmtools.report import charts
 from fpmtools.report.charts import Axis, Chart, Series
 from fpmtools.report.contrast import CLIPPED_PERCENT, Scale, gray_scale, phase_scale

@@ -17,7 +17,7 @@ from fpmtools.columns import Column
 from fpmtools.comparison.spec import slug
 from fpmtools.dataset import Truth
 from fpmtools.errors import DataError, FpmError
-from fpmtools.formats.volume import without_piston
+from fpmtools.reconstruction import without_piston
 from fpmtools.report.rendering import Field, Rendered
 from fpmtools.runs.folder import FINISHED, RUN_FILE
 

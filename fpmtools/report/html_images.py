@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from fpmtools.dataset import Truth
-from fpmtools.formats.volume import without_piston
 from fpmtools.optics import Shape, resample
+from fpmtools.reconstruction import without_piston
 from fpmtools.report.contrast import FULL_CIRCLE, Scale, gray_scale
 from fpmtools.report.html_folder import Folder, InFocus, Row
 from fpmtools.report.rendering import LARGEST, Field, Rendered, scaled, shown_planes
@@ -63,7 +63,7 @@ def singular_pictures(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         if values.ndim == 2 and values.size and np.isfinite(values).all() and math.isfinite(share):
             large = np.kron(values, np.ones((BLOCK, BLOCK)))
             top = float(np.percentile(np.abs(values), 99.5)) or 1.0
-            shown.append({"share": share, "uri": _coloured(0.5 + large / (2 * top), RESIDUAL)})
+            shown.append({"share": share, "uri": coloured(0.5 + large / (2 * top), RESIDUAL)})
     return shown
 
 
@@ -105,7 +105,7 @@ def _gallery(folder: Folder, data: str, sources: Sequence[_Source], most_bytes: 
     error_max = _error_max(errors)
     for picture, error in zip(shown, errors, strict=True):
         if error is not None:
-            picture["focus"]["error"] = _coloured(error / error_max, ERROR_MAP)
+            picture["focus"]["error"] = coloured(error / error_max, ERROR_MAP)
     if truth is not None:
         focus = _pictures(resample(truth.field, shape), window)
         shown.append({"name": "truth", "colour": -1, "planes": [None] * len(z_um), "focus": focus})
@@ -167,17 +167,19 @@ def _shown(source: _Source, colour: int, z_um: Sequence[float], shape: Shape, wi
 def _pictures(field: Field, window: Scale) -> dict[str, str]:
     levels = (np.abs(field) - window.low) / (window.high - window.low)
     turn = np.angle(field) / (2 * np.pi) + 0.5
-    return {"amplitude": _gray(levels), "phase": _coloured(turn, FULL_CIRCLE.cmap)}
+    return {"amplitude": gray(levels), "phase": coloured(turn, FULL_CIRCLE.cmap)}
 
 
-def _gray(levels: NDArray[np.floating[Any]]) -> str:
+def gray(levels: NDArray[np.floating[Any]]) -> str:
+    """A picture of ``levels`` [y, x], 0 black and 1 white, as a data URI."""
     image = Image.fromarray(np.round(255 * np.clip(np.nan_to_num(levels), 0, 1)).astype(np.uint8))
     if features.check("webp"):
         return _uri(image, "webp", quality=86)
     return _uri(image, "png", optimize=True)
 
 
-def _coloured(share: NDArray[np.floating[Any]], cmap: str) -> str:
+def coloured(share: NDArray[np.floating[Any]], cmap: str) -> str:
+    """A picture of ``share`` [y, x], 0 to 1, in the colours of a matplotlib colour map, as a data URI."""
     index = np.clip(np.floor(COLOURS * np.nan_to_num(share)), 0, COLOURS - 1).astype(np.uint8)
     image = Image.fromarray(index)
     image.putpalette(_palette(cmap).tobytes())

@@ -13,7 +13,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 import fpmtools
@@ -21,6 +20,7 @@ from fpmtools import storage
 from fpmtools.report import html_folder, html_images, html_sections
 from fpmtools.report.contrast import FULL_CIRCLE
 from fpmtools.report.html_folder import Folder
+from fpmtools.report.html_templates import templates
 
 REPORT_FILE = "report.html"
 
@@ -45,7 +45,7 @@ def page(folder: Folder) -> str:
     script = _asset("viewer.js") + _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        _templates()
+        templates()
         .get_template("report.html")
         .render(
             title=", ".join(folder.datasets),
@@ -57,16 +57,6 @@ def page(folder: Folder) -> str:
             script=script,
             version=fpmtools.__version__,
         )
-    )
-
-
-def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("fpmtools.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 

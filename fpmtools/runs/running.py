@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpmtools import threads
-from fpmtools.errors import DataError, FpmError, SolverError, Terminated
+from fpmtools.errors import DataError, FpmError, SolverError, Terminated, expect
 from fpmtools.runs import tasks
 from fpmtools.runs.document import describe, with_evidence
 from fpmtools.runs.folder import INTERRUPTED, RESULT_FILE, RUNNING, RunFolder, sha256
@@ -56,7 +56,15 @@ def run(
         :func:`resume` goes on from what is in it, as after any other end.
     Terminated
         SIGTERM or SIGHUP.
+
+    Examples
+    --------
+    >>> spec = fpmtools.RunSpec("sim:thin@16x24", "ap", {"sweeps": 2}, calibrate="none")
+    >>> about = fpmtools.run(spec, "out/thin")
+    >>> about["status"], "amplitude.tiff" in about["files"]
+    ('done', True)
     """
+    expect(spec, RunSpec, "run: spec", "a RunSpec", "such as fpmtools.RunSpec('sim:thin', 'ap')")
     with RunFolder.create(folder, spec, force=force, command=command) as place:
         return start(place, dataset=dataset, on_event=on_event)
 
@@ -68,11 +76,24 @@ def resume(
     budget_s: float | None = None,
     on_event: OnEvent | None = None,
 ) -> dict[str, Any]:
-    """Go on with the run in ``folder``, to the bytes that it would have had without a stop; see :func:`run`.
+    """Go on with the run in ``folder``, to the bytes that it would have had without a stop.
 
-    ``budget_s``: seconds of solving all in all, in place of what the run was given first. A run that has come to its
-    end is left as it is, if its result is sound; else it is solved again.
+    A run that has come to its end is left as it is, if its result is sound; else it is solved again.
+
+    Parameters
+    ----------
+    budget_s
+        Seconds of solving all in all, in place of what the run was given first.
+    dataset, on_event
+        As for :func:`run`, which also tells what is returned and raised.
+
+    Examples
+    --------
+    >>> spec = fpmtools.RunSpec("sim:thin@16x24", "ap", {"sweeps": 2}, calibrate="none")
+    >>> fpmtools.run(spec, "out/again")["status"], fpmtools.resume("out/again")["status"]
+    ('done', 'done')
     """
+    expect(folder, (str, Path), "resume: folder", "a path")
     with RunFolder.reopen(folder) as place:
         if budget_s is not None:
             place.give_budget(budget_s)
@@ -160,15 +181,15 @@ def prepared(spec: RunSpec, dataset: Dataset, solver: Solver[Any], calibration: 
 
 def _calibrated(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Calibration:
     """The instrument as the run takes it to be; what a joint fit finds is kept, for it takes long."""
-    from fpmtools import calibrate
+    from fpmtools.calibrate import improve, resolve
     from fpmtools.calibration import JOINT, Calibration
 
     if place.calibration.is_file():
         with contextlib.suppress(FpmError):  # damaged: it is found again
             return Calibration.load(place.calibration, dataset.optics, dataset.n_images, dataset.corner)
     spec = place.spec
-    start = calibrate.resolve(dataset, spec.calibration)
-    found = calibrate.improve(
+    start = resolve(dataset, spec.calibration)
+    found = improve(
         dataset,
         start,
         spec.calibrate,
@@ -183,8 +204,9 @@ def _calibrated(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Calibratio
 
 def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
     """Solve, from the last checkpoint if there is one, and make the result safe."""
-    from fpmtools import calibrate, engine
+    from fpmtools import engine
     from fpmtools.calibrate import inspection
+    from fpmtools.calibrate import warnings as said_of
     from fpmtools.runs.memory import PeakMemory
     from fpmtools.runs.tracking import check_targets
 
@@ -201,7 +223,7 @@ def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
     with threads.limited(spec.threads or engine.threads_for(problem)) as count:
         place.document.pop("solved", None)
         place.update(resolved={"threads": count, "device": str(problem.device), "digest": digest})
-        said = [*dataset.check(upsample=spec.upsample), *calibrate.warnings(problem.calibration)]
+        said = [*dataset.check(upsample=spec.upsample), *said_of(problem.calibration)]
         for text in [*(said or inspection.brief(dataset)), *_left_out(problem, solver, spec.solver)]:
             tell({"event": "warning", "text": text})
         try:

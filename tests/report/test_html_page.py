@@ -15,7 +15,7 @@ from PIL import Image
 
 from fpmtools import known
 from fpmtools.cli import main
-from fpmtools.report import html_folder, html_page
+from fpmtools.report import html_folder, html_page, html_templates
 
 HOSTILE = "</script><script>document.title='x'</script><img src=//evil.example onerror=alert(1)>\"'&\u202e"
 
@@ -260,7 +260,7 @@ def test_the_templates_escape_and_nobody_does_it_by_hand():
         if "safe" in word
     ]
     assert unescaped == [" chart.svg()|safe "]
-    assert html_page._templates().autoescape is True
+    assert html_templates.templates().autoescape is True
     for path in room.parent.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"from html import|import html$|html\.escape", text), path

@@ -464,11 +464,11 @@ def reconstruct(
     >>> data = fpmtools.simulate("thin", image_shape=(32, 48))
     >>> result = fpmtools.reconstruct(data, "ap", options={"sweeps": 5})
     >>> result
-    Reconstruction (planes)
+    Reconstruction (low-rank)
       field   64 × 96 pixels of 0.173 µm, 11.04 × 16.56 µm
       z       0 µm
       pupil   ideal
-      stored  6.91 kB
+      stored  2... kB
     >>> result.phase(unwrap=True).shape
     (64, 96)
     """

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from fpmtools import coding, storage
+from fpmtools.display import depths
 from fpmtools.optics import Shape, to_field, to_spectrum
 from fpmtools.reconstruction import Grid, PlaneStack, Reconstruction
 
@@ -94,6 +95,12 @@ class LowRankStack(Reconstruction):
         coded = cls.of(spectra, np.eye(len(spectra), dtype=np.complex128), stack.z_um, stack.grid, error)
         coded.metadata, coded.calibration = dict(stack.metadata), stack.calibration
         return coded
+
+    def _depths(self) -> str:
+        return depths(self.z_um)
+
+    def _planes(self) -> tuple[float, ...]:
+        return self.z_um
 
     @cached_property
     def _spectra(self) -> NDArray[np.complex64]:

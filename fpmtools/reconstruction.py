@@ -213,7 +213,7 @@ class Reconstruction(Shown, ABC):
         return xarray.DataArray(np.stack([self.field(z) for z in planes]), coordinates, tuple("zyx"), "field")
 
     def _planes(self) -> tuple[float, ...]:
-        """The z that it was solved at, where these are all that it has."""
+        """The z that it was solved at; none where it was fitted to a whole range."""
         low, high = self.grid.z_range
         return (low,) if low == high else ()
 

@@ -290,7 +290,7 @@ def test_a_notebook_shows_an_element_that_is_rewritten():
     assert all("sim:thin" in data["text/html"] for _, data in bars)
     assert kind == "execute_result"
     assert "<img" in result["text/html"]
-    assert result["text/plain"].startswith("Reconstruction (planes)")
+    assert result["text/plain"].startswith("Reconstruction (low-rank)")
 
 
 def test_calibrate_and_evaluate_take_threads_and_say_their_steps(data, result):
@@ -331,7 +331,7 @@ def test_calibrate_and_evaluate_take_threads_and_say_their_steps(data, result):
         (lambda d, r: fpmtools.compare(5, ["ap"]), "data must be a Dataset, what fpmtools.load takes"),
         (lambda d, r: fpmtools.compare([d, 5], ["ap"]), "data must be a Dataset"),
         (lambda d, r: fpmtools.inspect("x"), "must be a Dataset, got the text 'x'"),
-        (lambda d, r: fpmtools.calibrate(r), "must be a Dataset, got a PlaneStack"),
+        (lambda d, r: fpmtools.calibrate(r), "must be a Dataset, got a LowRankStack"),
         (lambda d, r: fpmtools.calibrate(d, ["pupil"]), "calibrate must be auto, none, or names with commas"),
         (lambda d, r: fpmtools.run("sim:thin", "out"), "spec must be a RunSpec"),
         (lambda d, r: fpmtools.options(None), "solver must be the name of a solver, got None"),

@@ -209,7 +209,7 @@ def compare(
         truth the correlation with it is measured in any case.
     threads
         CPU threads of each run.
-    device, dtype, upsample, critical_grid, subpixel, margin, loss
+    device, dtype, upsample, critical_grid, subpixel, margin, loss, exact
         As for ``fpmtools.reconstruct``.
     calibration
         "auto" (what the images say of the instrument), "nominal" (what the data say), or a file.

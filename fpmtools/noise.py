@@ -22,7 +22,8 @@ MEDIAN_OF_SQUARE = 0.4549  # of a normal variable of variance 1
 CAPPED = 2.5  # standard deviations: beyond them a square counts as much as there, so that edges hardly count
 MEAN_OF_CAPPED = 0.9776  # mean of min(x², CAPPED²) of a normal variable of variance 1
 ONE_LAW = math.log(2.0)  # of variances: images that differ more from one line have their own photons per unit
-STEPS, REFINED = 20, 8
+STEPS, REFINED = 20, 8  # at most
+CLOSE = 1e-6  # relative change that ends a refinement
 
 Floats = NDArray[np.float64]
 
@@ -105,7 +106,9 @@ def _variance(squares: Floats) -> float:
     for _ in range(REFINED):
         if found == 0:
             return float(squares.mean())
-        found = float(np.minimum(squares, CAPPED**2 * found).mean()) / MEAN_OF_CAPPED
+        before, found = found, float(np.minimum(squares, CAPPED**2 * found).mean()) / MEAN_OF_CAPPED
+        if abs(found - before) < CLOSE * before:
+            break
     return found
 
 
@@ -131,7 +134,9 @@ def _law(means: Floats, values: Floats) -> tuple[float, float]:
         if slope < 0:
             slope, constant = 0.0, float((v / model**2).sum() / (1 / model**2).sum())
         fit = slope * m + constant
-        model = np.maximum(fit, 1e-6 * max(float(fit.max()), 1e-300))
+        before, model = model, np.maximum(fit, 1e-6 * max(float(fit.max()), 1e-300))
+        if np.abs(model / before - 1).max() < CLOSE:
+            break
     return (1 / slope if slope > 0 else math.inf), math.sqrt(constant)
 
 

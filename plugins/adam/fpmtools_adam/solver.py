@@ -17,16 +17,12 @@ BETAS = (0.9, 0.99)
 
 @dataclass(frozen=True)
 class Options:
-    sweeps: int = option(15, "visits to every LED", minimum=1)
+    sweeps: int = option(17, "visits to every LED", minimum=1)
     led_batch: int = option(8, "LEDs per step", minimum=1)
     lr: float = option(0.05, "first step size, in mean bright-field amplitudes", minimum=1e-6, maximum=10)
     final_lr: float = option(0.01, "last step size as a share of the first (cosine decay)", minimum=0, maximum=1)
     domain: str = option("pixels", "what Adam steps on", choices=("pixels", "spectrum"))
-    start: int = option(
-        explained.SWEEPS,
-        "sweeps of alternating projection that show what can be explained",
-        minimum=1,
-    )
+    start: int = option(4, "sweeps of alternating projection that show what can be explained", minimum=1)
     weights: str = option(explained.EXPLAINED, "what an image counts by", choices=explained.CHOICES)
 
 

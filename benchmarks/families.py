@@ -113,6 +113,7 @@ CONFIGURATIONS: dict[str, dict[str, dict[str, Any]]] = {
         "weights=equal": {"options": {"weights": "equal"}},
         "sweeps=60": {"options": {"sweeps": 60}},
     },
+    "lowrank": {"default": {}},
     "lbfgs": {
         "default": {},
         "weights=explained": {"options": {"weights": "explained"}},

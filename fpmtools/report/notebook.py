@@ -96,7 +96,7 @@ def comparison(found: Comparison) -> str:
 
 
 def inspection(found: Inspection) -> str:
-    """The findings and the figure of ``fpmtools inspect --figure``."""
+    """The findings and the figure that goes with them."""
     from fpmtools.report import looking
 
     buffer = io.BytesIO()

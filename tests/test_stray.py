@@ -66,6 +66,17 @@ def test_none_is_found_where_there_is_none(seed: int) -> None:
     assert found.stray is None
 
 
+@pytest.mark.slow
+def test_none_is_looked_for_in_a_sample_with_depth() -> None:
+    data = fpmtools.simulate(
+        "layers", image_shape=(64, 64), leds="grid", photons=2e3, aberration_rad=1.0, misaligned_na=0.01, seed=4
+    )
+    found = joint.fit(data, data.calibration, z_um=0.0, deep=True)
+    assert found.found["joint"]["groups"]["pupil"]["kept"]
+    assert "stray" not in found.found["joint"]["groups"]
+    assert found.stray is None
+
+
 def known() -> StrayLight:
     rng = np.random.default_rng(1)
     return StrayLight(rng.uniform(0, 3, (5, 2)), rng.uniform(0, 1, (2, 3, 4)), (2.0, -1.0, 20.0, 33.0))

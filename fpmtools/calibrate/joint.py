@@ -142,7 +142,8 @@ def fit(
     report |= {"fitted": typical(rival.errors), "groups": of_focus | judged}
     if rival.instrument.exposure:
         report["exposure"] = math.exp(rival.instrument.exposure)
-    last = [name for name in LAST if name in groups]
+    # What one plane cannot explain of a sample with depth is smooth and in all images, as stray light is.
+    last = [name for name in LAST if name in groups and not (deep and name == "stray")]
     found = ending.rounded_off(rival.instrument, chosen, problem, held, last, report)
     if deep:
         found = found.without_defocus()

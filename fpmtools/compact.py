@@ -16,7 +16,7 @@ from fpmtools.low_rank import LowRankStack
 from fpmtools.problem import Problem
 from fpmtools.reconstruction import PlaneStack, Reconstruction
 
-SHARE = 0.05  # of the variance that noise and misfit leave in a spectrum, which storing it may add: 0.2 dB
+SHARE = 0.01  # of the variance that noise and misfit leave in a spectrum, which storing it may add: 0.04 dB
 MOST = 0.003  # rms error of the field (clear sample: 1): misfit may be the instrument's, not the object's
 DEPTHS = 5  # at which the misfit is looked at
 

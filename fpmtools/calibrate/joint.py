@@ -144,6 +144,8 @@ def fit(
         report["exposure"] = math.exp(rival.instrument.exposure)
     # What one plane cannot explain of a sample with depth is smooth and in all images, as stray light is.
     last = [name for name in LAST if name in groups and not (deep and name == "stray")]
+    if typical(rival.errors) < EXPLAINED * noisy:
+        last = []
     found = ending.rounded_off(rival.instrument, chosen, problem, held, last, report)
     if deep:
         found = found.without_defocus()

@@ -26,7 +26,7 @@ TOLERANCE = 5e-7
 # Solver → what makes it short, and its step size, whose default is part of what is kept.
 SOLVERS: dict[str, tuple[dict[str, Any], str]] = {
     "ap": ({"sweeps": 1}, "step"),
-    "adam": ({"sweeps": 2}, "lr"),
+    "adam": ({"start": 6, "sweeps": 2}, "lr"),
     "inr": ({"steps": 20, "features": 4}, "lr"),
 }
 

@@ -15,7 +15,6 @@ from fpmtools.calibrate.verdicts import CONTROL, pays, solve, solved, typical, v
 from fpmtools.dataset import Dataset
 from fpmtools.metrics.patterns import SingularPictures, shrunk, singular_pictures
 from fpmtools.optics import Shape
-from fpmtools.problem import Problem
 from fpmtools.sampling import suggested_margin
 
 # After all others: a modulus that is free from the first makes up for what is wrong elsewhere, as stray light does.
@@ -24,14 +23,16 @@ MOST_STRAY = 2  # pictures
 SIDES, ASIDE, CLOSED = 6, 0.2, 0.6  # of a second aperture to begin with: sides, off the axis; what its radius lacks
 
 
-def rounded_off(
-    instrument: Instrument, dataset: Dataset, problem: Problem, held: list[int], last: Sequence[str],
-    report: dict[str, Any],
-) -> Instrument:  # fmt: skip
-    """The instrument with those of the groups ``last`` that pay; ``report`` then has them, its softness and margin."""
+def rounded_off(sharp: Descent, dataset: Dataset, last: Sequence[str], report: dict[str, Any]) -> Instrument:
+    """The instrument with those of the groups ``last`` that pay; ``report`` then has them, its softness and margin.
+
+    ``sharp``: a short solve with it and a sharp edge, which is taken further.
+    """
+    problem, held = sharp.problem, sharp.held
+    sharp.advance(CONTROL)
     # Positions that are a little off, and a pupil that cuts samples in two, look like an edge that is soft.
-    solves = [solve(instrument, problem, held, softness) for softness in (0.0, FINE_EDGE)]
-    state = min(solves, key=lambda solve: typical(solve.left_out()))
+    soft = solve(sharp.instrument, problem, held, FINE_EDGE)
+    state = min(sharp, soft, key=lambda solve: typical(solve.left_out()))
     kept = [name for name, group in report["groups"].items() if name in FREE and group["kept"]]
     for name in LAST:
         if name in last:

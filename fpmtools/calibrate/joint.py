@@ -20,7 +20,7 @@ from fpmtools.calibrate import ending, exposure, focus, part
 from fpmtools.calibrate.descent import COARSE_EDGE, FREE_FROM, PACES, STEPS, Descent, OnStep
 from fpmtools.calibrate.ending import LAST
 from fpmtools.calibrate.instrument import Instrument
-from fpmtools.calibrate.verdicts import CONTROL, PAYS, ratio, rejected, solved, typical, verdict
+from fpmtools.calibrate.verdicts import CONTROL, pays, ratio, rejected, solve, solved, typical, verdict
 from fpmtools.calibration import JOINT, Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError
@@ -125,7 +125,7 @@ def fit(
             if level:  # all else was fitted to images that contradict each other
                 state = Descent.begin(problem, replace(sought, exposure=level), held, COARSE_EDGE)
                 other, again = _judged(state, shared, single, on_step)
-                if ratio(other.errors, rival.errors) < 1 - PAYS:
+                if pays(other.errors, rival.errors):
                     rival, judged = other, judged | again
                 else:
                     judged = rejected(judged, ["exposure"])
@@ -135,8 +135,9 @@ def fit(
     report["singular_values"] = rival.told
     if deep:  # where the part that is looked at stands is not what all of the sample has in common
         rival.errors = solved(rival.instrument.without_defocus(), problem, held, steps=CONTROL)
-    if not ratio(rival.errors, nominal) < 1 - PAYS:
-        rival, judged = _Rival(instrument, nominal), rejected(judged, judged)
+    if not pays(rival.errors, nominal):
+        as_given = control if problem is control.problem else solve(instrument, problem, held, steps=CONTROL)
+        rival, judged = _Rival(instrument, nominal, as_given), rejected(judged, judged)
         if deep:
             return _noted(calibration, report | {"groups": judged})
     report |= {"fitted": typical(rival.errors), "groups": of_focus | judged}
@@ -146,7 +147,7 @@ def fit(
     last = [name for name in LAST if name in groups and not (deep and name == "stray")]
     if typical(rival.errors) < EXPLAINED * noisy:
         last = []
-    found = ending.rounded_off(rival.instrument, chosen, problem, held, last, report)
+    found = ending.rounded_off(rival.solve, chosen, last, report)
     if deep:
         found = found.without_defocus()
     elif FOCUS in groups:
@@ -164,18 +165,20 @@ def _noted(calibration: Calibration, report: dict[str, Any]) -> Calibration:
 
 @dataclass
 class _Rival:
-    """An instrument, and the ``errors`` of the left-out images after a solve with it and a sharp edge.
+    """An instrument, and the ``errors`` of the left-out images after a short ``solve`` with it and a sharp edge.
 
     To a soft one, brightness and place of LEDs make up for what is wrong with it.
     """
 
     instrument: Instrument
     errors: NDArray[np.float64]
+    solve: Descent
     told: list[float] = field(default_factory=list)  # singular values, see Descent
 
     @classmethod
     def of(cls, instrument: Instrument, problem: Problem, held: list[int]) -> _Rival:
-        return cls(instrument, solved(instrument, problem, held, steps=CONTROL))
+        fit = solve(instrument, problem, held, steps=CONTROL)
+        return cls(instrument, fit.left_out(), fit)
 
 
 def _focused(
@@ -192,9 +195,9 @@ def _focused(
         return problem, nominal, {}
     elsewhere = part.problem(dataset, z_um, part.margin(dataset, z_um))
     errors = solved(instrument, elsewhere, held, steps=CONTROL)
-    pays = ratio(errors, nominal) < 1 - PAYS
-    judged = {FOCUS: verdict(pays, nominal, errors)}
-    return (elsewhere, errors, judged) if pays else (problem, nominal, judged)
+    better = pays(errors, nominal)
+    judged = {FOCUS: verdict(better, nominal, errors)}
+    return (elsewhere, errors, judged) if better else (problem, nominal, judged)
 
 
 def _exposed(dataset: Dataset, problem: Problem, rival: _Rival, held: list[int]) -> tuple[float, dict[str, Any]]:
@@ -212,13 +215,15 @@ def _exposed(dataset: Dataset, problem: Problem, rival: _Rival, held: list[int])
             errors[value] = solved(replace(instrument, exposure=value), problem, held, steps=CONTROL)
         return typical(errors[value])
 
-    best, step = min(0.0, start, start / 2, key=error) if abs(start) > EXPOSED else 0.0, EXPOSED
+    best, step = 0.0, EXPOSED
+    if abs(start) > EXPOSED and error(start / 2) < error(best):  # else it is not on the way there either
+        best = min(start / 2, start, key=error)
     while best and step > EXPOSED / 8:
         near = min(best - step, best + step, key=error)
         best, step = (near, step) if error(near) < error(best) else (best, step / 2)
-    after = errors.get(best or start, rival.errors)
-    pays = best != 0.0 and ratio(after, rival.errors) < 1 - PAYS
-    return best if pays else 0.0, verdict(pays, rival.errors, after)
+    after = errors.get(best or start / 2, rival.errors)
+    better = best != 0.0 and pays(after, rival.errors)
+    return best if better else 0.0, verdict(better, rival.errors, after)
 
 
 def _promises(state: Descent, shared: Sequence[str], single: Sequence[str], on_step: OnStep) -> bool:
@@ -232,7 +237,7 @@ def _promises(state: Descent, shared: Sequence[str], single: Sequence[str], on_s
     for name in shared:
         without = without.without(name)
     one, other = (solved(it, state.problem, state.held, steps=CONTROL) for it in (state.instrument, without))
-    if shared and ratio(one, other) < 1 - PAYS:
+    if shared and pays(one, other):
         return True
     with_them, without_them = state.copy(), state.copy()
     for trial, names in ((without_them, shared), (with_them, [*shared, *single])):
@@ -250,7 +255,7 @@ def _judged(
     if kept:
         # What single LEDs had gained may have been what was not yet settled for all.
         rival = _settled(best, shared, kept, on_step)
-        if ratio(rival.errors, settled.errors) < 1 - PAYS:
+        if pays(rival.errors, settled.errors):
             settled = rival
         else:
             judged = rejected(judged, kept)
@@ -277,9 +282,8 @@ def _paying(
     found, judged = whole.instrument, {}
     for name in shared:
         less = _Rival.of(whole.instrument.without(name), problem, held)
-        pays = ratio(whole.errors, less.errors) < 1 - PAYS
-        judged[name] = verdict(pays, less.errors, whole.errors)
-        found = found if pays else found.without(name)
+        judged[name] = verdict(pays(whole.errors, less.errors), less.errors, whole.errors)
+        found = found if judged[name]["kept"] else found.without(name)
     all_pay = all(group["kept"] for group in judged.values())
     return whole if all_pay else replace(_Rival.of(found, problem, held), told=whole.told), judged
 
@@ -310,13 +314,16 @@ def _choice(
     # all of them together before each alone: where that does not pay no other trial is needed.
     without = errors()
     left = list(single) if single and ratio(errors(*single), without) < 1 - ALL_PAY else []
+    for name in reversed(left):  # what all the others do as well without need not be tried alone
+        others = [other for other in left if other != name]
+        if others and not pays(errors(*left), errors(*others)):
+            left = others
     while left:
         before = errors(*kept)
         name = min(left, key=lambda name: ratio(errors(*kept, name), before))
         after = errors(*kept, name)
-        pays = ratio(after, before) < 1 - PAYS
-        report[name] = verdict(pays, before, after)
-        if not pays:
+        report[name] = verdict(pays(after, before), before, after)
+        if not report[name]["kept"]:
             break
         kept.append(name)
         left.remove(name)

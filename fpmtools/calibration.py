@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from fpmtools import storage
 from fpmtools.display import Shown, number
 from fpmtools.errors import DataError, OptionError
-from fpmtools.optics import Optics, Shape
+from fpmtools.leds import seen_from
+from fpmtools.optics import Box, Optics, Shape
 from fpmtools.pupil import Pupil
 from fpmtools.stray import StrayLight
 
@@ -32,7 +33,7 @@ class Calibration(Shown):
     ----------
     na
         Illumination direction sines, [led, (x, y)] float64: an LED's image is the object spectrum cropped around
-        **+na / λ**.
+        **+na / λ**. Where ``height_mm`` is known they are those in the middle of the field of view.
     used
         [image] bool, False for images that are left out.
     gain
@@ -50,6 +51,9 @@ class Calibration(Shown):
         LED i alone.
     found
         What was not taken from the file but found: its name → how, and how sure; JSON-ready. Empty: all is nominal.
+    height_mm
+        How far the plane of each LED is from the sample, [led], so that a part of the field has angles of its own, see
+        :meth:`seen_from`; None: not known, or light that comes from afar.
     """
 
     na: NDArray[np.float64]
@@ -61,6 +65,7 @@ class Calibration(Shown):
     patterns: NDArray[np.float64] | None = None
     found: Mapping[str, Any] = field(default_factory=dict)
     stray: StrayLight | None = None
+    height_mm: NDArray[np.float64] | None = None
     drawn_by = "fpmtools.report.notebook:calibration"
 
     def facts(self) -> dict[str, str]:
@@ -95,6 +100,9 @@ class Calibration(Shown):
             values = getattr(self, name)
             if values.shape != (count,) or not np.isfinite(values).all() or values.min() < 0:
                 raise DataError(f"calibration: {name} must be {count} finite numbers, 0 or more")
+        height = self.height_mm
+        if height is not None and (height.shape != (leds,) or not (np.isfinite(height) & (height > 0)).all()):
+            raise DataError(f"calibration: height_mm must be {leds} finite numbers above 0")
         if self.stray is not None and len(self.stray.levels) != images:
             raise DataError(f"calibration: stray light of {len(self.stray.levels)} images, and {images} images")
         if self.patterns is not None and (not np.isfinite(self.patterns).all() or self.patterns.min() < 0):
@@ -109,6 +117,7 @@ class Calibration(Shown):
         defocus_um: float | None = None,
         patterns: ArrayLike | None = None,
         used: ArrayLike | None = None,
+        height_mm: ArrayLike | None = None,
     ) -> Calibration:
         """What a file says, before anything is looked for: ``na`` [led, (x, y)], every image used, gains of 1."""
         directions = np.ascontiguousarray(na, dtype=np.float64)
@@ -122,6 +131,7 @@ class Calibration(Shown):
             pupil or Pupil(),
             None if defocus_um is None else float(defocus_um),
             weights,
+            height_mm=None if height_mm is None else np.ascontiguousarray(height_mm, dtype=np.float64),
         )
 
     @property
@@ -164,12 +174,26 @@ class Calibration(Shown):
         stray = None if self.stray is None else self.stray.select(index)
         parts: dict[str, Any] = {"used": self.used[index], "background": self.background[index], "stray": stray}
         if self.patterns is None:
-            return replace(self, na=self.na[index], gain=self.gain[index], **parts)
+            height = None if self.height_mm is None else self.height_mm[index]
+            return replace(self, na=self.na[index], gain=self.gain[index], height_mm=height, **parts)
         return replace(self, patterns=self.patterns[index], **parts)
 
-    def seen_from(self, y: float, x: float) -> Calibration:
-        """Of a field of view whose corner is the camera pixel (y, x) of this one's."""
-        return self if self.stray is None else replace(self, stray=self.stray.seen_from(y, x))
+    def seen_from(self, there: Box, here: Box, pixel_um: float) -> Calibration:
+        """Of the part ``there`` of the whole frame, where this one is of ``here``; ``pixel_um`` is on the sample.
+
+        Stray light keeps its place. LEDs at a known height light the new part's middle from where they stand: na =
+        (p - r) / √(|p - r|² + h²), p their place over the middle of ``here`` and r that of ``there``. Pupil and defocus
+        stay.
+        """
+        corner = there[0] - here[0], there[1] - here[1]
+        stray = None if self.stray is None else self.stray.seen_from(*corner)
+        if self.height_mm is None:
+            return self if stray is None else replace(self, stray=stray)
+        away_mm = [
+            (step + (new - old) / 2) * pixel_um * 1e-3
+            for step, new, old in zip(corner, there[2:], here[2:], strict=True)
+        ]
+        return replace(self, na=seen_from(self.na, self.height_mm, (away_mm[1], away_mm[0])), stray=stray)
 
     def added(self, image_shape: Shape) -> NDArray[np.float64]:
         """What background and stray light add to the mean of each image, [image], in the images' units."""
@@ -194,6 +218,7 @@ class Calibration(Shown):
         tensors |= {} if (self.gain == 1).all() else {"gain": self.gain}
         tensors |= {"background": self.background} if self.background.any() else {}
         tensors |= {} if self.patterns is None else {"patterns": self.patterns}
+        tensors |= {} if self.height_mm is None else {"height_mm": self.height_mm}
         pupil, of_pupil = self.pupil.dump()
         tensors |= {f"pupil.{name}": values for name, values in pupil.items()}
         about = {"defocus_um": self.defocus_um, "pupil": of_pupil, "found": storage.finite(self.found)}
@@ -224,19 +249,27 @@ class Calibration(Shown):
             tensors.get("patterns"),
             dict(about["found"]),
             stray,
+            tensors.get("height_mm"),
         )
 
-    def save(self, path: str | Path, optics: Optics, corner: tuple[int, int] = (0, 0)) -> Path:
+    def save(self, path: str | Path, optics: Optics, box: Box | None = None) -> Path:
         """Write it to a file of its own, with the microscope that it is of.
 
-        ``corner``: camera pixel (y, x) of the whole field at which the field of view that it is of begins.
+        ``box``: the part of the whole frame that it is of, :attr:`fpmtools.Dataset.box`; needed where LEDs have a known
+        height, for their angles are of that part's middle.
         """
-        tensors, about = self.seen_from(-corner[0], -corner[1]).dump()
-        return storage.write_tensors(path, tensors, KIND, {**about, "optics": optics.to_dict()})
+        if box is None and self.height_mm is not None:
+            raise OptionError(
+                "calibration: LEDs at a known height light each part of the field from other angles: say which part "
+                "this is of (box=dataset.box)"
+            )
+        tensors, about = self.dump()
+        place = {} if box is None else {"box": list(box)}
+        return storage.write_tensors(path, tensors, KIND, {**about, **place, "optics": optics.to_dict()})
 
     @classmethod
-    def load(cls, path: str | Path, optics: Optics, images: int, corner: tuple[int, int] = (0, 0)) -> Calibration:
-        """What :meth:`save` wrote, for the field of view that begins at ``corner``.
+    def load(cls, path: str | Path, optics: Optics, images: int, box: Box | None = None) -> Calibration:
+        """What :meth:`save` wrote, for the part ``box`` of the whole frame; None: the part that it was saved for.
 
         Raises :class:`DataError` when the file is damaged, and :class:`OptionError` when it is of another microscope
         than ``optics``, or of another number of ``images``.
@@ -244,7 +277,11 @@ class Calibration(Shown):
         tensors, header = storage.read_tensors(path, KIND)
         try:
             found, of = cls.restore(tensors, header), Optics(**header["optics"])
-        except (KeyError, TypeError, ValueError) as error:
+            here = None if box is None else header.get("box", (0, 0, *box[2:]))
+            if here is not None:
+                y, x, height, width = (int(n) for n in here)
+                here = y, x, height, width
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{path}: not a complete calibration ({error!r})") from error
         if of != optics:
             mine, given = optics.to_dict(), of.to_dict()
@@ -254,4 +291,4 @@ class Calibration(Shown):
             raise OptionError(f"{path}: a calibration of another microscope ({other})")
         if found.images != images:
             raise OptionError(f"{path}: a calibration of {found.images} images; the data have {images}")
-        return found.seen_from(*corner)
+        return found if box is None or here is None else found.seen_from(box, here, optics.pixel_um)

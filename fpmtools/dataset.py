@@ -18,7 +18,7 @@ from fpmtools.calibration import Calibration
 from fpmtools.display import Shown, depths, number, span
 from fpmtools.errors import DataError, OptionError, expect, printable
 from fpmtools.images import Images
-from fpmtools.optics import Optics, Shape
+from fpmtools.optics import Box, Optics, Shape
 from fpmtools.pupil import Pupil
 
 
@@ -217,8 +217,13 @@ class Dataset(Shown):
     @property
     def corner(self) -> tuple[int, int]:
         """Camera pixel (y, x) of the whole field at which the region begins that was taken of it."""
+        return self.box[:2]
+
+    @property
+    def box(self) -> Box:
+        """The part of the whole frame that the images show, (y, x, height, width) in camera pixels."""
         y, x, *_ = self.provenance.get("roi_yxhw", (0, 0))
-        return int(y), int(x)
+        return int(y), int(x), *self.image_shape
 
     @property
     def bright_field(self) -> NDArray[np.bool_]:
@@ -283,7 +288,10 @@ class Dataset(Shown):
         return found + [printable(str(warning)) for warning in self.provenance.get("warnings", ())]
 
     def crop(self, y: int, x: int, height: int, width: int) -> Dataset:
-        """The region of interest of ``height`` × ``width`` camera pixels whose first pixel is (y, x)."""
+        """The region of interest of ``height`` × ``width`` camera pixels whose first pixel is (y, x).
+
+        LEDs at a known height light it from other angles than the whole field, see :meth:`Calibration.seen_from`.
+        """
         for value in (y, x, height, width):
             expect(value, numbers.Integral, "crop: y, x, height and width", "whole numbers")
         h, w = self.image_shape
@@ -300,9 +308,10 @@ class Dataset(Shown):
                 )
             box = np.s_[int(y * fy) : int((y + height) * fy), int(x * fx) : int((x + width) * fx)]
             truth = Truth(truth.field[box], truth.depth_um[box])
-        top, left = self.corner
-        provenance = {**self.provenance, "roi_yxhw": [top + y, left + x, height, width]}
-        calibration, images = self.calibration.seen_from(y, x), self.images.crop(y, x, height, width)
+        part = self.corner[0] + int(y), self.corner[1] + int(x), int(height), int(width)
+        provenance = {**self.provenance, "roi_yxhw": list(part)}
+        calibration = self.calibration.seen_from(part, self.box, self.optics.pixel_um)
+        images = self.images.crop(y, x, height, width)
         return replace(self, images=images, calibration=calibration, truth=truth, provenance=provenance)
 
     def select(self, images: ArrayLike) -> Dataset:

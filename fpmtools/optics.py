@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from fpmtools.errors import OpticsError, expect, unknown
 
 Shape = tuple[int, int]
+Box = tuple[int, int, int, int]  # (y, x, height, width) in camera pixels of the whole frame
 NUMBERS = ("wavelength_um", "na", "magnification", "camera_pixel_um", "medium_index")
 
 

@@ -91,8 +91,8 @@ def test_a_part_of_the_field_has_its_part_of_it(tmp_path: Path) -> None:
     assert inner.calibration.stray is not None
     assert np.allclose(inner.calibration.stray.of((12, 14)), known().of((24, 31))[box], atol=1e-12)
     # A file is of the whole field, whatever part it was made of.
-    path = inner.calibration.save(tmp_path / "c.safetensors", data.optics, inner.corner)
-    again, there = (Calibration.load(path, data.optics, 5, corner) for corner in ((0, 0), inner.corner))
+    path = inner.calibration.save(tmp_path / "c.safetensors", data.optics, inner.box)
+    again, there = (Calibration.load(path, data.optics, 5, box) for box in (data.box, inner.box))
     assert again.digest == whole.calibration.digest
     assert there.digest == inner.calibration.digest != again.digest
 
@@ -105,7 +105,7 @@ def test_where_a_fit_looks_at_a_part_its_place_is_that_of_the_whole(monkeypatch:
     inner, report = replace(region.calibration, stray=replace(known(), levels=np.ones((data.n_images, 2)))), {}
     used = replace(data.calibration, used=np.arange(data.n_images) != 3)
     inner = inner.select(np.flatnonzero(used.used))
-    found = joint._whole(used, inner, region.corner, report)
+    found = joint._whole(used, inner.seen_from(data.box, region.box, 1.0), report)
     assert found.stray is not None
     assert found.stray.levels[3].tolist() == [0, 0]
     (top, left), here = region.corner, known().of((40, 40))

@@ -113,7 +113,7 @@ def resolve(dataset: Dataset, how: str | Path | Calibration = AUTO) -> Calibrati
         return dataset.calibration
     if how == AUTO:
         return dataset.calibration if "board" in dataset.calibration.found else find_board(dataset)
-    return Calibration.load(how, dataset.optics, dataset.n_images, dataset.corner)
+    return Calibration.load(how, dataset.optics, dataset.n_images, dataset.box)
 
 
 def improve(

@@ -81,7 +81,10 @@ class Geometry:
         scale = {"pixel": self.factor, "height": 1 / self.factor}.get(self.cause, 1.0)
         shift = np.array(self.shift_na if self.moved(dataset.optics.na) else (0.0, 0.0))
         na = (dataset.calibration.na + shift) @ ORIENTATIONS[self.orientation].T * scale
-        right = replace(dataset, images=dataset.images.select(self.image_of_led)).with_calibration(na=na)
+        height = dataset.calibration.height_mm
+        right = replace(dataset, images=dataset.images.select(self.image_of_led)).with_calibration(
+            na=na, height_mm=None if height is None else height / scale
+        )
         return right.with_optics(na=dataset.optics.na * radius)
 
 

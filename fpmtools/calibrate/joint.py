@@ -90,8 +90,9 @@ def fit(
     small = used < LEAST_LEDS or min(dataset.image_shape) < LEAST_PIXELS
     if calibration.patterns is not None or small or not len(bright):
         return calibration
-    start = calibration.selected()
-    chosen = replace(part.region(dataset.select(np.flatnonzero(calibration.used))), calibration=start)
+    chosen = part.region(dataset.select(np.flatnonzero(calibration.used)))
+    start = calibration.selected().seen_from(chosen.box, dataset.box, dataset.optics.pixel_um)
+    chosen = replace(chosen, calibration=start)
     problem = part.problem(chosen, z_um, part.margin(chosen, z_um))
     held = held_out_leds(chosen, seed=seed)
     instrument = Instrument.of(start, dataset.optics.na, deep=deep)
@@ -154,8 +155,8 @@ def fit(
         found, depth = focus.without_defocus(found, dataset.optics)
         report["depth_um"] = problem.z_um[0] + depth
         calibration = replace(calibration, defocus_um=report["depth_um"])
-    (y, x), (top, left) = chosen.corner, dataset.corner
-    return _whole(calibration, found.calibration(report["softness"]), (y - top, x - left), report)
+    here = found.calibration(report["softness"]).seen_from(dataset.box, chosen.box, dataset.optics.pixel_um)
+    return _whole(calibration, here, report)
 
 
 def _noted(calibration: Calibration, report: dict[str, Any]) -> Calibration:
@@ -334,10 +335,8 @@ def _choice(
     return tried(), tried(*kept), report
 
 
-def _whole(
-    calibration: Calibration, found: Calibration, corner: tuple[int, int], report: dict[str, Any]
-) -> Calibration:
-    """What was found for the images that are used, in a part of the field that begins at ``corner``, among all."""
+def _whole(calibration: Calibration, found: Calibration, report: dict[str, Any]) -> Calibration:
+    """What was found for the images that are used, among all."""
     index = np.flatnonzero(calibration.used)
     na, gain, back = calibration.na.copy(), calibration.gain.copy(), calibration.background.copy()
     na[index], gain[index], back[index] = found.na, found.gain, found.background
@@ -345,5 +344,5 @@ def _whole(
     if stray is not None:
         levels = np.zeros((calibration.images, stray.levels.shape[1]))
         levels[index] = stray.levels
-        stray = replace(stray, levels=levels).seen_from(-corner[0], -corner[1])
+        stray = replace(stray, levels=levels)
     return _noted(replace(calibration, na=na, gain=gain, background=back, pupil=found.pupil, stray=stray), report)

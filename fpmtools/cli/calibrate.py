@@ -69,7 +69,7 @@ def calibrate(
         on_step=lambda step, steps: shown.show({"event": "calibrating", "step": step, "total": steps}),
     )
     shown.finish()
-    found.save(out, dataset.optics, dataset.corner)
+    found.save(out, dataset.optics, dataset.box)
     words = ["fpmtools", "run", "--data", data, *_inputs.spelled(given), "--calibration", str(out)]
     known = planes or replace(dataset, calibration=found).planes_um
     about = {

@@ -83,7 +83,7 @@ def _bare(mat: MatFile) -> Recording:
     return Recording(
         mat.path.stem,
         images[used],
-        Board(leds.direction_sines(positions[used], _HEIGHT_MM)),
+        leds.at(positions[used], _HEIGHT_MM),
         _THYROID,
         provenance={"layout": "FPM-INR thyroid (I); geometry and microscope as published", "leds_used": used.tolist()},
     )

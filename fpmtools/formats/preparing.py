@@ -39,7 +39,8 @@ def with_patterns(recording: Recording, patterns: Any) -> Board:
     na = recording.known_na
     if na is None:
         raise DataError(f"{recording.name}: patterns need the LED positions: give leds too")
-    board = recording.leds or Board(na)
+    known = recording.calibration
+    board = recording.leds or Board(na, height_mm=None if known is None else known.height_mm)
     if isinstance(patterns, str | Path):
         path, patterns = patterns, leds.patterns_from_file(patterns)
         try:

@@ -19,12 +19,13 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
+from fpmtools import leds
 from fpmtools.errors import DataError, OptionError, unknown
 from fpmtools.formats import matfile
 from fpmtools.formats.folder import natural_key
 from fpmtools.formats.matfile import MatFile
 from fpmtools.formats.recording import Recording, nearest_to_axis
-from fpmtools.leds import Board, direction_sines
+from fpmtools.leds import Board
 
 IMAGES = "ptychogram"
 KEYS = (IMAGES, "encoder", "wavelength", "dxd", "zled", "magnification", "NA")
@@ -58,9 +59,9 @@ def interpret(mat: MatFile, key: str | None = None) -> Recording:
 
 
 def _flat(mat: MatFile) -> Recording:
-    leds = _board(mat, "encoder", "zled") if {"encoder", "zled"} <= {*mat.names} else None
+    board = _board(mat, "encoder", "zled") if {"encoder", "zled"} <= {*mat.names} else None
     optics = {ours: mat.number(theirs) * unit for ours, (theirs, unit) in _FLAT.items() if theirs in mat.names}
-    return Recording(mat.path.stem, _images(mat, IMAGES), leds, optics, provenance={"layout": "PtyLab (ptychogram)"})
+    return Recording(mat.path.stem, _images(mat, IMAGES), board, optics, provenance={"layout": "PtyLab (ptychogram)"})
 
 
 def _section(mat: MatFile, section: str) -> Recording:
@@ -75,9 +76,9 @@ def _section(mat: MatFile, section: str) -> Recording:
         optics.setdefault("camera_pixel_um", pixel_um)
         if pixel_um > 0:
             optics["magnification"] = optics["camera_pixel_um"] / pixel_um
-    leds = None
+    board = None
     if {"positions_led", "zo"} <= at.keys():
-        leds = _board(mat, at["positions_led"], at["zo"])
+        board = _board(mat, at["positions_led"], at["zo"])
     elif {"positions", "Nd", "No", "dxp", "wavelength"} <= at.keys():
         window, spectrum = mat.number(at["Nd"]), mat.number(at["No"])
         places = _pairs(mat, at["positions"])
@@ -86,9 +87,9 @@ def _section(mat: MatFile, section: str) -> Recording:
         ways = {"corners": places + window // 2 - spectrum // 2, "middles": places}
         middle = ways[nearest_to_axis(ways, images)]
         step = mat.number(at["wavelength"]) / (window * mat.number(at["dxp"]))
-        leds = Board(-middle * step)
+        board = Board(-middle * step)
     layout = {"layout": f"PtyLab ({section}/ptychogram)"}
-    return Recording(f"{mat.path.stem} {section}", images, leds, optics, provenance=layout)
+    return Recording(f"{mat.path.stem} {section}", images, board, optics, provenance=layout)
 
 
 def _images(mat: MatFile, key: str) -> NDArray[np.generic]:
@@ -104,7 +105,7 @@ def _board(mat: MatFile, positions: str, height: str) -> Board:
     height_m = mat.number(height)
     if not height_m > 0:
         raise DataError(f"{mat.path.name}: {height} must be a positive height in metres, got {height_m:g}")
-    return Board(direction_sines(_pairs(mat, positions) * 1e3, height_m * 1e3))
+    return leds.at(_pairs(mat, positions) * 1e3, height_m * 1e3)
 
 
 def _pairs(mat: MatFile, key: str) -> NDArray[np.float64]:

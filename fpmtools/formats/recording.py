@@ -111,7 +111,7 @@ class Recording:
             truth=self.truth,
             provenance=self.provenance,
         )
-        extra = {name: getattr(self.leds, name) for name in ("gain", "background", "used")}
+        extra = {name: getattr(self.leds, name) for name in ("gain", "background", "used", "height_mm")}
         return found.with_calibration(**{name: values for name, values in extra.items() if values is not None})
 
     def _ask_for_missing(self, known: Mapping[str, float]) -> None:

@@ -33,10 +33,11 @@ def interpret(mat: MatFile) -> Recording:
     turn = math.radians(mat.number("theta"))
     x, y = positions.T
     positions = np.stack([x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)], axis=1)
+    na = through_slide(positions)
     return Recording(
         mat.path.stem,
         np.square(np.ascontiguousarray(amplitude, dtype=np.float32)),
-        leds.Board(through_slide(positions)),
+        leds.Board(na, height_mm=np.full(len(na), _HEIGHT_MM)),
         {**_OPTICS, "wavelength_um": mat.number("wlength") * 1e6},
         pupil=_pupil(mat, amplitude.shape[1:]),
         defocus_um=mat.number("z") * 1e6,

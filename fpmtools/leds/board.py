@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fpmtools.errors import DataError
-from fpmtools.leds.patterns import orient
+from fpmtools.leds.patterns import direction_sines, orient
 
 COLUMNS = ("gain", "exposure_ms", "background", "used")
 _WORDS = {"1": 1.0, "true": 1.0, "yes": 1.0, "0": 0.0, "false": 0.0, "no": 0.0}
@@ -21,7 +21,7 @@ class Board:
     """Direction sines ``na`` [led, (x, y)], and what of a :class:`fpmtools.Calibration` is known; None: nothing.
 
     ``gain`` [led], relative intensity, 1 is nominal. Of images: ``background`` in their units, ``used``; ``patterns``
-    [image, led] where several LEDs light an image.
+    [image, led] where several LEDs light an image. ``height_mm`` [led], how far their planes are from the sample.
     """
 
     na: NDArray[np.float64]
@@ -29,6 +29,7 @@ class Board:
     background: NDArray[np.float64] | None = None
     used: NDArray[np.bool_] | None = None
     patterns: NDArray[np.float64] | None = None
+    height_mm: NDArray[np.float64] | None = None
 
     @property
     def images(self) -> int:
@@ -58,7 +59,13 @@ class Board:
         return replace(self, patterns=weights)
 
 
-def board(na: NDArray[np.float64], columns: Mapping[str, Any]) -> Board:
+def at(positions_mm: ArrayLike, height_mm: float) -> Board:
+    """LEDs at ``positions_mm`` [led, (x, y)] over the middle of the field, in a plane ``height_mm`` from the sample."""
+    na = direction_sines(positions_mm, height_mm)
+    return Board(na, height_mm=np.full(len(na), float(height_mm)))
+
+
+def board(na: NDArray[np.float64], columns: Mapping[str, Any], height_mm: NDArray[np.float64] | None = None) -> Board:
     """The board whose LEDs have these :data:`COLUMNS`, each a list with one value per LED.
 
     ``gain`` and ``exposure_ms`` are multiplied; the exposure of the LED nearest to the axis counts as 1.
@@ -71,7 +78,8 @@ def board(na: NDArray[np.float64], columns: Mapping[str, Any]) -> Board:
         relative = exposure / exposure[np.linalg.norm(na, axis=1).argmin()]
         gain = relative if gain is None else gain * relative
     used = found.get("used")
-    return Board(na, gain, found.get("background"), None if used is None else used != 0)
+    lit = None if used is None else used != 0
+    return Board(na, gain, found.get("background"), lit, height_mm=height_mm)
 
 
 def _column(name: str, values: Any, count: int) -> NDArray[np.float64]:

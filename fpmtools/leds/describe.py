@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fpmtools.errors import DataError, OptionError, printable, unknown
 from fpmtools.leds.board import COLUMNS, Board, board
 from fpmtools.leds.names import places
-from fpmtools.leds.patterns import direction_sines, pairs, raster, rings, spiral
+from fpmtools.leds.patterns import direction_sines, pairs, positive_height, raster, rings, spiral
 
 _RULES = {"raster": ("ny", "nx"), "spiral": ("count",), "rings": ("counts",), "names": ()}
 _OPTIONAL = {"raster": (), "spiral": ("first", "then", "even"), "rings": (), "names": ("pattern", "centre")}
@@ -32,12 +32,12 @@ def from_mapping(spec: Mapping[str, Any], what: str = "LEDs", names: Sequence[st
     Parameters
     ----------
     spec
-        One of ``{"na": [[x, y], …]}``, ``{"positions_mm": [[x, y], …], "height_mm": h}``, or a rule with
-        ``pitch_mm`` and ``height_mm``: ``{"rule": "raster", "ny": 15, "nx": 15}``, ``{"rule": "spiral", "count":
-        225}`` (with ``first``, ``then``, ``even`` of :func:`fpmtools.leds.spiral`), ``{"rule": "rings", "counts": [1,
-        8, 12]}``, ``{"rule": "names"}`` (places on the grid from the files' names, with ``pattern`` of
-        :func:`fpmtools.leds.places`; ``centre`` [x, y] is the place on the axis, default: 0, 0 where a number is
-        negative, else the middle of all).
+        One of ``{"na": [[x, y], …]}`` (with ``"height_mm": h`` where it is known, for angles that change over the
+        field), ``{"positions_mm": [[x, y], …], "height_mm": h}``, or a rule with ``pitch_mm`` and ``height_mm``:
+        ``{"rule": "raster", "ny": 15, "nx": 15}``, ``{"rule": "spiral", "count": 225}`` (with ``first``, ``then``,
+        ``even`` of :func:`fpmtools.leds.spiral`), ``{"rule": "rings", "counts": [1, 8, 12]}``, ``{"rule": "names"}``
+        (places on the grid from the files' names, with ``pattern`` of :func:`fpmtools.leds.places`; ``centre`` [x, y]
+        is the place on the axis, default: 0, 0 where a number is negative, else the middle of all).
 
         With any of them: ``offset_mm`` [x, y], where the board's middle stands; ``axes``, which turns the board, see
         :func:`fpmtools.leds.orient`; lists ``gain``, ``exposure_ms``, ``background``, ``used``, one value per LED, and
@@ -53,7 +53,8 @@ def from_mapping(spec: Mapping[str, Any], what: str = "LEDs", names: Sequence[st
     axes, patterns = str(rest.pop("axes", "x,y")), rest.pop("patterns", None)
     columns = {name: rest.pop(name) for name in COLUMNS if name in rest}
     try:
-        found = board(_directions(rest, names), columns).turned(axes)
+        na, height_mm = _directions(rest, names)
+        found = board(na, columns, height_mm).turned(axes)
         return found if patterns is None else found.with_patterns(patterns)
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise DataError(f"{what}: {printable(str(error))}; {_FORMS}") from error
@@ -61,10 +62,13 @@ def from_mapping(spec: Mapping[str, Any], what: str = "LEDs", names: Sequence[st
         raise type(error)(f"{what}: {error}") from error
 
 
-def _directions(spec: dict[str, Any], names: Sequence[str] | None) -> NDArray[np.float64]:
-    """Direction sines [led, (x, y)] on the board's axes."""
+def _directions(
+    spec: dict[str, Any], names: Sequence[str] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Direction sines [led, (x, y)] on the board's axes, and the height [led] of each LED where it is known."""
     if "na" in spec:
-        return pairs(_only(spec, ("na",))["na"], "na")
+        na = pairs(_only(spec, ("na",), ("height_mm",))["na"], "na")
+        return na, np.full(len(na), positive_height(spec["height_mm"])) if "height_mm" in spec else None
     if "positions_mm" in spec:
         values = _only(spec, ("positions_mm", "height_mm"), ("offset_mm",))
         positions = pairs(values["positions_mm"], "positions_mm")
@@ -77,7 +81,8 @@ def _directions(spec: dict[str, Any], names: Sequence[str] | None) -> NDArray[np
     else:
         raise DataError(_FORMS)
     offset = pairs([values.get("offset_mm", (0.0, 0.0))], "offset_mm")
-    return direction_sines(positions + offset, float(values["height_mm"]))
+    height_mm = positive_height(values["height_mm"])
+    return direction_sines(positions + offset, height_mm), np.full(len(positions), height_mm)
 
 
 def _positions(rule: str, values: Mapping[str, Any], names: Sequence[str] | None) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from fpmtools.errors import DataError, printable
 from fpmtools.leds.board import COLUMNS, Board, board, number
 from fpmtools.leds.describe import from_mapping
 
+HEIGHT = "height_mm"
 _FILE_BYTES = 1 << 24
 
 
@@ -29,7 +30,8 @@ def from_json(text: str, what: str = "LEDs", names: Sequence[str] | None = None)
 def from_file(path: str | Path, names: Sequence[str] | None = None) -> Board:
     """A board from a file: JSON (:func:`from_mapping`) or CSV with a line of column names.
 
-    CSV columns are ``na_x, na_y`` (direction sines), or ``x_mm, y_mm, height_mm``, and, where known, ``gain``
+    CSV columns are ``na_x, na_y`` (direction sines, and ``height_mm`` where it is known), or ``x_mm, y_mm,
+    height_mm``; and, where known, ``gain``
     (relative intensity), ``exposure_ms``, ``background`` (light that is in every pixel on top of the dark level, in the
     images' units), ``used`` (1 or 0). Other columns are ignored, and so are lines that start with #. LEDs are in the
     order of the images.
@@ -82,10 +84,13 @@ def _from_csv(text: str, path: Path) -> Board:
     rows = csv.DictReader([line for _, line in lines], skipinitialspace=True)
     names = [name.strip() for name in rows.fieldnames or ()]
     rows.fieldnames = names
-    place = next((c for c in (("na_x", "na_y"), ("x_mm", "y_mm", "height_mm")) if set(c) <= set(names)), None)
+    ways: tuple[tuple[str, ...], ...] = (("na_x", "na_y"), ("x_mm", "y_mm", HEIGHT))
+    place = next((way for way in ways if set(way) <= set(names)), None)
     if place is None:
         found = printable(", ".join(names)) or "none"
         raise DataError(f"{path}: needs columns na_x, na_y or x_mm, y_mm, height_mm; found: {found}")
+    if HEIGHT not in place and HEIGHT in names:
+        place = (*place, HEIGHT)
     columns = [*place, *(name for name in COLUMNS if name in names)]
     values = []
     for (line, _), row in zip(lines[1:], rows, strict=True):
@@ -98,10 +103,13 @@ def _from_csv(text: str, path: Path) -> Board:
         raise DataError(f"{path}: holds no LED positions")
     table = np.array(values)
     extra = {name: table[:, columns.index(name)] for name in columns[len(place) :]}
-    if len(place) == 3 and not (np.isfinite(table[:, 2]).all() and table[:, 2].min() > 0):
+    height_mm = np.ascontiguousarray(table[:, 2]) if HEIGHT in place else None
+    if height_mm is not None and not (np.isfinite(height_mm).all() and height_mm.min() > 0):
         raise DataError(f"{path}: height_mm must be positive in every line")
-    na = table[:, :2] if len(place) == 2 else table[:, :2] / np.linalg.norm(table[:, :3], axis=1, keepdims=True)
+    na = table[:, :2]
+    if place[0] == "x_mm":
+        na = na / np.linalg.norm(table[:, :3], axis=1, keepdims=True)
     try:
-        return board(np.ascontiguousarray(na), extra)
+        return board(np.ascontiguousarray(na), extra, height_mm)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -70,10 +71,29 @@ def rings(counts: Sequence[int], pitch_mm: float) -> NDArray[np.float64]:
 
 def direction_sines(positions_mm: ArrayLike, height_mm: float) -> NDArray[np.float64]:
     """Direction sines p / sqrt(|p|² + h²) of LEDs at ``positions_mm`` [led, (x, y)], ``height_mm`` from the sample."""
+    height_mm, p = positive_height(height_mm), pairs(positions_mm, "positions_mm")
+    return np.asarray(p / np.sqrt(np.square(p).sum(axis=1, keepdims=True) + height_mm**2))
+
+
+def positive_height(value: Any) -> float:
+    """A height in mm that an LED can have; :class:`OptionError` where it is none."""
+    height_mm = float(value)
     if not (math.isfinite(height_mm) and height_mm > 0):
         raise OptionError(f"LEDs: height_mm must be a positive number, got {height_mm:g}")
-    p = pairs(positions_mm, "positions_mm")
-    return np.asarray(p / np.sqrt(np.square(p).sum(axis=1, keepdims=True) + height_mm**2))
+    return height_mm
+
+
+def seen_from(
+    na: NDArray[np.float64], height_mm: NDArray[np.float64], away_mm: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Direction sines [led, (x, y)] at a point ``away_mm`` (x, y) on the sample from the one where they are ``na``.
+
+    The LEDs' planes are ``height_mm`` [led] away, over which they stand at p = h na / √(1 - |na|²); at r they are
+    (p - r) / √(|p - r|² + h²). One that shines from |na| ≥ 1 stands nowhere in air, and stays.
+    """
+    height, axial = height_mm[:, None], 1 - np.square(na).sum(axis=1, keepdims=True)
+    p = height * na / np.sqrt(np.where(axial > 0, axial, 1.0)) - np.asarray(away_mm)
+    return np.where(axial > 0, p / np.sqrt(np.square(p).sum(axis=1, keepdims=True) + height**2), na)
 
 
 def orient(na: NDArray[np.float64], axes: str) -> NDArray[np.float64]:

@@ -186,7 +186,7 @@ def _calibrated(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Calibratio
 
     if place.calibration.is_file():
         with contextlib.suppress(FpmError):  # damaged: it is found again
-            return Calibration.load(place.calibration, dataset.optics, dataset.n_images, dataset.corner)
+            return Calibration.load(place.calibration, dataset.optics, dataset.n_images, dataset.box)
     spec = place.spec
     start = resolve(dataset, spec.calibration)
     found = improve(
@@ -198,7 +198,7 @@ def _calibrated(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Calibratio
         on_step=lambda step, steps: tell({"event": "calibrating", "step": step, "total": steps}),
     )
     if JOINT in found.found and JOINT not in start.found:
-        found.save(place.calibration, dataset.optics, dataset.corner)
+        found.save(place.calibration, dataset.optics, dataset.box)
     return found
 
 

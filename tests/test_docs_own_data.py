@@ -71,7 +71,7 @@ def test_the_script(bench: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-c", blocks("python")[1]], cwd=bench, check=True, timeout=120, capture_output=True, text=True
     ).stdout
-    assert told.startswith("9 (64, 64) 0.345 µm [0.107")
+    assert told.startswith("9 (64, 64) 0.345 µm [0.108 0.   ] []")
 
 
 def test_the_dark_level_of_the_config_is_told_of(bench: Path) -> None:

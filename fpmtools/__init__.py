@@ -73,6 +73,7 @@ _HOME = {
     "option": "fpmtools.options",
     "put": "fpmtools.transfer",
     "take": "fpmtools.transfer",
+    "to_deepinv": "fpmtools.physics",
 }
 
 __all__ = [
@@ -131,6 +132,7 @@ __all__ = [
     "simulate",
     "solvers",
     "take",
+    "to_deepinv",
 ]
 
 if TYPE_CHECKING:

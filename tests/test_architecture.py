@@ -21,9 +21,9 @@ ROOMS = (
     "errors", "display", "progress", "options", "storage", "threads", "interrupts", "processes", "records", "columns",
     "adam", "optics", "leds", "pupil", "stray", "calibration", "pixels", "images", "dataset", "known", "noise",
     "sampling", "losses", "transfer", "forward", "spectral_prior", "phantom", "imaging", "simulation", "catalogue",
-    "reconstruction", "coding", "low_rank", "metrics", "problem", "projection", "explained", "compact", "solver",
-    "planes", "registry", "formats", "results", "calibrate", "engine", "evaluation", "runs", "comparison", "report",
-    "cli",
+    "reconstruction", "coding", "low_rank", "metrics", "problem", "physics", "projection", "explained", "compact",
+    "solver", "planes", "registry", "formats", "results", "calibrate", "engine", "evaluation", "runs", "comparison",
+    "report", "cli",
 )  # fmt: skip
 ASIDE = {"__init__", "__main__", "testing"}  # the lazy front door, and what only authors of solvers import
 

@@ -264,18 +264,13 @@ class Dataset(Shown):
                 f"{self.name}: LED {int(steepest.argmax())} has |NA| {steepest.max():.3g}, at or beyond "
                 f"{self.optics.medium_index:g}; are the LED positions in direction sines?"
             )
-        brightest, below = 0.0, np.zeros(self.n_images)
-        for i, image in enumerate(self.images):
-            if np.iscomplexobj(image):
-                raise DataError(f"{self.name}: image {i} is complex; intensities are real")
-            if not np.isfinite(image).all():
-                raise DataError(f"{self.name}: image {i} has values that are not finite")
-            brightest = max(brightest, float(image.max()))
-            below[i] = -np.minimum(image, 0).mean(dtype=np.float64) if image.min() < 0 else 0.0
-        if brightest <= 0 and not below.any():
+        values = self.images.values
+        if values.wrong:
+            raise DataError(f"{self.name}: {values.wrong}")
+        if values.brightest <= 0 and not values.below.any():
             raise DataError(f"{self.name}: all images are zero")
-        if below.any():
-            _refuse_negative(self.name, self.images.means, below, math.prod(self.image_shape))
+        if values.below.any():
+            _refuse_negative(self.name, values.means, values.below, math.prod(self.image_shape))
         if min(self.image_shape) < 8:
             raise DataError(f"{self.name}: images of {self.image_shape} pixels are too small (8 × 8 at least)")
         if self.optics.pixel_um * self.optics.cutoff > 0.5 * (1 + 1e-9):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,31 @@ from numpy.typing import ArrayLike, NDArray
 from fpmtools.errors import DataError
 from fpmtools.optics import Shape
 from fpmtools.pixels import BadPixels, find
+
+
+class Source(Protocol):
+    """An array [image, y, x] that reads ``source[image, y0:y1, x0:x1]`` when it is asked to."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, key: tuple[int, slice, slice], /) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """The ``means`` of images [image], the mean size of what is ``below`` zero in each, the ``brightest`` value of all.
+
+    ``wrong``: why they are no intensities, in words; empty: they can be.
+    """
+
+    means: NDArray[np.float64]
+    below: NDArray[np.float64]
+    brightest: float
+    wrong: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,7 +56,7 @@ class Images:
     image_shape: Shape
 
     @classmethod
-    def of(cls, source: Images | ArrayLike, name: str = "data") -> Images:
+    def of(cls, source: Images | Source | ArrayLike, name: str = "data") -> Images:
         """All of ``source``; :class:`DataError` when it is not [image, y, x] or empty."""
         if isinstance(source, Images):
             return source
@@ -54,16 +80,35 @@ class Images:
 
     def __getitem__(self, index: int | np.integer[Any]) -> NDArray[Any]:
         """One image [y, x]."""
-        values = self._stored(index)
+        values = self.stored_image(index)
         return values.astype(np.float32) if values.dtype.kind in "biu" else values
 
-    def _stored(self, index: int | np.integer[Any]) -> NDArray[Any]:
+    def stored_image(self, index: int | np.integer[Any]) -> NDArray[Any]:
+        """One image with the numbers of its source."""
         (y, x), (h, w) = self.corner, self.image_shape
         return np.asarray(self.source[int(self.chosen[index]), y : y + h, x : x + w])
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the numbers as they are stored."""
+        dtype: np.dtype[Any] = self.source.dtype
+        return dtype
+
+    @property
+    def n_bytes(self) -> int:
+        """What all of them take in float32."""
+        return math.prod(self.shape) * 4
+
     def stored(self) -> NDArray[Any]:
         """All images with the numbers of their source, [image, y, x]: a camera's counts are integers."""
-        return np.stack([self._stored(i) for i in range(len(self))])
+        found = np.empty(self.shape, self.dtype.newbyteorder("="))
+        for i in range(len(self)):
+            found[i] = self.stored_image(i)
+        return found
+
+    def counts(self) -> Iterator[NDArray[Any]]:
+        """The same, one after the other."""
+        return (self.stored_image(i) for i in range(len(self)))
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return (self[i] for i in range(len(self)))
@@ -88,8 +133,26 @@ class Images:
         return Images(self.source, self.chosen[np.asarray(images, dtype=np.intp)], self.corner, self.image_shape)
 
     @cached_property
+    def values(self) -> Values:
+        """What is known of all their values, from one pass over them."""
+        brightest, count = 0.0, len(self)
+        means, below = np.zeros(count), np.zeros(count)
+        for i, image in enumerate(self.counts()):  # whole numbers, where they are: they need not become others
+            if np.iscomplexobj(image):
+                return Values(means, below, brightest, f"image {i} is complex; intensities are real")
+            high, low = float(image.max()), float(image.min())  # NaN where there is one
+            if not (math.isfinite(high) and math.isfinite(low)):
+                return Values(means, below, brightest, f"image {i} has values that are not finite")
+            brightest = max(brightest, high)
+            below[i] = -np.minimum(image, 0).mean(dtype=np.float64) if low < 0 else 0.0
+            means[i] = np.mean(image, dtype=np.float64)
+        return Values(means, below, brightest)
+
+    @cached_property
     def means(self) -> NDArray[np.float64]:
         """Mean intensity of each, [image]."""
+        if (known := self.__dict__.get("values")) is not None and not known.wrong:
+            return np.asarray(known.means)
         return np.array([float(np.mean(image, dtype=np.float64)) for image in self])
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from fpmtools.calibrate.light import Light
 from fpmtools.dataset import Dataset, expect_dataset
 from fpmtools.display import Shown
 from fpmtools.noise import Noise
+
+LARGE, REGION = 1 << 22, 1024  # pixels of a frame of which only a region is looked at; pixels along its axes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +78,7 @@ def inspect(dataset: Dataset) -> Inspection:
     Parameters
     ----------
     dataset
-        Images as they were read.
+        Images as they were read. Of frames beyond 4 megapixels a region of 1024² is looked at, which ``region`` names.
 
     Returns
     -------
@@ -96,6 +98,7 @@ def inspect(dataset: Dataset) -> Inspection:
     ({}, [])
     """
     expect_dataset(dataset, "inspect: dataset")
+    whole, dataset = dataset, representative(dataset)
     camera = dark.examine(dataset, fit_board(dataset).bright)
     offset = camera.offset if findings.has_offset(camera) else 0.0
     found = geometry.examine(dataset, offset)
@@ -113,12 +116,36 @@ def inspect(dataset: Dataset) -> Inspection:
         findings.of_noise(noises, found),
         *findings.of_sampling(dataset),
     ]
+    if dataset is not whole:
+        said.append(_region(dataset))
     said.sort(key=lambda finding: -findings.SEVERITIES.index(finding.severity))
     return Inspection(dataset, tuple(said), found, camera, noises, values, corrections)
 
 
+def representative(dataset: Dataset) -> Dataset:
+    """Of a large frame the region where the brightest image varies most, by every fourth pixel of it; else all."""
+    (h, w), side = dataset.image_shape, REGION
+    if h * w <= LARGE:
+        return dataset
+    image = dataset.images[int(np.argmax(dataset.images.means))]
+    height, width = min(h, side), min(w, side)
+    places = [
+        (y, x)
+        for y in np.linspace(0, h - height, -(-h // side)).astype(int).tolist()
+        for x in np.linspace(0, w - width, -(-w // side)).astype(int).tolist()
+    ]
+    y, x = max(places, key=lambda at: float(image[at[0] : at[0] + height : 4, at[1] : at[1] + width : 4].std()))
+    return replace(dataset, truth=None).crop(y, x, height, width)
+
+
+def _region(dataset: Dataset) -> Finding:
+    y, x, height, width = dataset.box
+    return Finding("region", f"{height} × {width} pixels at y {y}, x {x}", numbers={"roi_yxhw": [y, x, height, width]})
+
+
 def brief(dataset: Dataset) -> list[str]:
     """One line for each thing that is clearly wrong, as every run says it; empty when nothing is."""
+    dataset = representative(dataset)
     found = geometry.examine(dataset, thorough=False)
     wrong = [finding for finding in findings.of_geometry(dataset, found) if finding.severity == "warning"]
     return [f"{finding.name}: {finding.meaning}; {finding.advice}" for finding in wrong]

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from fpmtools.errors import DataError, OptionError, printable, unknown
 from fpmtools.formats import matfile
+from fpmtools.formats.raw import RawImages
 from fpmtools.formats.recording import Recording, image_axis
+from fpmtools.images import Images
 
-LIMIT_BYTES = 8 << 30
+LIMIT_BYTES = 8 << 30  # of arrays that are read as a whole
 _HARMLESS_BYTES = 1 << 28  # of an array, however few bytes its file has
 _RATIO = 100  # beyond that, an array may be this much larger than its file
 _MOST_MEMBERS = 10_000
@@ -48,13 +50,23 @@ def read_numpy(path: Path, key: str | None, leds: int | None) -> Recording:
             return _read_npz(path, key, leds)
         if key is not None:
             raise OptionError(f"{path}: holds one array without a name; leave out the key {printable(key)!r}")
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            _check(file, size, path, path.name)
-            file.seek(0)
-            return recording(np.load(file, allow_pickle=False), path.stem, path, leds)
+        return _read_npy(path, leds)
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable NumPy file ({' '.join(str(error).split())[:200]})") from error
+
+
+def _read_npy(path: Path, leds: int | None) -> Recording:
+    """An array in a file of its own; read when it is needed, where it lies there image by image."""
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        shape, in_order, dtype = _declared(file, size, path, path.name)
+        if len(shape) == 3 and in_order and image_axis(shape, leds, False) == 0 and dtype.kind in "iuf":
+            images = RawImages.of(path, file.tell(), shape, dtype)
+            layout = f"array {path.stem} {shape}, images along axis 0"
+            return Recording(path.stem, Images.of(images), None, {}, provenance={"layout": layout})
+        _limit(math.prod(shape) * dtype.itemsize, path, path.name)
+        file.seek(0)
+        return recording(np.load(file, allow_pickle=False), path.stem, path, leds)
 
 
 def _read_npz(path: Path, key: str | None, leds: int | None) -> Recording:
@@ -64,7 +76,9 @@ def _read_npz(path: Path, key: str | None, leds: int | None) -> Recording:
         for name, info in members.items():
             if info.filename.endswith(".npy"):
                 with archive.open(info) as file:
-                    shapes[name] = _check(file, info.file_size, path, name)
+                    shape, _, dtype = _declared(file, info.file_size, path, name)
+                    _limit(math.prod(shape) * dtype.itemsize, path, name)
+                    shapes[name] = shape if dtype.kind in "biufc" else ()
         key = choose(shapes, key, path)
         declared, held = members[key].file_size, members[key].compress_size
         if declared > max(_HARMLESS_BYTES, _RATIO * held):
@@ -73,19 +87,29 @@ def _read_npz(path: Path, key: str | None, leds: int | None) -> Recording:
             return recording(np.lib.format.read_array(file, allow_pickle=False), key, path, leds)
 
 
-def _check(file: IO[bytes], size: int, path: Path, name: str) -> tuple[int, ...]:
-    """The shape that an array's header declares; it must be real, and fit into its ``size`` in bytes."""
+def _declared(file: IO[bytes], size: int, path: Path, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether its last axis is fastest, and type that an array's header declares.
+
+    It must be real, and fit into its ``size`` in bytes.
+    """
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise DataError(f"{path}: {printable(name)} is an array of named fields, not of numbers")
-    shape, _, dtype = _HEADERS[version](file)
+    shape, fortran, dtype = _HEADERS[version](file)
     if dtype.hasobject or dtype.kind not in "biufc":
-        return ()
+        return (), True, dtype
     declared = math.prod(shape) * dtype.itemsize
-    if declared > min(size, LIMIT_BYTES):
-        limit = f"its file has {size / 1e9:.3g} GB" if declared > size else f"the limit is {LIMIT_BYTES / 1e9:.3g} GB"
+    if declared > size:
+        held = f"its file has {size / 1e9:.3g} GB"
+        raise DataError(f"{path}: refused: {printable(name)} declares {declared / 1e9:.3g} GB, and {held}")
+    return tuple(int(n) for n in shape), not fortran, dtype
+
+
+def _limit(declared: int, path: Path, name: str) -> None:
+    """Refuse what would be read as a whole and is too large for that."""
+    if declared > LIMIT_BYTES:
+        limit = f"the limit is {LIMIT_BYTES / 1e9:.3g} GB"
         raise DataError(f"{path}: refused: {printable(name)} declares {declared / 1e9:.3g} GB, and {limit}")
-    return tuple(int(n) for n in shape)
 
 
 def choose(shapes: Mapping[str, tuple[int, ...]], key: str | None, path: Path) -> str:

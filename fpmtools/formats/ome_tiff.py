@@ -144,4 +144,4 @@ def read(path: Path, wanted: Wanted) -> Recording:
     optics = layout.optics({layout.places[n][0] for n in chosen}, said)
     sizes = "".join(f" {axis}{size}" for axis, size in zip("CZT", layout.sizes, strict=True))
     about: dict[str, Any] = {"layout": f"OME-TIFF,{sizes}"} | ({"warnings": said} if said else {})
-    return Recording(ome.stem(path), stack[[layout.pages[n] for n in chosen]], None, optics, provenance=about)
+    return Recording(ome.stem(path), stack.select([layout.pages[n] for n in chosen]), None, optics, provenance=about)

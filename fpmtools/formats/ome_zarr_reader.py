@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from fpmtools.errors import DataError, OptionError, printable, unknown
 from fpmtools.formats import child, ome
-from fpmtools.formats.images import Allowance
+from fpmtools.formats.pages import Allowance
 from fpmtools.formats.recording import Recording, Wanted
 
 MARKS = ("zarr.json", ".zgroup")  # one of which each group has
 WHAT = "OME-Zarr"
 _CODECS = {"bytes", "transpose", "crc32c", "blosc", "zstd", "gzip", "zlib", "lz4", "sharding_indexed"}
+LIMIT_BYTES = 16 << 30  # of an image, which is unpacked as a whole
 _JSON_BYTES = 1 << 24
 _MOST_FILES = 1_000_000
 _NUMBERS = re.compile(r"[<>|]?([iuf][1248]|u?int(8|16|32|64)|float(16|32|64))")
@@ -66,7 +67,7 @@ def read(path: Path, wanted: Wanted) -> Recording:
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not a complete OME-Zarr image ({printable(repr(error), 100)})") from error
     chosen = ome.choose(places, names, wanted.channel, path)
-    allowance = Allowance()
+    allowance = Allowance(LIMIT_BYTES)
     allowance.files_bytes = held
     size = math.prod(shape) * dtype.itemsize
     allowance.take(size, path)

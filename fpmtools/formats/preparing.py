@@ -14,10 +14,13 @@ from fpmtools import leds
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, OptionError, printable
 from fpmtools.formats import images, saturation
+from fpmtools.formats.light import Light
 from fpmtools.formats.recording import Recording
 from fpmtools.formats.settings import Settings
 from fpmtools.images import Images
 from fpmtools.leds import Board
+
+KEPT_BYTES = 1 << 28  # of images in float32: no more are read at once, and kept
 
 
 def dataset(recording: Recording, wanted: Settings, optics: Mapping[str, float]) -> Dataset:
@@ -103,34 +106,38 @@ def _dark(recording: Recording, wanted: Settings, shape: tuple[int, int]) -> NDA
 
 
 def _without_dark(found: Dataset, dark: NDArray[np.float32] | None, recording: Recording, wanted: Settings) -> Dataset:
-    if np.iscomplexobj(found.images[0]):
+    if found.images.dtype.kind == "c":
         raise DataError(f"{found.name}: the images are complex; intensities are real: are these fields or spectra?")
+    kept = found.images.n_bytes <= KEPT_BYTES
+    counts = Images.of(found.images.stored()) if kept else found.images
     level = (wanted.dark_level if wanted.dark_level is not None else recording.dark_level) or 0.0
     notes: dict[str, Any] = {}
     warnings = list(found.provenance.get("warnings", ()))
-    if some := saturation.find(found.images.stored()):
+    if some := saturation.find(counts):
         warnings.append(str(some))
-    intensities = np.asarray(found.images.read(), dtype=np.float32)
+    light = Light(counts, squared=bool(wanted.amplitudes))
     if wanted.amplitudes:
-        np.square(intensities, out=intensities)
         notes["amplitudes"] = "squared on reading"
     if recording.dark is not None and dark is None:
         warnings.append(f"{recording.dark_name} is not subtracted: the dark level {level:g} is given")
     if dark is not None or level:
-        found.with_images(intensities).validate()  # what is negative now would become 0
-        intensities -= np.float32(level) if dark is None else dark
-        if some and dark is not None:  # what was at the end of the range stays at one value, by which it is known
-            full = found.images.stored() == some.top
-            intensities[full] = intensities[full].max()
-        below = float((intensities < 0).mean())
+        found.with_images(Images.of(light)).validate()  # what is negative now would become 0
+        light = replace(light, dark=np.float32(level) if dark is None else dark)
+        if some and dark is not None:
+            light = light.with_top(some.top)
+        below = light.below()
         name = f"the dark level {level:g}" if dark is None else f"the dark frame ({_name(recording, wanted)})"
         if below:
             warnings.append(f"{below:.2%} of all pixels are darker than {name}, and count as 0")
-        np.maximum(intensities, 0, out=intensities)
         notes |= {"dark_level": level} if dark is None else {"dark": _name(recording, wanted)}
     if warnings:
         notes["warnings"] = warnings
-    return replace(found, images=Images.of(intensities), provenance={**found.provenance, **notes}).validate()
+    images = Images.of(light)
+    if kept:
+        images = Images.of(images.stored())
+    elif not light.changes and counts.dtype.kind in "iu":
+        images = counts  # which become float32 as they are read
+    return replace(found, images=images, provenance={**found.provenance, **notes}).validate()
 
 
 def _name(recording: Recording, wanted: Settings) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fpmtools.images import Images
 
 _BITS = (8, 10, 12, 14, 16)  # of cameras
 
@@ -27,26 +30,29 @@ class Saturation:
         )
 
 
-def find(images: NDArray[Any]) -> Saturation | None:
+def find(images: Images | NDArray[Any]) -> Saturation | None:
     """What of images [led, y, x] as stored is saturated, if anything is.
 
     Saturated are pixels at the largest value that their integers can hold. So are those at the largest value of a
     camera of fewer bits, which are stored as they are or in the upper bits of 16, where more pixels have this value
     than the one below.
     """
+    images = Images.of(images)
     if images.dtype.kind not in "iuf":
         return None
-    top = max(float(image.max()) for image in images)
+    tops = [float(image.max()) for image in images.counts()]
+    top = max(tops)
     if images.dtype.kind != "f" and top == np.iinfo(images.dtype).max:
         step = 0.0
     elif (found := _step(top)) is not None:
         step = found
     else:
         return None
-    counts = [int((image == top).sum()) for image in images]
-    if step and sum(counts) <= sum(int((image == top - step).sum()) for image in images):
+    at = [i for i, own in enumerate(tops) if own == top]
+    counts = [int((image == top).sum()) for image in images.select(at).counts()]
+    if step and sum(counts) <= sum(int((image == top - step).sum()) for image in images.counts()):
         return None
-    return Saturation(top, sum(counts) / images.size, sum(count > 0 for count in counts), len(images))
+    return Saturation(top, sum(counts) / math.prod(images.shape), len(at), len(images))
 
 
 def _step(top: float) -> float | None:

@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _HOME = {
     "load": "fpmtools.formats",
     "simulate": "fpmtools.simulation",
+    "simulate_slide": "fpmtools.slide",
     "reconstruct": "fpmtools.engine",
     "evaluate": "fpmtools.evaluation",
     "compare": "fpmtools.comparison",
@@ -130,6 +131,7 @@ __all__ = [
     "resume",
     "run",
     "simulate",
+    "simulate_slide",
     "solvers",
     "take",
     "to_deepinv",
@@ -167,6 +169,7 @@ if TYPE_CHECKING:
     from fpmtools.runs.running import resume, run
     from fpmtools.runs.spec import RunSpec
     from fpmtools.simulation import simulate
+    from fpmtools.slide import simulate_slide
     from fpmtools.solver import Progress, Solver
     from fpmtools.spectral_prior import SpectralPrior
     from fpmtools.transfer import put, take

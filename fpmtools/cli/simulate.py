@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from fpmtools.cli._inputs import force_option, integers, json_option, optics_value
+from fpmtools.cli._inputs import flag, force_option, given, integers, json_option, optics_value
 from fpmtools.cli._output import claim_file, describe, print_description, print_json
+from fpmtools.errors import OptionError
 
 
 @click.command(short_help="Write a simulated data set.")
@@ -35,8 +37,14 @@ from fpmtools.cli._output import claim_file, describe, print_description, print_
     multiple=True,
     help="A number of the microscope, such as na=0.1.",
 )
+@click.option("--slide", is_flag=True, help="A whole slide, in a folder: angles, pupil and focus change over it.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("simulated.safetensors"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File, or folder of a slide (default: simulated.safetensors, simulated_slide).",
+)
 @force_option
 @json_option
 def simulate(
@@ -50,12 +58,18 @@ def simulate(
     read_noise: float,
     on_grid: bool,
     optics: tuple[tuple[str, float], ...],
+    slide: bool,
     seed: int,
-    out: Path,
+    out: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
     """Write a simulated sample whose truth is known at every depth."""
+    if slide:
+        chosen = {"shape": shape, "upsample": upsample, "tilt_um": tilt_um, "photons": photons, "seed": seed}
+        _slide(out or Path("simulated_slide"), chosen, dict(optics), force, as_json)
+        return
+    out = out or Path("simulated.safetensors")
     claim_file(out, force)
     from fpmtools import simulation
     from fpmtools.formats import native
@@ -75,6 +89,28 @@ def simulate(
     )
     native.save(dataset, out)
     about = {"file": str(out), **describe(dataset)}
+    if as_json:
+        print_json(about)
+    else:
+        print_description(about)
+
+
+OF_SLIDES = {"shape": "image_shape", "upsample": "upsample", "tilt_um": "tilt_um", "photons": "photons", "seed": "seed"}
+ALWAYS = {"slide", "out", "optics", "force", "as_json"}
+
+
+def _slide(out: Path, chosen: dict[str, Any], optics: dict[str, float], force: bool, as_json: bool) -> None:
+    """Write a slide, and say what it is."""
+    from fpmtools.formats import load
+    from fpmtools.slide import IMAGES, simulate_slide
+
+    said = given()
+    if other := [name for name in said if name not in {*OF_SLIDES, *ALWAYS}]:
+        raise OptionError(f"{flag(other[0])} is not for a slide")
+    asked = {OF_SLIDES[name]: value for name, value in chosen.items() if name in said}
+    folder = simulate_slide(out, **asked, optics=optics or None, force=force, progress=not as_json)
+    corner = (0, 0, *(min(n, 64) for n in chosen["shape"]))
+    about = {"folder": str(folder), **describe(load(folder / IMAGES, config=folder / "microscope.yaml", roi=corner))}
     if as_json:
         print_json(about)
     else:

@@ -82,6 +82,7 @@ def fit(
         combinations that the images tell; ``softness`` of the pupil's edge; ``margin``, the camera pixels beyond the
         border that should be solved, 0 where left-out images are not predicted better so; ``depth_um``, where the
         focus was looked for; ``deep``; ``exposure``, of the dark field, 1 for the bright field's, where that was kept;
+        ``moved``, by which mean NA all LEDs were (``shift_na``), and what each was besides (``rest_na``, rms);
         ``residual``, the shares of the first singular pictures of what is left, of its squared error; ``diverged``: why
         the fit could not go on, where it could not.
     """
@@ -345,4 +346,8 @@ def _whole(calibration: Calibration, found: Calibration, report: dict[str, Any])
         levels = np.zeros((calibration.images, stray.levels.shape[1]))
         levels[index] = stray.levels
         stray = replace(stray, levels=levels)
+    moved = (na - calibration.na)[calibration.used]
+    shift = moved.mean(axis=0)
+    rest = float(np.sqrt(np.square(moved - shift).sum(axis=1).mean()))
+    report["moved"] = {"shift_na": shift.tolist(), "rest_na": rest}
     return _noted(replace(calibration, na=na, gain=gain, background=back, pupil=found.pupil, stray=stray), report)

@@ -1,4 +1,4 @@
-"""``fpmtools report``: rebuild the report of a comparison, and draw its figures for a paper."""
+"""``fpmtools report``: the report of a run, or that of a comparison again, with its figures for a paper."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from fpmtools.cli._inputs import json_option
 from fpmtools.cli._output import echo, print_json
 
 
-@click.command(short_help="Rebuild the report of a comparison; figures for papers.")
+@click.command(short_help="The report of a run or a comparison; figures for papers.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--figures", "with_figures", is_flag=True, help="Also write PNG and SVG figures into DIR/figures.")
+@click.option(
+    "--figures", "with_figures", is_flag=True, help="Of a comparison, also PNG and SVG figures in DIR/figures."
+)
 @json_option
 def report(folder: Path, with_figures: bool, as_json: bool) -> None:
-    """Write report.html again, from what 'fpmtools compare --out DIR' left in DIR."""
+    """Write report.html, from what 'fpmtools run' or 'fpmtools compare' with '--out DIR' left in DIR."""
     from fpmtools.report import html_page, publication
 
     page = html_page.write(folder)

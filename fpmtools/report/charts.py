@@ -38,10 +38,11 @@ _LINK = "{http://www.w3.org/1999/xlink}href"
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows, with its unit, and whether it is logarithmic."""
+    """What an axis shows, with its unit, and whether it is logarithmic; it spans ``least`` at least."""
 
     label: str
     log: bool = False
+    least: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def pareto_edge(points: Points, higher: bool) -> list[tuple[float, float]]:
 def _dress(axes: Axes, chart: Chart) -> None:
     for k, shown in enumerate((chart.x, chart.y)):
         axis, name = (axes.xaxis, axes.yaxis)[k], "xy"[k]
-        low, high = _limits([point[k] for one in chart.series for point in one.points], shown.log)
+        low, high = _limits([point[k] for one in chart.series for point in one.points], shown.log, shown.least)
         axes.set(**{f"{name}scale": "log" if shown.log else "linear", f"{name}lim": (low, high)})
         axis.set_major_locator(FixedLocator(_log_ticks(low, high)) if shown.log else MaxNLocator(6))
         axis.set_minor_locator(NullLocator())
@@ -190,12 +191,14 @@ def _dress(axes: Axes, chart: Chart) -> None:
     axes.grid(color=COLOURS["edge"], lw=0.5, clip_on=False)
 
 
-def _limits(values: Sequence[float], log: bool) -> tuple[float, float]:
-    """The ends of an axis: all values with a margin, and never so near that rounding shows."""
+def _limits(values: Sequence[float], log: bool, least: float = 0.0) -> tuple[float, float]:
+    """The ends of an axis: all values with a margin, and never so near that rounding, or noise, shows."""
     low, high = min(values, default=1.0), max(values, default=1.0)
     if log:
+        least = max(0.3, math.log10(1 + least / low))
         low, high = math.log10(low), math.log10(high)
-    least = 0.3 if log else max(abs(low), abs(high), 1e-9) * 1e-3
+    else:
+        least = max(least, max(abs(low), abs(high), 1e-9) * 1e-3)
     middle, half = (low + high) / 2, max(high - low, least) / 2 * 1.08
     return (10 ** (middle - half), 10 ** (middle + half)) if log else (middle - half, middle + half)
 

@@ -10,6 +10,7 @@ from fpmtools.report.charts import Axis, Chart, Series, pareto_edge, thinned
 from fpmtools.report.html_folder import Curve, Folder, Row
 
 QUALITIES = ("psnr", "held_out", "residual")  # with a truth, and without
+FLOORS, LEAST_SHARE = 2.0, 0.02  # noise floors, and share of the values, that an axis spans at least
 _TIME = Axis("time (s)", log=True)
 _RINGS = {
     "halves": (
@@ -36,7 +37,8 @@ def quality_over_time(folder: Folder, data: str) -> list[Chart]:
     for column in map(folder.column, ("psnr", "ssim")):
         curves = _series(folder, {row: row.over_time(column.key) for row in folder.of(data)})
         title = f"{column.label} over time"
-        drawn.append(Chart(f"{column.key}_over_time", title, curves, _TIME, Axis(column.title)))
+        axis = Axis(column.title, least=_least(folder, data, column))
+        drawn.append(Chart(f"{column.key}_over_time", title, curves, _TIME, axis))
     return [chart for chart in drawn if chart.series]
 
 
@@ -46,8 +48,17 @@ def size_against_quality(folder: Folder, data: str) -> list[Chart]:
         pairs = {row: (row.number("stored_bytes"), row.number(column.key)) for row in folder.of(data)}
         points = {row: (stored / 1e6, value) for row, (stored, value) in pairs.items() if stored and value is not None}
         if points:
-            return [_sizes(folder, column, points)]
+            return [_sizes(folder, column, points, _least(folder, data, column))]
     return []
+
+
+def _least(folder: Folder, data: str, column: Column) -> float:
+    """What an axis of this number spans at least: twice its noise floor, and a fiftieth of its largest value."""
+    said = (verdict for verdict in folder.document.get("verdicts") or () if isinstance(verdict, Mapping))
+    here = (one for one in said if one.get("number") == column.key and one.get("data") in (data, None))
+    floors = [floor for one in here if (floor := html_folder.number(one.get("noise_floor"))) is not None]
+    values = [abs(value) for row in folder.of(data) if (value := row.number(column.key)) is not None]
+    return max(FLOORS * max(floors, default=0.0), LEAST_SHARE * max(values, default=0.0))
 
 
 def ring_correlation(folder: Folder, data: str) -> list[Chart]:
@@ -71,14 +82,14 @@ def loss_over_time(folder: Folder, data: str) -> list[Chart]:
     return [chart] if chart.series else []
 
 
-def _sizes(folder: Folder, column: Column, points: Mapping[Row, tuple[float, float]]) -> Chart:
+def _sizes(folder: Folder, column: Column, points: Mapping[Row, tuple[float, float]], least: float) -> Chart:
     higher = column.better == "higher"
     dots = [
         Series(row.name, [point], folder.solvers.index(row.name), line=False, markers=True)
         for row, point in points.items()
     ]
     front = Series("Pareto front", pareto_edge(list(points.values()), higher), -1, stairs=True)
-    x, y = Axis("stored (MB)", log=True), Axis(column.title, log=not higher)
+    x, y = Axis("stored (MB)", log=True), Axis(column.title, not higher, least)
     note = f"Better is towards the {'upper' if higher else 'lower'} left."
     return Chart("storage_quality", "Storage against quality", [front, *dots], x, y, note)
 

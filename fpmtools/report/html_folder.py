@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fpmtools import columns, known, metrics
+from fpmtools import columns, known, metrics, storage
+from fpmtools.calibration import Calibration
 from fpmtools.columns import Column
 from fpmtools.comparison.spec import slug
 from fpmtools.dataset import Truth
 from fpmtools.errors import DataError, FpmError
-from fpmtools.reconstruction import without_piston
+from fpmtools.known import KnownSample
+from fpmtools.optics import Optics
+from fpmtools.reconstruction import CALIBRATION, RESULT_FILE, without_piston
 from fpmtools.report.rendering import Field, Rendered
 from fpmtools.runs.folder import FINISHED, RUN_FILE
 
@@ -74,6 +77,33 @@ class Row:
             return Rendered.load(self.folder)
         except FpmError as error:
             return self.missing or self.reason or str(error)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The instrument as its first result has seen it; None where that is not known."""
+        if self.folder is None:
+            return None
+        try:  # its tensors are in the result's file, which is not restored: that would take the solver's code
+            tensors, header = storage.read_tensors(self.folder / RESULT_FILE, "reconstruction")
+            own = {k.removeprefix(CALIBRATION): v for k, v in tensors.items() if k.startswith(CALIBRATION)}
+            return Calibration.restore(own, header["calibration"])
+        except (FpmError, KeyError, TypeError, ValueError):
+            return None
+
+    @cached_property
+    def optics(self) -> Optics | None:
+        """The microscope, as its record says."""
+        about = self.recorded("data")
+        try:
+            return Optics(**about["optics"]) if isinstance(about, dict) else None
+        except (FpmError, KeyError, TypeError):
+            return None
+
+    @property
+    def chi2_per_led(self) -> list[float | None]:
+        """χ² of each image, None where there is none; empty where it was not measured."""
+        fit = self.recorded("fit")
+        return [number(value) for value in _list(fit.get("chi2_per_led"))] if isinstance(fit, dict) else []
 
     def number(self, key: str) -> float | None:
         """The finite number in the row under ``key``, if there is one."""
@@ -174,7 +204,9 @@ def read(folder: str | Path) -> Folder:
         document = json.loads(path.read_text(encoding="utf-8"))
         rows = [row for row in document["rows"] if isinstance(row, dict)]
     except FileNotFoundError:
-        raise DataError(f"{folder}: no {RESULTS_FILE} here; give a folder that 'fpmtools compare' wrote") from None
+        raise DataError(
+            f"{folder}: no {RESULTS_FILE} here; give a folder that 'fpmtools compare' or 'run' wrote"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not the results of a comparison ({error!r})") from error
     if not rows:
@@ -198,9 +230,14 @@ def _truths(folder: Path) -> Iterator[tuple[str, Truth]]:
             sample = known.read(path)
         except FpmError:
             continue  # the report then says that there is no truth
-        pixel_um = sample.image_shape[1] * sample.optics.pixel_um / sample.truth.field.shape[1]
-        limited = metrics.band_limit(sample.truth.field, sample.optics, sample.na, pixel_um)
-        yield sample.name, Truth(without_piston(limited), sample.truth.depth_um)
+        yield sample.name, limited(sample)
+
+
+def limited(sample: KnownSample) -> Truth:
+    """The truth of a sample in the band that its LEDs cover, its mean phase 0."""
+    pixel_um = sample.image_shape[1] * sample.optics.pixel_um / sample.truth.field.shape[1]
+    field = metrics.band_limit(sample.truth.field, sample.optics, sample.na, pixel_um)
+    return Truth(without_piston(field), sample.truth.depth_um)
 
 
 def _row(

@@ -1,7 +1,8 @@
 """The pictures of the report as data URIs: amplitude, phase and error of every plane, bounded in number and in bytes.
 
-They are for looking at. Fields are resampled band-limited, as complex fields, before amplitude and phase are taken;
-amplitudes are 8-bit and may be compressed with loss, phases and errors are exact to one of 128 colours.
+They are for looking at. Fields are resampled band-limited, as complex fields, before amplitude and phase are taken.
+Pictures are levels of grey, 8 bits over a range wider than what is shown at first; the page gives them contrast and
+colours. Amplitudes may be compressed with loss, phases and errors are exact to a level.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from PIL import Image, features
 from fpmtools.dataset import Truth
 from fpmtools.optics import Shape, resample
 from fpmtools.reconstruction import without_piston
-from fpmtools.report.contrast import FULL_CIRCLE, Scale, gray_scale
+from fpmtools.report.contrast import FULL_CIRCLE, Scale, gray_scale, phase_scale
 from fpmtools.report.html_folder import Folder, InFocus, Row
 from fpmtools.report.rendering import LARGEST, Field, Rendered, scaled, shown_planes
 
 SMALLEST = 64  # pixels of the longer side
-MOST_BYTES = 10_000_000  # of all pictures, before base64 adds a third
+MOST_BYTES = 5_000_000  # of all pictures, before base64 adds a third
+ROOM = 0.3  # of a contrast's span, beyond it on either side: so far it can be widened
 COLOURS = 128
 ERROR_MAP = "magma"
 RESIDUAL, BLOCK = "RdBu_r", 6  # pixels that a sample is shown with
@@ -36,10 +38,12 @@ RESIDUAL, BLOCK = "RdBu_r", 6  # pixels that a sample is shown with
 def galleries(folder: Folder) -> list[dict[str, Any]]:
     """One JSON-ready gallery per data set; an empty list where no solver has a result.
 
-    Each holds ``data``, ``extent_um`` (y, x), ``shape``, ``z_um`` of the planes shown, ``window`` (the amplitudes that
-    are black and white), ``error_max`` (None without a truth), and ``sources``: the solvers and the truth, each with
-    its ``name``, its place among the ``colours`` or -1, ``planes`` ([z] of amplitude and phase, None where it has no
-    such z) and ``focus``: the picture with every pixel at its true depth (amplitude, phase, error), or None.
+    Each holds ``data``, ``extent_um`` (y, x), ``shape``, ``z_um`` of the planes shown, ``error_max`` (None without a
+    truth), ``scales`` (of amplitude, phase and error: ``window``, the values that are shown from end to end of the
+    ``colours``, the name of a map; ``range``, those of the levels 0 and 255; ``cyclic``: it goes round),
+    and ``sources``: the solvers, the truth and the raw image, each with its ``name``, its ``kind``, its place among the
+    colours or -1, ``planes`` ([z] of amplitude and phase, None where it has no such z) and ``focus``: the picture with
+    every pixel at its true depth (amplitude, phase, error), or None; all there is of truth and raw image.
     """
     found = {data: sources for data in folder.datasets if (sources := _sources(folder, data))}
     return [_gallery(folder, data, sources, MOST_BYTES // len(found)) for data, sources in found.items()]
@@ -99,25 +103,60 @@ def _gallery(folder: Folder, data: str, sources: Sequence[_Source], most_bytes: 
     grid = sources[0].rendered.grid
     z_um = _planes(sources)
     shape = _fitting_shape(sources, z_um, most_bytes)
-    window = _window([source.plane(z_um[len(z_um) // 2], shape) for source in sources], truth)
-    shown = [_shown(source, folder.solvers.index(source.row.name), z_um, shape, window) for source in sources]
+    middle = [source.plane(z_um[len(z_um) // 2], shape) for source in sources]
     errors = [source.error(shape) for source in sources]
     error_max = _error_max(errors)
+    scales = _scales(middle, truth, error_max)
+    shown = [_shown(source, folder.solvers.index(source.row.name), z_um, shape, scales) for source in sources]
     for picture, error in zip(shown, errors, strict=True):
         if error is not None:
-            picture["focus"]["error"] = coloured(error / error_max, ERROR_MAP)
+            picture["focus"]["error"] = _picture(error, scales["error"])
+            picture["error_map"] = coloured(error / error_max, ERROR_MAP)
     if truth is not None:
-        focus = _pictures(resample(truth.field, shape), window)
-        shown.append({"name": "truth", "colour": -1, "planes": [None] * len(z_um), "focus": focus})
+        shown.append(_beside("truth", "truth", _pictures(resample(truth.field, shape), scales), len(z_um)))
+    if (measured := next((s.rendered.measured for s in sources if s.rendered.measured is not None), None)) is not None:
+        raw = {"amplitude": _picture(_enlarged(measured.amplitude, shape), scales["amplitude"])}
+        shown.append(_beside(f"raw image {measured.image}", "raw", raw, len(z_um)))
     return {
         "data": data,
         "extent_um": list(grid.extent_um),
         "shape": list(shape),
         "z_um": z_um,
-        "window": [window.low, window.high],
+        "scales": scales,
         "error_max": None if truth is None else error_max,
         "sources": shown,
     }
+
+
+def _beside(name: str, kind: str, focus: Mapping[str, str], planes: int) -> dict[str, Any]:
+    return {"name": name, "kind": kind, "colour": -1, "planes": [None] * planes, "focus": focus}
+
+
+def _enlarged(values: NDArray[np.floating[Any]], shape: Shape) -> NDArray[np.floating[Any]]:
+    """``values`` [y, x] at ``shape`` in blocks, each around the place of its sample: the first ones coincide."""
+    rows, columns = (
+        np.minimum((np.arange(fine) * coarse / fine + 0.5).astype(int), coarse - 1)
+        for coarse, fine in zip(values.shape, shape, strict=True)
+    )
+    return values[np.ix_(rows, columns)]
+
+
+def _scales(middle: Sequence[Field | None], truth: Truth | None, error_max: float) -> dict[str, dict[str, Any]]:
+    """Of amplitude, phase and error; phase is cyclic where it wraps, and else as wide as it needs to be."""
+    grey = _window(middle, truth)
+    leading = [field for field in middle if field is not None] if truth is None else [truth.field]
+    return {
+        "amplitude": _scale(grey, lowest=0.0),
+        "phase": _scale(phase_scale(leading), lowest=-math.pi, highest=math.pi),
+        "error": _scale(Scale(ERROR_MAP, 0.0, error_max), lowest=0.0),
+    }
+
+
+def _scale(scale: Scale, lowest: float, highest: float = math.inf) -> dict[str, Any]:
+    room = ROOM * (scale.high - scale.low)
+    ends = [max(scale.low - room, lowest), min(scale.high + room, highest)]
+    cyclic = scale == FULL_CIRCLE
+    return {"window": [scale.low, scale.high], "range": ends, "colours": scale.cmap, "cyclic": cyclic}
 
 
 def _sources(folder: Folder, data: str) -> list[_Source]:
@@ -139,8 +178,8 @@ def _fitting_shape(sources: Sequence[_Source], z_um: Sequence[float], most_bytes
     grid = sources[0].rendered.grid.shape
     largest = scaled(grid, LARGEST)
     samples = [field for source in sources if (field := source.plane(z_um[len(z_um) // 2], largest)) is not None]
-    window = _window(samples, None)
-    weights = [3 / 4 * len(uri) for field in samples for uri in _pictures(field, window).values()]
+    scales = _scales(samples, None, 1.0)
+    weights = [3 / 4 * len(uri) for field in samples for uri in _pictures(field, scales).values()]
     expected = 2 * float(np.mean(weights or [0])) * len(sources) * (len(z_um) + 2)
     return scaled(grid, max(SMALLEST, int(max(largest) * math.sqrt(min(1.0, most_bytes / max(expected, 1.0))))))
 
@@ -158,22 +197,29 @@ def _error_max(errors: Sequence[NDArray[np.floating[Any]] | None]) -> float:
     return max(float(np.median(tops)), 1e-6) if tops else 1.0
 
 
-def _shown(source: _Source, colour: int, z_um: Sequence[float], shape: Shape, window: Scale) -> dict[str, Any]:
-    planes = [None if (field := source.plane(z, shape)) is None else _pictures(field, window) for z in z_um]
-    focus = None if source.in_focus is None else _pictures(resample(source.in_focus.field, shape), window)
-    return {"name": source.row.name, "colour": colour, "planes": planes, "focus": focus}
+def _shown(
+    source: _Source, colour: int, z_um: Sequence[float], shape: Shape, scales: Mapping[str, Any]
+) -> dict[str, Any]:
+    planes = [None if (field := source.plane(z, shape)) is None else _pictures(field, scales) for z in z_um]
+    focus = None if source.in_focus is None else _pictures(resample(source.in_focus.field, shape), scales)
+    return {"name": source.row.name, "kind": "result", "colour": colour, "planes": planes, "focus": focus}
 
 
-def _pictures(field: Field, window: Scale) -> dict[str, str]:
-    levels = (np.abs(field) - window.low) / (window.high - window.low)
-    turn = np.angle(field) / (2 * np.pi) + 0.5
-    return {"amplitude": gray(levels), "phase": coloured(turn, FULL_CIRCLE.cmap)}
+def _pictures(field: Field, scales: Mapping[str, Any]) -> dict[str, str]:
+    values = {"amplitude": np.abs(field), "phase": np.angle(field)}
+    return {quantity: _picture(shown, scales[quantity]) for quantity, shown in values.items()}
 
 
-def gray(levels: NDArray[np.floating[Any]]) -> str:
-    """A picture of ``levels`` [y, x], 0 black and 1 white, as a data URI."""
+def _picture(values: NDArray[np.floating[Any]], scale: Mapping[str, Any]) -> str:
+    """Levels over the range of a scale; without loss but for amplitudes."""
+    low, high = scale["range"]
+    return gray((values - low) / (high - low), exact=scale["colours"] != "gray")
+
+
+def gray(levels: NDArray[np.floating[Any]], *, exact: bool = False) -> str:
+    """A picture of ``levels`` [y, x], 0 black and 1 white, as a data URI; ``exact``: without loss."""
     image = Image.fromarray(np.round(255 * np.clip(np.nan_to_num(levels), 0, 1)).astype(np.uint8))
-    if features.check("webp"):
+    if features.check("webp") and not exact:
         return _uri(image, "webp", quality=86)
     return _uri(image, "png", optimize=True)
 

@@ -1,4 +1,4 @@
-"""One self-contained ``report.html`` of a comparison, which opens from disk and needs no network.
+"""One self-contained ``report.html`` of a comparison or a run, which opens from disk and needs no network.
 
 The templates escape every string that comes from data, plugins or files. On top of that, the page's content security
 policy lets only the page's own script run, by its hash, and nothing be loaded.
@@ -17,8 +17,7 @@ from markupsafe import Markup
 
 import fpmtools
 from fpmtools import storage
-from fpmtools.report import html_folder, html_images, html_sections
-from fpmtools.report.contrast import FULL_CIRCLE
+from fpmtools.report import html_folder, html_images, html_instrument, html_run, html_sections
 from fpmtools.report.html_folder import Folder
 from fpmtools.report.html_templates import templates
 
@@ -26,16 +25,16 @@ REPORT_FILE = "report.html"
 
 
 def write(folder: str | Path) -> Path:
-    """Write ``report.html`` into the folder of a comparison, from what is in it, and return its path.
+    """Write ``report.html`` into the folder of a comparison or a run, from what is in it, and return its path.
 
     Raises
     ------
     DataError
-        The folder holds no comparison.
+        The folder holds neither, or a run without a result.
     OutputError
         The disk is full or the folder cannot be written.
     """
-    found = html_folder.read(folder)
+    found = html_run.read(folder) if html_run.is_run(Path(folder)) else html_folder.read(folder)
     return storage.write_bytes(found.path / REPORT_FILE, page(found).encode("utf-8", "replace"))
 
 
@@ -50,6 +49,7 @@ def page(folder: Folder) -> str:
         .render(
             title=", ".join(folder.datasets),
             about=_about(folder),
+            microscopes=_microscopes(folder),
             policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
             style=_asset("report.css"),
             sections=html_sections.all_of(folder, galleries),
@@ -61,11 +61,24 @@ def page(folder: Folder) -> str:
 
 
 def _viewer(galleries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    palettes = {"phase": FULL_CIRCLE.cmap, "error": html_images.ERROR_MAP}
-    return {
-        "galleries": galleries,
-        "palettes": {quantity: html_images.palette(name) for quantity, name in palettes.items()},
-    }
+    """Without the error maps, which stand on the page itself."""
+    used = {scale["colours"] for gallery in galleries for scale in gallery["scales"].values()}
+    shown = [
+        {**gallery, "sources": [{k: v for k, v in one.items() if k != "error_map"} for one in gallery["sources"]]}
+        for gallery in galleries
+    ]
+    return {"galleries": shown, "palettes": {name: html_images.palette(name) for name in sorted(used)}}
+
+
+def _microscopes(folder: Folder) -> list[dict[str, str]]:
+    """A line for each data set, with its name; one without where all were measured alike."""
+    said = dict.fromkeys(folder.datasets, "")
+    for row in folder.rows:
+        said[row.data] = said[row.data] or html_instrument.microscope(row)
+    different = {words for words in said.values() if words}
+    if len(different) == 1:
+        return [{"data": "", "words": different.pop()}]
+    return [{"data": data, "words": words} for data, words in said.items() if words]
 
 
 def _about(folder: Folder) -> list[str]:

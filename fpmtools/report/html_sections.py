@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fpmtools.report import curves, html_images, html_table
+from fpmtools.report import curves, html_images, html_instrument, html_table
 from fpmtools.report.charts import Chart
 from fpmtools.report.contrast import length_label, scale_bar_um
 from fpmtools.report.html_folder import Folder, Row, number
@@ -17,7 +17,7 @@ _ENDS = {"stopped": "ended by its budget before its own end", "reached": "ended 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page: a template and what it shows, or why there is nothing to show."""
+    """A section of the page: a template and what it shows, or why there is nothing to show, and so no section."""
 
     title: str
     template: str = ""
@@ -29,26 +29,42 @@ class Section:
         """Its place on the page."""
         return self.title.lower().replace(" ", "-")
 
+    @property
+    def half(self) -> bool:
+        """Whether half of a wide page is enough for it."""
+        if self.template == "charts.html":
+            return all(len(group.charts) == 1 for part in self.content for group in part.groups)
+        alone = {
+            "leds.html": lambda: [len(group["maps"]) for group in self.content["maps"]] == [1],
+            "coverage.html": lambda: len(self.content["spectra"]) == 1,
+        }
+        return self.template == "failures.html" or alone.get(self.template, bool)()
+
 
 def all_of(folder: Folder, galleries: Sequence[Mapping[str, Any]]) -> list[Section]:
-    """Every section, in order."""
-    return [
+    """Every section that has something to show, in order; the last one says why others are not there."""
+    found = [
         _summary(folder),
         _images(folder, galleries),
         _error_maps(galleries),
+        _leds(folder),
+        _coverage(folder),
+        _instrument(folder),
         _residual(folder),
-        Section("Quality over time", "charts.html", list(_parts(folder, _quality_over_time))),
-        Section("Storage", "charts.html", list(_parts(folder, _sizes))),
-        Section("Ring correlation", "charts.html", list(_parts(folder, _ring_correlation))),
-        Section("Convergence", "charts.html", list(_parts(folder, _convergence))),
+        _charts(folder, "Quality over time", _quality_over_time),
+        _charts(folder, "Storage", _sizes),
+        _charts(folder, "Ring correlation", _ring_correlation),
+        _charts(folder, "Convergence", _convergence),
         _failures(folder),
-        _reproduce(folder),
     ]
+    left_out = {section.title: section.none for section in found if section.none}
+    return [*(section for section in found if not section.none), _reproduce(folder, left_out)]
 
 
 def _summary(folder: Folder) -> Section:
     """The table, how many solvers gave a result, and the verdicts."""
-    table = html_table.table(folder)
+    table, verdicts = html_table.table(folder), _verdicts(folder)
+    why = dict.fromkeys(verdict["reason"] for verdict in verdicts if verdict["reason"])
     good = sum(row.good for row in folder.rows)
     statuses = {row.status for row in folder.rows}
     words = [
@@ -60,28 +76,31 @@ def _summary(folder: Folder) -> Section:
     return Section(
         "Summary",
         "summary.html",
-        table | {"note": " ".join(filter(None, words)), "verdicts": list(_verdicts(folder))},
+        table | {"note": " ".join(filter(None, words)), "verdicts": verdicts, "undecided": "; ".join(why)},
     )
 
 
-def _verdicts(folder: Folder) -> Iterator[dict[str, str]]:
-    """Which solver is best by what, and where the difference is no more than noise."""
-    for verdict in folder.document.get("verdicts") or ():
-        if not isinstance(verdict, dict):
-            continue
-        by = folder.column(str(verdict.get("number", "")))
-        sizes = [
-            f"{name} {size:.3g} {by.unit}".strip()
-            for name, key in (("the best two differ by", "difference"), ("noise floor", "noise_floor"))
-            if (size := number(verdict.get(key))) is not None
-        ]
-        yield {
-            "by": by.label,
-            "data": str(verdict.get("data", "")) if len(folder.datasets) > 1 else "",
-            "winner": str(verdict.get("winner") or ""),
-            "reason": str(verdict.get("reason") or ""),
-            "sizes": ", ".join(sizes),
-        }
+def _verdicts(folder: Folder) -> list[dict[str, str]]:
+    """Which solver is best by what, and where the difference is no more than noise; a line each."""
+    said = [verdict for verdict in folder.document.get("verdicts") or () if isinstance(verdict, dict)]
+    return [_verdict(folder, verdict) for verdict in said]
+
+
+def _verdict(folder: Folder, verdict: Mapping[str, Any]) -> dict[str, str]:
+    by = folder.column(str(verdict.get("number", "")))
+    difference, floor = (
+        "" if (size := number(verdict.get(key))) is None else f"{size:.3g} {by.unit}".strip()
+        for key in ("difference", "noise_floor")
+    )
+    winner, reason = str(verdict.get("winner") or ""), str(verdict.get("reason") or "")
+    if winner:
+        words = f"best by {difference}, noise floor {floor}" if difference and floor else "best"
+    elif floor:
+        words = f"no winner: {reason} ({difference}, noise floor {floor})"
+    else:
+        words = f"no winner: the best two differ by {difference}, noise floor not known" if difference else reason
+    data = str(verdict.get("data", "")) if len(folder.datasets) > 1 else ""
+    return {"by": by.label, "data": data, "winner": winner, "words": words, "reason": "" if winner or floor else reason}
 
 
 def _images(folder: Folder, galleries: Sequence[Mapping[str, Any]]) -> Section:
@@ -117,9 +136,9 @@ def _maps(gallery: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "data": gallery["data"],
         "maps": [
-            {"name": source["name"], "uri": source["focus"]["error"]}
+            {"name": source["name"], "uri": source["error_map"]}
             for source in gallery["sources"]
-            if source["focus"] and "error" in source["focus"]
+            if "error_map" in source
         ],
         "bar": length_label(length_um),
         "bar_percent": 100 * length_um / width_um,
@@ -135,21 +154,55 @@ def _failures(folder: Folder) -> Section:
         for row in folder.rows
         if not row.good or row.reason or row.missing
     ]
-    none = "" if content else "None: every solver gave a result in every run."
-    return Section("Failures", "failures.html", content, none)
+    none = "" if content else "Every solver gave a result in every run."
+    title = "Remarks" if all(row.good for row in folder.rows) else "Failures"
+    return Section(title, "failures.html", content, none)
 
 
 def _why(row: Row) -> str:
     return "; ".join(filter(None, [row.reason, f"not measured: {row.missing}" if row.missing else ""]))
 
 
-def _reproduce(folder: Folder) -> Section:
+def _leds(folder: Folder) -> Section:
+    """How well each LED's image is explained."""
+    maps = html_instrument.led_maps(folder)
+    none = "" if maps else "χ² is measured where images have noise and a result has one plane."
+    return Section("LEDs", "leds.html", {"maps": maps, "several": len(folder.datasets) > 1}, none)
+
+
+def _coverage(folder: Folder) -> Section:
+    """Which part of the spectrum was measured."""
+    spectra = html_instrument.coverage(folder)
+    none = "" if spectra else "It needs a result with the instrument that it was solved with."
+    return Section("Spectrum", "coverage.html", {"spectra": spectra, "several": len(folder.datasets) > 1}, none)
+
+
+def _instrument(folder: Folder) -> Section:
+    """Pupil and board as they were found."""
+    found = html_instrument.instruments(folder)
+    none = "" if found else "All was taken as the data say: nothing else was found, or looked for."
+    return Section("Instrument", "instrument.html", {"found": found, "several": len(folder.datasets) > 1}, none)
+
+
+def _charts(folder: Folder, title: str, draw: Callable[[Folder, str], tuple[list[_Group], str]]) -> Section:
+    """Charts of every data set that there are some of."""
+    parts, none = [], ""
+    for data in folder.datasets:
+        groups, why = draw(folder, data)
+        none = none or why
+        if groups := [group for group in groups if group.charts]:
+            parts.append(_Part(data if len(folder.datasets) > 1 else "", groups))
+    return Section(title, "charts.html", parts, "" if parts else none)
+
+
+def _reproduce(folder: Folder, left_out: Mapping[str, str]) -> Section:
     """The command, and what it was run with."""
     words = folder.document.get("command")
     command = shlex.join(map(str, words)) if isinstance(words, list) else str(words or "")
     facts = {
         title: {name: _plain(value) for name, value in about.items() if value not in (None, "", {}, [])}
-        for title, about in _facts(folder).items()
+        for title, about in {**_facts(folder), "Not in this report": left_out}.items()
+        if about
     }
     return Section("Reproduce", "reproduce.html", {"command": command, "facts": facts})
 
@@ -189,19 +242,10 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Part:
-    """The charts of one data set, or why there are none; ``data`` is its name where there are several."""
+    """The charts of one data set; ``data`` is its name where there are several."""
 
     data: str
     groups: Sequence[_Group]
-    none: str
-
-
-def _parts(folder: Folder, draw: Callable[[Folder, str], tuple[list[_Group], str]]) -> Iterator[_Part]:
-    """``draw(folder, data)``, the groups and why there may be none, for every data set."""
-    for data in folder.datasets:
-        groups, none = draw(folder, data)
-        groups = [group for group in groups if group.charts]
-        yield _Part(data if len(folder.datasets) > 1 else "", groups, "" if groups else none)
 
 
 def _quality_over_time(folder: Folder, data: str) -> tuple[list[_Group], str]:
@@ -213,8 +257,10 @@ def _quality_over_time(folder: Folder, data: str) -> tuple[list[_Group], str]:
 
 
 def _sizes(folder: Folder, data: str) -> tuple[list[_Group], str]:
-    drawn = curves.size_against_quality(folder, data)
-    return [_Group([chart], chart.note) for chart in drawn], "No solver has both a stored size and a quality."
+    drawn = curves.size_against_quality(folder, data) if len(folder.of(data)) > 1 else []
+    return [
+        _Group([chart], chart.note) for chart in drawn
+    ], "It takes two results with both a stored size and a quality."
 
 
 def _ring_correlation(folder: Folder, data: str) -> tuple[list[_Group], str]:

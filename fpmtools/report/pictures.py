@@ -54,7 +54,7 @@ def draw(folder: Path, reconstruction: Reconstruction, dataset: Dataset, documen
 
 def render(folder: Path, reconstruction: Reconstruction, dataset: Dataset, document: Mapping[str, Any]) -> list[str]:
     """What the report of a comparison draws of it."""
-    return [rendering.render(reconstruction, document["z_um"], dataset.truth).save(folder).name]
+    return [rendering.render(reconstruction, document["z_um"], dataset.truth, dataset).save(folder).name]
 
 
 def write_png(path: Path, volume: Volume) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools import metrics, storage
-from fpmtools.dataset import Truth
+from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError
 from fpmtools.optics import Shape, resample
 from fpmtools.reconstruction import Grid, Reconstruction
@@ -24,12 +24,33 @@ Field = NDArray[np.complexfloating[Any, Any]]
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What of the measurements is shown beside a result.
+
+    ``amplitude`` [y, x] float32 of ``image``, the one whose light was nearest to the axis, in the result's units.
+    """
+
+    amplitude: NDArray[np.float32]
+    image: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, result: Reconstruction) -> Measured:
+        """Of the images that the result was solved from."""
+        known = metrics.as_used(result, dataset).calibration
+        image = int(next(i for i in known.order if known.used[i]))
+        scale = float(result.metadata.get("intensity_scale", 1.0))
+        intensity = np.asarray(dataset.images[image], np.float32) / np.float32(scale)
+        return cls(np.sqrt(np.maximum(intensity, 0)), image)
+
+
+@dataclass(frozen=True)
 class Rendered:
     """Pictures of one result.
 
     ``planes`` [z, y, x] complex64 at ``z_um``, at most :data:`MOST_PLANES` of at most :data:`LARGEST` pixels;
     ``middle`` [y, x] the plane at ``middle_um`` at full size; ``focus`` [y, x] the field at the truth's sampling with
     every pixel at its true depth, None without a truth. All as the solver gave them: no gain, no phase is taken out.
+    ``measured`` is what lies beside it, None where that was not kept.
     """
 
     grid: Grid
@@ -38,6 +59,7 @@ class Rendered:
     middle_um: float
     middle: NDArray[np.complex64]
     focus: NDArray[np.complex64] | None
+    measured: Measured | None = None
 
     def plane(self, z_um: float, shape: Shape) -> Field | None:
         """One of the planes, resampled to ``shape``; None where there is no plane at that z."""
@@ -55,6 +77,8 @@ class Rendered:
         }
         tensors |= {} if self.focus is None else {"focus": _pairs(self.focus)}
         header = {"grid": self.grid.to_dict(), "z_um": self.z_um, "middle_um": self.middle_um, "scale": scale}
+        if (beside := self.measured) is not None:
+            tensors["raw"], header["raw_image"] = beside.amplitude.astype(np.float16), beside.image
         return storage.write_tensors(Path(folder) / RENDERED_FILE, tensors, "rendered planes", header)
 
     @classmethod
@@ -66,6 +90,9 @@ class Rendered:
             planes = _fields(tensors["planes"]) * np.float32(header["scale"])
             focus = _fields(tensors["focus"]) if "focus" in tensors else None
             z_um = tuple(float(z) for z in header["z_um"])
+            beside = None
+            if "raw" in tensors:
+                beside = Measured(tensors["raw"].astype(np.float32), int(header["raw_image"]))
             return cls(
                 Grid.from_dict(header["grid"]),
                 z_um,
@@ -73,13 +100,19 @@ class Rendered:
                 float(header["middle_um"]),
                 _fields(tensors["middle"]),
                 focus,
+                beside,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: not complete ({error!r})") from error
 
 
-def render(result: Reconstruction, z_um: Sequence[float], truth: Truth | None) -> Rendered:
-    """Render what the pictures need: of the planes ``z_um`` evenly spread ones, and all depths of a ``truth``."""
+def render(
+    result: Reconstruction, z_um: Sequence[float], truth: Truth | None, dataset: Dataset | None = None
+) -> Rendered:
+    """Render what the pictures need: of the planes ``z_um`` evenly spread ones, and all depths of a ``truth``.
+
+    With the ``dataset`` that it was solved from, what is shown of that too.
+    """
     low, high = result.grid.z_range
     slack = 1e-6 * max(1.0, abs(low), abs(high))
     inside = [float(z) for z in shown_planes(z_um) if low - slack <= z <= high + slack]
@@ -93,6 +126,7 @@ def render(result: Reconstruction, z_um: Sequence[float], truth: Truth | None) -
         middle_um,
         result.field(middle_um),
         None if truth is None else metrics.composite(result, truth.depth_um),
+        None if dataset is None else Measured.of(dataset, result),
     )
 
 

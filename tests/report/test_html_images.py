@@ -9,16 +9,15 @@ import pytest
 from PIL import Image
 
 from fpmtools.optics import resample
-from fpmtools.reconstruction import Grid, PlaneStack
+from fpmtools.reconstruction import Grid, PlaneStack, without_piston
 from fpmtools.report import html_folder, html_images, rendering
 
 
-def pixels(uri: str) -> np.ndarray:
-    """A picture as values from 0 to 1: grey levels, or places in the palette."""
+def values(uri: str, scale: dict) -> np.ndarray:
+    """What a picture shows: its levels over the range of the scale."""
     image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    if image.mode == "P":
-        return (np.asarray(image) + 0.5) / html_images.COLOURS
-    return np.asarray(image.convert("L")) / 255
+    low, high = scale["range"]
+    return low + np.asarray(image.convert("L")) / 255 * (high - low)
 
 
 def folder_of(shape: tuple[int, int], planes: int, *, noise: float = 0.0) -> html_folder.Folder:
@@ -47,11 +46,43 @@ def test_amplitude_and_phase_are_those_of_the_field(shape):
     field = folder.rows[0].rendered.plane(1.0, shape)
     field = field * np.exp(-1j * np.angle(field.sum()))
     shown = gallery["sources"][0]["planes"][1]
-    low, high = gallery["window"]
-    amplitude = low + (high - low) * pixels(shown["amplitude"])
+    amplitude, phase = (values(shown[name], gallery["scales"][name]) for name in ("amplitude", "phase"))
+    low, high = gallery["scales"]["amplitude"]["range"]
     assert np.abs(amplitude - np.clip(np.abs(field), low, high)).mean() < 0.03 * (high - low)
-    turn = np.exp(2j * np.pi * (pixels(shown["phase"]) - 0.5))
-    assert np.abs(np.angle(turn * np.conj(field))).max() <= np.pi / html_images.COLOURS + 1e-3
+    assert gallery["scales"]["phase"]["cyclic"] == (shape == (33, 50)), "the narrow one goes through less of it"
+    turned = np.angle(np.exp(1j * phase) * np.conj(field))
+    assert np.abs(turned).max() <= np.pi / 255 + 1e-3
+
+
+def test_a_phase_that_does_not_wrap_has_a_scale_of_its_own():
+    folder = folder_of((20, 31), 3)
+    for row in folder.rows:
+        planes = row.rendered.planes
+        planes[...] = np.abs(planes) * np.exp(0.1j * np.angle(planes))
+    (gallery,) = html_images.galleries(folder)
+    scale = gallery["scales"]["phase"]
+    assert not scale["cyclic"]
+    assert -0.5 < scale["range"][0] < scale["window"][0] < scale["window"][1] < scale["range"][1] < 0.5
+    field = without_piston(folder.rows[0].rendered.plane(1.0, (20, 31)))
+    shown = values(gallery["sources"][0]["planes"][1]["phase"], scale)
+    assert np.abs(shown - np.angle(field)).max() <= 0.51 * np.ptp(scale["range"]) / 255
+
+
+def test_the_raw_image_lies_on_the_result():
+    """Its first sample is where the result's first is, not its first block's corner."""
+    folder = folder_of((20, 30), 3)
+    raw = np.arange(150, dtype=np.float32).reshape(10, 15) / 150
+    row = folder.rows[0]
+    row.__dict__["rendered"] = replace(row.rendered, measured=rendering.Measured(raw, 7))
+    (gallery,) = html_images.galleries(folder)
+    source = gallery["sources"][-1]
+    assert (source["name"], source["kind"], source["planes"]) == ("raw image 7", "raw", [None] * 3)
+    shown = values(source["focus"]["amplitude"], gallery["scales"]["amplitude"])
+    low, high = gallery["scales"]["amplitude"]["range"]
+    np.testing.assert_allclose(shown[::2, ::2], np.clip(raw, low, high), atol=0.1)
+    blocks = html_images._enlarged(raw, (20, 30))
+    np.testing.assert_array_equal(blocks[::2, ::2], raw)
+    np.testing.assert_array_equal(blocks[1:-1:2, ::2], raw[1:])
 
 
 def test_a_plane_outside_a_solvers_range_is_none():
@@ -67,9 +98,9 @@ def test_planes_and_pixels_are_bounded_and_resampling_is_band_limited():
     assert len(gallery["z_um"]) == rendering.MOST_PLANES
     assert (gallery["z_um"][0], gallery["z_um"][-1]) == (0, 60)
     assert gallery["shape"] == [256, 512]
-    low, high = gallery["window"]
+    low, high = gallery["scales"]["amplitude"]["range"]
     expected = np.abs(resample(folder.rows[0].rendered.middle, (256, 512)))  # all planes are the same
-    shown = low + (high - low) * pixels(gallery["sources"][0]["planes"][0]["amplitude"])
+    shown = values(gallery["sources"][0]["planes"][0]["amplitude"], gallery["scales"]["amplitude"])
     assert np.abs(shown - np.clip(expected, low, high)).mean() < 0.02 * (high - low)
 
 
@@ -87,12 +118,14 @@ def test_errors_share_one_scale_and_the_truth_comes_last(comparison_folder):
     (gallery,) = html_images.galleries(folder)
     assert [source["name"] for source in gallery["sources"]] == ["good", "noisy:step=2", "truth"]
     assert [source["colour"] for source in gallery["sources"]] == [0, 1, -1]
-    good, noisy = (pixels(source["focus"]["error"]) for source in gallery["sources"][:2])
+    scale = gallery["scales"]["error"]
+    assert scale["window"] == [0, gallery["error_max"]]
+    good, noisy = (values(source["focus"]["error"], scale) for source in gallery["sources"][:2])
     assert good.shape == (36, 50)
     (truth,) = folder.truths.values()
     for row, shown in zip(folder.rows, (good, noisy), strict=False):
-        error = np.abs(truth.field - folder.in_focus(row).field) / gallery["error_max"]
-        assert np.abs(shown - np.clip(error, 0, 1)).max() <= 0.51 / html_images.COLOURS
+        error = np.abs(truth.field - folder.in_focus(row).field)
+        assert np.abs(shown - np.clip(error, *scale["range"])).max() <= 0.51 * scale["range"][1] / 255
     assert "error" not in gallery["sources"][2]["focus"]
 
 
@@ -108,4 +141,4 @@ def test_one_wild_solver_does_not_decide_the_grey_scale():
     tame[2].__dict__["rendered"] = folder.rows[0].rendered
     wild.planes[:] *= np.complex64(100)
     (gallery,) = html_images.galleries(replace(folder, rows=tame))
-    assert gallery["window"][1] < 2
+    assert gallery["scales"]["amplitude"]["window"][1] < 2

@@ -12,9 +12,7 @@ from fpmtools.cli._output import echo, print_json
 
 @click.command(short_help="The report of a run or a comparison; figures for papers.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--figures", "with_figures", is_flag=True, help="Of a comparison, also PNG and SVG figures in DIR/figures."
-)
+@click.option("--figures", "with_figures", is_flag=True, help="Also write PNG and SVG figures into DIR/figures.")
 @json_option
 def report(folder: Path, with_figures: bool, as_json: bool) -> None:
     """Write report.html, from what 'fpmtools run' or 'fpmtools compare' with '--out DIR' left in DIR."""

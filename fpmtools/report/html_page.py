@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 import fpmtools
 from fpmtools import storage
-from fpmtools.report import html_folder, html_images, html_instrument, html_run, html_sections
+from fpmtools.report import html_images, html_instrument, html_run, html_sections
 from fpmtools.report.html_folder import Folder
 from fpmtools.report.html_templates import templates
 
@@ -34,7 +34,7 @@ def write(folder: str | Path) -> Path:
     OutputError
         The disk is full or the folder cannot be written.
     """
-    found = html_run.read(folder) if html_run.is_run(Path(folder)) else html_folder.read(folder)
+    found = html_run.read(folder)
     return storage.write_bytes(found.path / REPORT_FILE, page(found).encode("utf-8", "replace"))
 
 

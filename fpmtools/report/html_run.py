@@ -17,18 +17,15 @@ from fpmtools.runs.folder import RESULT_FILE, RUN_FILE
 from fpmtools.runs.spec import RunSpec, read_json
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a run, and no comparison, is in it."""
-    return (folder / RUN_FILE).is_file() and not (folder / html_folder.RESULTS_FILE).is_file()
-
-
 def read(folder: str | Path) -> Folder:
-    """What :func:`fpmtools.report.html_folder.read` makes of a comparison, of a run that has a result.
+    """The folder of a comparison, or of a run that has a result, which is a comparison of one.
 
-    Its data are read again, where they can be, for truth and raw image; what is drawn of it is kept in the folder.
-    Raises :class:`DataError` where there is no result.
+    A run's data are read again, where they can be, for truth and raw image; what is drawn of it is kept in the folder.
+    Raises :class:`DataError` where there is neither.
     """
     folder = Path(folder)
+    if (folder / html_folder.RESULTS_FILE).is_file() or not (folder / RUN_FILE).is_file():
+        return html_folder.read(folder)
     record = read_json(folder / RUN_FILE)
     if not (folder / RESULT_FILE).is_file():
         raise DataError(f"{folder}: this run has no result yet (status: {record.get('status')})")

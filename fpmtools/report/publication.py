@@ -12,7 +12,8 @@ from fpmtools import storage
 from fpmtools.comparison.spec import slug
 from fpmtools.report import charts, curves, figures
 from fpmtools.report.contrast import z_label
-from fpmtools.report.html_folder import Folder, read
+from fpmtools.report.html_folder import Folder
+from fpmtools.report.html_run import read
 from fpmtools.report.rendering import Rendered
 
 FIGURES_FOLDER = "figures"
@@ -20,10 +21,10 @@ PNG_DPI = 300
 
 
 def write(folder: str | Path) -> list[Path]:
-    """Draw what the folder of a comparison has data for, into its ``figures``, and return the files.
+    """Draw what the folder of a comparison, or a run, has data for, into its ``figures``, and return the files.
 
     Side by side (amplitude, phase and error), and every chart of the page; the names of several data sets are part of
-    the files' names. Raises :class:`DataError` where the folder holds no comparison, and :class:`OutputError` where it
+    the files' names. Raises :class:`DataError` where the folder holds neither, and :class:`OutputError` where it
     cannot be written.
     """
     found = read(folder)

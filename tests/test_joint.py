@@ -173,6 +173,9 @@ def test_a_board_that_is_off_turned_and_nearer_is_found() -> None:
     moved = replace(dataset, calibration=replace(dataset.calibration, na=wrong))
     found = joint.fit(moved, moved.calibration, z_um=0.0, groups=("board",))
     assert kept(found) == {"board"}
+    told, steps = found.found["joint"]["moved"], found.na - moved.na
+    np.testing.assert_allclose(told["shift_na"], steps.mean(axis=0), atol=1e-12)
+    assert told["rest_na"] == pytest.approx(np.sqrt(steps.var(axis=0).sum()))
     # A shift of all LEDs is a ramp of the object's phase, and told by nothing but where its spectrum is largest.
     off = found.na - dataset.na
     assert np.sqrt(np.square(off - off.mean(axis=0)).mean()) < 0.4 * np.sqrt(np.square(wrong - dataset.na).mean())

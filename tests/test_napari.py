@@ -115,7 +115,9 @@ def test_files_of_results_and_data(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_comparison_shows_every_result_and_the_images_once(tmp_path: Path) -> None:
-    fpmtools.compare("sim:thin@16x24", ["ap:sweeps=1", "ap:sweeps=2"], out=tmp_path, calibrate="none")
+    fpmtools.compare(
+        "sim:thin@16x24", ["ap:sweeps=1", "ap:sweeps=2"], out=tmp_path, calibrate="none", warm_up=False, pictures=False
+    )
     names = list(read(tmp_path))
     assert names.count("raw images") == names.count("truth phase") == 1
     assert names[-4:] == ["ap:sweeps=2 phase", "ap:sweeps=2 amplitude", "ap:sweeps=1 phase", "ap:sweeps=1 amplitude"]

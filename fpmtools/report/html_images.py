@@ -28,7 +28,7 @@ from fpmtools.report.html_folder import Folder, InFocus, Row
 from fpmtools.report.rendering import LARGEST, Field, Rendered, scaled, shown_planes
 
 SMALLEST = 64  # pixels of the longer side
-MOST_BYTES = 5_000_000  # of all pictures, before base64 adds a third
+MOST_BYTES = 4_500_000  # of all pictures, before base64 adds a third
 ROOM = 0.3  # of a contrast's span, beyond it on either side: so far it can be widened
 COLOURS = 128
 ERROR_MAP = "magma"

@@ -123,22 +123,22 @@ def instruments(folder: Folder) -> list[dict[str, Any]]:
         told: dict[str, Any] = {}
         for rows in seen.values():
             known = rows[0].calibration
-            if known is not None and (shown := _instrument(known)):
+            if known is not None and (shown := _instrument(known, rows[0].optics)):
                 new = {key: {} if value == told.get(key) else value for key, value in shown.items()}
                 told |= shown  # what the one before has said already is not said again
                 found.append({"data": data, "names": ", ".join(row.name for row in rows), **new})
     return found
 
 
-def _instrument(known: Calibration) -> dict[str, Any] | None:
+def _instrument(known: Calibration, optics: Optics | None) -> dict[str, Any] | None:
     """Nothing where all is as it was given, and nothing was looked for."""
     joint = _mapping(known.found.get(JOINT))
-    facts, groups = dict(_facts(known, joint)), list(_groups(joint))
+    facts, groups = dict(_facts(known, optics, joint)), list(_groups(joint))
     pupil = _pupil(known.pupil)
     return {"facts": facts, "groups": groups, "pupil": pupil} if facts or groups or pupil else None
 
 
-def _facts(known: Calibration, joint: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(known: Calibration, optics: Optics | None, joint: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     moved = _mapping(joint.get("moved"))
     shifts = [_pair(found.get("shift_na")) for found in (_mapping(known.found.get("board")), moved)]
     x, y = (sum(shift[k] for shift in shifts) for k in (0, 1))
@@ -146,11 +146,10 @@ def _facts(known: Calibration, joint: Mapping[str, Any]) -> Iterator[tuple[str, 
         yield "board's shift", f"NA ({_signed(x)}, {_signed(y)})"
     if (rest := number(moved.get("rest_na")) or 0.0) > LEAST_NA:
         yield "LEDs moved besides", f"NA {short(rest, 2)} rms"
-    if (spread := float(known.gain.std() / known.gain.mean())) > 1e-6:
-        yield (
-            "LED gains",
-            f"{short(float(known.gain.min()), 3)} … {short(float(known.gain.max()), 3)}, rms {spread:.2%}",
-        )
+    gain = _relative(known, None if "exposure" not in joint else optics)
+    if (spread := float(gain.std())) > 1e-6:
+        ends = " … ".join(short(float(end), 3) for end in (gain.min(), gain.max()))
+        yield "LED gains", f"{ends}, ± {spread:.1%}" + (" within their field" if "exposure" in joint else "")
     if (exposure := number(joint.get("exposure"))) is not None:
         yield "dark field's exposure", f"× {short(exposure, 3)}"
     if known.background.any():
@@ -172,6 +171,13 @@ def _facts(known: Calibration, joint: Mapping[str, Any]) -> Iterator[tuple[str, 
         yield "margin that is solved", f"{margin:g} camera pixels"
     if out := int((~known.used).sum()):
         yield "images left out", str(out)
+
+
+def _relative(known: Calibration, optics: Optics | None) -> NDArray[np.float64]:
+    """Gains over their mean; with ``optics`` over that of bright or dark field, which were exposed differently."""
+    inside = np.ones(len(known.na), bool) if optics is None else np.linalg.norm(known.na, axis=1) <= optics.na
+    means = {bright: float(known.gain[inside == bright].mean()) for bright in np.unique(inside).tolist()}
+    return np.asarray(known.gain / np.array([means[bright] or 1.0 for bright in inside.tolist()]))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,23 @@ def test_what_was_looked_for_is_told_whether_it_was_kept(run: Path) -> None:
     assert "dark field's exposure" not in shown["facts"]
     page = html_page.page(folder)
     assert "<bdi>&lt;b&gt;</bdi>" in page
+
+
+def test_gains_are_told_within_bright_and_dark_field(run: Path) -> None:
+    folder = html_run.read(run)
+    known, optics = folder.rows[0].calibration, folder.rows[0].optics
+    assert known is not None
+    assert optics is not None
+    dark = np.linalg.norm(known.na, axis=1) > 0.2
+    uneven = replace(known, gain=np.where(dark, 0.25, 1.0))
+    folder.rows[0].__dict__["calibration"] = replace(uneven, found={"joint": {"exposure": 0.25}})
+    folder.rows[0].__dict__["optics"] = replace(optics, na=0.2)
+    (shown,) = html_instrument.instruments(folder)
+    assert shown["facts"]["dark field's exposure"] == "× 0.25"
+    assert "LED gains" not in shown["facts"]
+    folder.rows[0].__dict__["calibration"] = uneven
+    (shown,) = html_instrument.instruments(folder)
+    assert shown["facts"]["LED gains"].endswith("%")
 
 
 def test_a_run_without_a_result_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

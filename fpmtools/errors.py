@@ -72,7 +72,7 @@ class Terminated(FpmError):
         self.exit_code = 128 + signal_number
 
 
-EXIT_PARTIAL = 6  # `compare` finished, but at least one solver did not
+EXIT_PARTIAL = 6  # `compare` finished, but at least one solver did not; or a run in tiles has holes
 EXIT_INTERRUPTED = 130  # Ctrl-C; what had been computed was kept
 
 

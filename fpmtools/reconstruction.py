@@ -90,6 +90,9 @@ class Reconstruction(Shown, ABC):
     def restore(cls, grid: Grid, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> Reconstruction:
         """Inverse of :meth:`dump`."""
 
+    def opened_from(self, folder: Path) -> None:
+        """Told after :meth:`restore` where the file lay: for a result that has others beside it. Nothing to do else."""
+
     def heading(self) -> str:
         """With the kind of result that it is."""
         return f"Reconstruction ({self.kind})"

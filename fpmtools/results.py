@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from fpmtools.low_rank import LowRankStack
 from fpmtools.reconstruction import CALIBRATION, RESULT_FILE, Grid, PlaneStack, Reconstruction
 
 OWN: dict[str, type[Reconstruction]] = {cls.kind: cls for cls in (PlaneStack, LowRankStack)}
+# Named and not imported, like a plugin's: it is made of other results, and comes after them.
+LATER = {"mosaic": "fpmtools.tiling.mosaic:Mosaic"}
 
 
 def open_result(path: str | Path) -> Reconstruction:
@@ -47,13 +50,22 @@ def open_result(path: str | Path) -> Reconstruction:
     tensors, header = storage.read_tensors(path, "reconstruction")
     try:
         kind, where = header["kind"], Grid.from_dict(header["grid"])
-        cls = OWN[kind] if kind in OWN else registry.reconstruction_class(kind)
+        cls = _class_of(kind)
         known = {k.removeprefix(CALIBRATION): v for k, v in tensors.items() if k.startswith(CALIBRATION)}
         own = {name: values for name, values in tensors.items() if not name.startswith(CALIBRATION)}
         result = cls.restore(where, own, header["config"])
         if "calibration" in header:
             result.calibration = Calibration.restore(known, header["calibration"])
         result.metadata.update(header["metadata"])
+        result.opened_from(path.parent)
         return result
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a complete reconstruction ({error!r})") from error
+
+
+def _class_of(kind: str) -> type[Reconstruction]:
+    if kind in LATER:
+        module, _, name = LATER[kind].partition(":")
+        found: type[Reconstruction] = getattr(importlib.import_module(module), name)
+        return found
+    return OWN[kind] if kind in OWN else registry.reconstruction_class(kind)

@@ -221,10 +221,13 @@ def suggested_margin(dataset: Dataset, z_um: Sequence[float]) -> int:
     """
     if repeats(dataset):
         return 0
-    optics = dataset.optics
-    sine = optics.synthetic_na(dataset.na)
-    reach_um = RESOLVED * optics.wavelength_um / (2 * optics.na) + max(map(abs, z_um)) * sine
-    return min(math.ceil(reach_um / optics.pixel_um), min(dataset.image_shape) // 2, MOST_MARGIN)
+    return min(margin_for(dataset.optics, dataset.na, z_um), min(dataset.image_shape) // 2)
+
+
+def margin_for(optics: Optics, na: NDArray[np.float64], z_um: Sequence[float]) -> int:
+    """Camera pixels that light crosses a border from, where LEDs shine at the sines ``na`` [led, (x, y)]."""
+    reach_um = RESOLVED * optics.wavelength_um / (2 * optics.na) + max(map(abs, z_um)) * optics.synthetic_na(na)
+    return min(math.ceil(reach_um / optics.pixel_um), MOST_MARGIN)
 
 
 def intensity_scale(dataset: Dataset, calibration: Calibration) -> float:

@@ -29,6 +29,11 @@ def _margin(context: click.Context, option: click.Parameter, value: str | None) 
     return value if value in (None, "auto") else click.IntRange(min=0)(value, option, context)
 
 
+def tiles(context: click.Context, option: click.Parameter, value: str | None) -> int | str | None:
+    """``auto``, or pixels."""
+    return value if value in (None, "auto") else click.IntRange(min=1)(value, option, context)
+
+
 def planes(text: str) -> tuple[float, ...]:
     """``MIN:MAX:COUNT``, or numbers separated by commas → z in µm, ascending."""
     try:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from fpmtools.cli._output import echo, is_terminal, print_event, styled, terminal_width, visible, write
+from fpmtools.cli._output import echo, is_terminal, number, print_event, styled, terminal_width, visible, write
 
 BAR = 24  # characters; fewer where there is no room
 _LEAST_BAR = 6
@@ -19,7 +19,7 @@ class Progress:
 
     A ``progress`` event has ``step``, ``total``, ``loss`` and ``seconds``, and may have ``what`` (the name of the
     loss), ``psnr`` (of the low-resolution images, dB), ``remaining_s``, and ``at_most``: ``total`` is only an upper
-    bound, so that nobody knows how long it will take.
+    bound, so that nobody knows how long it will take. Where steps are tiles it has ``each_s``, of one, and no loss.
     """
 
     LINE_EVERY_S = 5.0
@@ -99,6 +99,8 @@ def _parts(event: Mapping[str, Any]) -> list[str]:
     """The parts of a line, in order: how far, the loss by its name, the PSNR where there is one, the time."""
     step, total, loss, psnr = event["step"], event["total"], event.get("loss"), event.get("psnr")
     parts = [f"step {step} of at most {total}" if event.get("at_most") else f"{step}/{total}"]
+    if each_s := event.get("each_s"):  # of tiles
+        parts = [f"{parts[0]} tiles", f"{number(60 / each_s)} a minute"]
     if loss is not None:
         parts.append(f"{_name(event)} {loss:.3e}")
     if psnr is not None:

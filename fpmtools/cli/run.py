@@ -14,7 +14,7 @@ from fpmtools.cli._groups import Grouped
 from fpmtools.cli._output import echo, number, print_event, print_json
 from fpmtools.cli._progress import Progress
 from fpmtools.columns import size
-from fpmtools.errors import EXIT_INTERRUPTED, FpmError, OptionError, SolverError
+from fpmtools.errors import EXIT_INTERRUPTED, EXIT_PARTIAL, FpmError, OptionError, SolverError
 from fpmtools.processes import private_stdout
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ SPELLED = {
     "exact": "exact",
     "threads": "threads",
     "targets": "limits.targets",
+    "tiles": "tiles.size",
+    "overlap": "tiles.overlap",
     "budget_s": "limits.budget_s",
     "track": "outputs.track",
 }
@@ -72,6 +74,22 @@ SPELLED = {
 )
 @click.option("--preset", metavar="NAME", shell_complete=_complete.preset, help="Preset of the solver, such as paper.")
 @_inputs.solving_options
+@click.option(
+    "--tiles",
+    callback=_inputs.tiles,
+    metavar="N|auto",
+    help="Solve in tiles of N × N camera pixels, and join them (auto: as the optics ask for).",
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Camera pixels that neighbouring tiles share (default: as the optics ask for).",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes that solve tiles (default: one per core)."
+)
+@click.option("--preview", is_flag=True, help="Write preview.png into the folder as tiles come in.")
 @_inputs.result_options
 @click.option(
     "--resume",
@@ -84,8 +102,10 @@ SPELLED = {
     "--from", "from_file", type=click.Path(path_type=Path), metavar="FILE", help="Repeat the run of this run.json."
 )
 def run(out: Path | None, force: bool, resume: str | None, from_file: Path | None, **choices: Any) -> int:
-    """Reconstruct one data set with one solver."""
+    """Reconstruct one data set with one solver, in one piece or in tiles."""
     quiet, progress, as_json = (choices.pop(name) for name in ("quiet", "progress", "as_json"))
+    workers, preview = choices.pop("workers"), choices.pop("preview")
+    alone = "--workers" if workers else "--preview" if preview else ""
     given = [name for name in _inputs.given() if name in SPELLED]
     if resume is not None and from_file is not None:
         raise OptionError("--resume goes on with a run, --from repeats one: give one of them")
@@ -95,29 +115,41 @@ def run(out: Path | None, force: bool, resume: str | None, from_file: Path | Non
         raise OptionError("--resume needs the folder of the run to continue: --resume DIR")
     with _told(progress):
         place = (
-            _new(choices, from_file, out, force)
+            _new(choices, from_file, out, force, alone)
             if resume is None
             else _again(Path(resume or out or ""), choices, given)
         )
         with place:
+            tiled = place.spec.tiles is not None
+            _need_tiles(place.spec, alone)
             shown = Progress(place.spec.solver, style="none" if quiet else progress)
-            document, heard = _run(place, resume is not None, shown)
+            how = {"workers": workers, "preview": preview} if tiled else {}
+            document, heard = _run(place, resume is not None, shown, **how)
     if as_json:
         print_json({**document, "folder": str(place.path)})
+    elif tiled and document["status"] == "interrupted":
+        done, count = len(document["tiles"].get("state", {})), document["tiles"]["count"]
+        echo(f"interrupted: {done} of {count} tiles are done; fpmtools run --resume {place.path} goes on")
     else:
         _summarise(document, place.path)
         if not heard:
             echo("finished already; nothing is left to do")
-    return EXIT_INTERRUPTED if document["status"] == "interrupted" else 0
+    return {"interrupted": EXIT_INTERRUPTED, "partial": EXIT_PARTIAL}.get(document["status"], 0)
 
 
-def _new(choices: dict[str, Any], from_file: Path | None, out: Path | None, force: bool) -> RunFolder:
+def _need_tiles(spec: RunSpec, word: str) -> None:
+    if word and spec.tiles is None:
+        raise OptionError(f"{word} is for a run in tiles: give --tiles too")
+
+
+def _new(choices: dict[str, Any], from_file: Path | None, out: Path | None, force: bool, alone: str) -> RunFolder:
     """The folder of a new run; mistakes in names are found before anything heavy is imported."""
     from fpmtools import registry
     from fpmtools.runs.folder import RunFolder, name_for
     from fpmtools.runs.spec import RunSpec
 
     spec = _spec(choices) if from_file is None else RunSpec.read(from_file)
+    _need_tiles(spec, alone)
     registry.find(spec.solver)
     command = ["fpmtools", *click.get_current_context().obj]
     if out is None:
@@ -144,9 +176,13 @@ def _again(folder: Path, choices: dict[str, Any], given: list[str]) -> RunFolder
 
 def _spec(choices: dict[str, Any]) -> RunSpec:
     """What the words ask for; a path is taken from where the user is."""
-    from fpmtools.runs.spec import DataSpec, Limits, Outputs, RunSpec
+    from fpmtools.runs.spec import AUTO, DataSpec, Limits, Outputs, RunSpec, TilesSpec
 
     values = dict(choices)
+    size, overlap = values.pop("tiles"), values.pop("overlap")
+    if overlap is not None and size is None:
+        raise OptionError("--overlap is of tiles: give --tiles too")
+    tiles = None if size is None else TilesSpec(None if size == AUTO else size, overlap)
     data = DataSpec(_inputs.absolute(values.pop("data")), **_inputs.take_reading(values))
     limits = Limits(values.pop("budget_s"), values.pop("targets"))
     return RunSpec(
@@ -156,6 +192,7 @@ def _spec(choices: dict[str, Any]) -> RunSpec:
         calibration=_inputs.take_calibration(values),
         limits=limits,
         outputs=Outputs(track=values.pop("track")),
+        tiles=tiles,
         **values,
     )
 
@@ -182,7 +219,7 @@ def _shown(spec: RunSpec, where: str) -> str:
     return "" if value is None else str(value)
 
 
-def _run(place: RunFolder, resumed: bool, shown: Progress) -> tuple[dict[str, Any], bool]:
+def _run(place: RunFolder, resumed: bool, shown: Progress, **tiled: Any) -> tuple[dict[str, Any], bool]:
     """What ``run.json`` says in the end, and whether there was anything left to do."""
     from fpmtools.runs import running
 
@@ -199,7 +236,8 @@ def _run(place: RunFolder, resumed: bool, shown: Progress) -> tuple[dict[str, An
     # What a plugin prints must not mix with the results.
     with private_stdout():
         try:
-            document = (running.carry_on if resumed else running.start)(place, on_event=on_event)
+            go = running.carry_on if resumed else running.start
+            document = go(place, on_event=on_event, **tiled)
         finally:
             shown.finish()
     return document, heard
@@ -227,6 +265,10 @@ def _summarise(document: dict[str, Any], folder: Path) -> None:
         f"{document['total_steps']} steps, {times['solve_s']:.1f} s (set-up {times['setup_s']:.1f} s), "
         f"{document['peak_memory_mb']:.0f} MB"
     )
+    if tiles := document.get("tiles"):
+        side, missing = " × ".join(map(str, tiles["size"])), sum("reason" in about for about in tiles["state"].values())
+        joined = f"{tiles['count']} tiles of {side} camera pixels, {tiles['overlap']} or more shared by neighbours"
+        echo(f"{joined}{f'; {missing} missing' if missing else ''}")
     shape = " × ".join(str(n) for n in document["grid"]["output_shape"])
     echo(
         f"{shape} pixels at {len(document['z_um'])} z; stored in {size(document['stored_bytes'])}, "

@@ -17,6 +17,7 @@ from fpmtools.report import rendering
 
 STACK_FILE = "stack.gif"
 RESIDUAL_FILE = "residual.png"
+LARGEST = 4096  # pixels of the longer side; what is larger is drawn smaller, and at full size by render
 FILES = ("amplitude.tiff", "phase.tiff", "amplitude.png", "phase.png", STACK_FILE, "loss.png", RESIDUAL_FILE)
 
 
@@ -27,11 +28,11 @@ def draw(folder: Path, reconstruction: Reconstruction, dataset: Dataset, documen
     from fpmtools.report.contrast import z_label
 
     grid, z_um = reconstruction.grid, document["z_um"]
-    stacks = imagej.write_amplitude_phase(
-        folder, (reconstruction.field(z) for z in z_um), grid.shape, z_um, grid.pixel_um
-    )
+    shape = rendering.scaled(grid.shape, LARGEST)
+    pixel_um = (grid.extent_um[0] / shape[0], grid.extent_um[1] / shape[1])
+    stacks = imagej.write_amplitude_phase(folder, (reconstruction.field(z, shape) for z in z_um), shape, z_um, pixel_um)
     shown = shown_z_um(dataset, z_um)
-    field = reconstruction.field(shown)
+    field = reconstruction.field(shown, shape)
     name = f"{dataset.name} · {document['solver']}"
     title = f"{name} · {z_label(shown)}"
     history = [(int(step), float(seconds), float(loss)) for step, seconds, loss in document["history"]]
@@ -39,8 +40,9 @@ def draw(folder: Path, reconstruction: Reconstruction, dataset: Dataset, documen
         *stacks,
         figures.save(figures.amplitude(field, grid.extent_um, title=title), folder / "amplitude.png"),
         figures.save(figures.phase(field, grid.extent_um, title=title), folder / "phase.png"),
-        figures.save(figures.loss_curve(history, title=name), folder / "loss.png"),
     ]
+    if history:
+        written.append(figures.save(figures.loss_curve(history, title=name), folder / "loss.png"))
     if len(z_um) > 1:
         amplitude, phase = map(imagej.Stack, stacks)
         written.append(video.write_gif(folder / STACK_FILE, amplitude, phase, z_um, grid.extent_um))

@@ -23,11 +23,10 @@ def versions() -> dict[str, str]:
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """Processor, cores that this process may use, memory in bytes, threads of torch, and the device's name."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     about: dict[str, Any] = {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
-        "usable_cores": usable,
+        "usable_cores": usable_cores(),
         "memory_bytes": _memory_bytes(),
         "threads": torch.get_num_threads(),
         "device": str(device),
@@ -38,6 +37,11 @@ def hardware(device: torch.device) -> dict[str, Any]:
         about["device_memory_bytes"] = torch.cuda.get_device_properties(device).total_memory
         about["peak_device_memory_bytes"] = torch.cuda.max_memory_allocated(device)
     return about
+
+
+def usable_cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_model() -> str:

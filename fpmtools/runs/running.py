@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from fpmtools.solver import Solver
 
 OnEvent = Callable[[dict[str, Any]], object]
+
+# How a field in tiles is solved. Named and not imported, for it is made of runs, and comes after them.
+TILED = "fpmtools.tiling.running:carry_on"
 
 
 def run(
@@ -100,18 +104,29 @@ def resume(
         return carry_on(place, dataset=dataset, on_event=on_event)
 
 
-def start(place: RunFolder, *, dataset: Dataset | None = None, on_event: OnEvent | None = None) -> dict[str, Any]:
+def start(
+    place: RunFolder, *, dataset: Dataset | None = None, on_event: OnEvent | None = None, **tiled: Any
+) -> dict[str, Any]:
     """:func:`run` in a folder that has just been made; it goes again where the run could not even begin."""
     try:
-        return carry_on(place, dataset=dataset, on_event=on_event)
+        return carry_on(place, dataset=dataset, on_event=on_event, **tiled)
     except FpmError:
         if "resolved" not in place.document:
             place.abandon()
         raise
 
 
-def carry_on(place: RunFolder, *, dataset: Dataset | None = None, on_event: OnEvent | None = None) -> dict[str, Any]:
-    """:func:`resume` in a folder that is open: solve, unless there is a sound result; then measure and draw."""
+def carry_on(
+    place: RunFolder, *, dataset: Dataset | None = None, on_event: OnEvent | None = None, **tiled: Any
+) -> dict[str, Any]:
+    """:func:`resume` in a folder that is open: solve, unless there is a sound result; then measure and draw.
+
+    ``tiled``: how a run in tiles is done, see :func:`fpmtools.tiling.running.carry_on`.
+    """
+    if place.spec.tiles is not None:
+        module, _, name = TILED.partition(":")
+        in_tiles: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
+        return in_tiles(place, dataset=dataset, on_event=on_event, **tiled)
     tell: OnEvent = on_event or (lambda event: None)
     ended, trouble = place.solved()
     if trouble:

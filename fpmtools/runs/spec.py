@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fpmtools import threads
 from fpmtools.errors import DataError, OptionError, unknown
@@ -31,7 +31,7 @@ GROUPS = (
 )  # fmt: skip
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
-Part = TypeVar("Part", "DataSpec", "Limits", "Outputs")
+PARTS: dict[str, type[Any]] = {}  # of a spec, by the names of their fields
 
 
 def _need(valid: object, name: str, value: object, form: str) -> None:
@@ -164,6 +164,27 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class TilesSpec:
+    """That a field is solved in tiles: camera pixels along the side of one, and those that neighbours share.
+
+    None: as the optics ask for, see :mod:`fpmtools.tiling.plan`.
+    """
+
+    size: int | None = None
+    overlap: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("size", "overlap"):
+            value = getattr(self, name)
+            _need(value is None or _is_whole(value, 1), f"tiles.{name}", value, "a positive whole number of pixels")
+        if self.size is not None and self.overlap is not None and self.overlap >= self.size:
+            raise OptionError(f"an overlap of {self.overlap} pixels needs tiles larger than that, not of {self.size}")
+
+
+PARTS |= {"data": DataSpec, "limits": Limits, "outputs": Outputs, "tiles": TilesSpec}
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """One run in full.
 
@@ -171,7 +192,7 @@ class RunSpec:
     to be. ``calibration``: "auto" (what the images say of the instrument), "nominal" (what the data say), or a file.
     ``calibrate``: what is fitted from there on, together with the object: "auto" for all of it, "none", or some of
     :data:`GROUPS` with commas between them; only what left-out images confirm is kept. ``loss`` None: the solver's own.
-    ``exact``: a stack of planes is stored to all digits.
+    ``exact``: a stack of planes is stored to all digits. ``tiles``: None solves the field in one piece.
     The rest is as in :func:`fpmtools.problem.prepare`; None leaves it to the solver or the problem. Raises
     :class:`OptionError` for a value of the wrong kind.
     """
@@ -195,12 +216,15 @@ class RunSpec:
     threads: int | None = None
     limits: Limits = field(default_factory=Limits)
     outputs: Outputs = field(default_factory=Outputs)
+    tiles: TilesSpec | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.data, str | Path):
             object.__setattr__(self, "data", DataSpec(str(self.data)))
-        for name, kind in (("data", DataSpec), ("limits", Limits), ("outputs", Outputs)):
-            _need(isinstance(getattr(self, name), kind), name, getattr(self, name), f"a {kind.__name__}")
+        for name, kind in PARTS.items():
+            value = getattr(self, name)
+            absent = name == "tiles" and value is None
+            _need(absent or isinstance(value, kind), name, value, f"a {kind.__name__}")
         _need(isinstance(self.solver, str) and self.solver, "solver", self.solver, "a name")
         simple = (str, int, float, bool, type(None))
         _need(_is_words_to(self.options, lambda v: isinstance(v, simple)), "options", self.options, "names with values")
@@ -251,8 +275,8 @@ class RunSpec:
             raise OptionError(f"this run is described in schema {schema}; this fpmtools reads schema {SCHEMA}")
         if isinstance(values.get("data"), str):
             values["data"] = {"source": values["data"]}
-        for name, kind in (("data", DataSpec), ("limits", Limits), ("outputs", Outputs)):
-            if name in values:
+        for name, kind in PARTS.items():
+            if values.get(name) is not None:
                 values[name] = _build(kind, values[name], f"{name}.")
         spec: RunSpec = _build(cls, values, "")
         return spec
@@ -288,17 +312,16 @@ class RunSpec:
 
 def names(kind: type[Any] = RunSpec) -> list[str]:
     """All names in a spec, dotted where they are in one of its parts."""
-    parts = {"data": DataSpec, "limits": Limits, "outputs": Outputs}
-    return [f"{f.name}.{g.name}" for f in fields(kind) if f.name in parts for g in fields(parts[f.name])] + [
-        f.name for f in fields(kind) if f.name not in parts
+    return [f"{f.name}.{g.name}" for f in fields(kind) if f.name in PARTS for g in fields(PARTS[f.name])] + [
+        f.name for f in fields(kind) if f.name not in PARTS
     ]
 
 
 def value_of(spec: RunSpec, name: str) -> Any:
-    """The value under a dotted name."""
+    """The value under a dotted name; None where there is no such part."""
     value: Any = spec
     for part in name.split("."):
-        value = getattr(value, part)
+        value = None if value is None else getattr(value, part)
     return value
 
 

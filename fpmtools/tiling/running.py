@@ -1,0 +1,430 @@
+"""A tiled run: calibrated once, solved tile by tile by any executor, joined, measured; it can be resumed at any moment.
+
+Whatever the order in which tiles are solved, and by whom, the mosaic has the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpmtools import threads
+from fpmtools.calibrate import improve, resolve
+from fpmtools.calibrate import warnings as said_of
+from fpmtools.calibration import Calibration
+from fpmtools.dataset import Dataset
+from fpmtools.errors import DataError, FpmError, OptionError, OutputError, SolverError, Terminated
+from fpmtools.interrupts import Caught, signals
+from fpmtools.problem import choose_device
+from fpmtools.runs import tasks
+from fpmtools.runs.document import with_evidence
+from fpmtools.runs.environment import usable_cores
+from fpmtools.runs.folder import FINISHED, INTERRUPTED, RESULT_FILE, RUNNING, RunFolder, sha256
+from fpmtools.runs.memory import PeakMemory
+from fpmtools.runs.running import load, make_solver
+from fpmtools.runs.spec import RunSpec
+from fpmtools.sampling import intensity_scale, margin_for, repeats
+from fpmtools.tiling import focus, joining
+from fpmtools.tiling.mosaic import TILES_FOLDER
+from fpmtools.tiling.plan import LARGEST, LEAST_OVERLAP, Plan, choose
+from fpmtools.tiling.preview import Preview
+from fpmtools.tiling.tile import look, solve_tile, spec_of
+from fpmtools.tiling.workers import Executor, Here, WorkerLost, Workers
+
+OnEvent = Callable[[dict[str, Any]], object]
+
+PARTIAL = "partial"  # all tiles are done but those that failed
+TRIES = 2  # of a tile
+LOSSES = 10  # workers that may end at one tile
+NOTED_EVERY_S = 2.0  # the state of the tiles, in run.json
+LOOK_S = 0.2
+
+
+@dataclass
+class Slide:
+    """A tiled run in its folder: where the tiles are, how each is solved, and how each has ended."""
+
+    place: RunFolder
+    dataset: Dataset
+    plan: Plan
+    calibration: Calibration
+    depths: list[tuple[float, ...]]  # of each tile
+    grids: dict[str, Any]
+    ended: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def folder(self, index: int) -> Path:
+        """Of a tile."""
+        return self.place.path / TILES_FOLDER / self.plan.tiles[index].name
+
+    def spec(self, index: int) -> RunSpec:
+        """The run of a tile."""
+        box, calibration = self.plan.tiles[index].box, self.place.calibration.resolve()
+        return spec_of(self.place.spec, box, self.depths[index], calibration, **self.grids)
+
+    def note(self) -> None:
+        """Write how the tiles stand into ``run.json``."""
+        state = {self.plan.tiles[index].name: about for index, about in sorted(self.ended.items())}
+        self.place.update(tiles={**self.place.document["tiles"], "state": state})
+
+
+def carry_on(
+    place: RunFolder,
+    *,
+    dataset: Dataset | None = None,
+    on_event: OnEvent | None = None,
+    executor: Executor | None = None,
+    workers: int | None = 1,
+    preview: bool = False,
+) -> dict[str, Any]:
+    """Start or go on with a tiled run in its open folder; what its ``run.json`` says in the end.
+
+    Parameters
+    ----------
+    executor
+        See :mod:`fpmtools.tiling.workers`.
+    workers
+        Where there is no executor: 1 solves all tiles in this process, more in as many others; None: as many as there
+        are processors, but one for a GPU.
+    preview
+        Write ``preview.png`` as tiles come in.
+
+    Raises
+    ------
+    FpmError
+        As :func:`fpmtools.runs.running.resume`. A tile that fails twice is a hole, and no error, unless all are.
+    """
+    tell: OnEvent = on_event or (lambda event: None)
+    if dataset is not None:
+        raise OptionError("a tiled run reads its tiles from files: give where the data are, not a data set")
+    memory = PeakMemory()
+    place.document["status"] = RUNNING
+    slide = _prepared(place, load(place.spec.data), tell)
+    before = place.solved()
+    left = _left(slide, tell)
+    if not left and before[0] in FINISHED and place.document.get("finished"):
+        place.document["status"] = before[0]
+        return place.document
+    shown = Preview(place.path, slide.plan, slide.grids["upsample"]) if preview else None
+    with contextlib.ExitStack() as stack:
+        given = executor or stack.enter_context(_executor(slide, len(left), workers, tell))
+        interrupted = _work(slide, left, given, tell, shown)
+    slide.note()
+    if interrupted:
+        place.update(status=INTERRUPTED)
+        return place.document
+    if all("sha256" not in about for about in slide.ended.values()):
+        reason = slide.ended[0]["reason"]
+        place.update(status="failed", reason=reason)
+        raise SolverError(f"no tile could be solved: {reason}")
+    return _finished(slide, memory, tell)
+
+
+def _prepared(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Slide:
+    """What must be known before the first tile: data, calibration, plan, depths; what is in ``run.json`` stays so."""
+    spec, digest = place.spec, dataset.digest
+    if spec.data.digest not in (None, digest):
+        raise DataError(f"{spec.data.source}: these data are not those of the run ({place.path}): they have changed")
+    make_solver(spec)
+    _check(spec, dataset)
+    known = place.document.get("tiles") or {}
+    with threads.limited(1):
+        calibration = _calibrated(place, dataset, tell)
+        if not known:
+            known = _planned(place, dataset, calibration, tell)
+    plan = Plan(
+        dataset.image_shape, tuple(known["size"]), known["overlap"], tuple(known["rows"]), tuple(known["columns"])
+    )
+    resolved = {"threads": spec.threads or 1, "device": str(choose_device(spec.device)), "digest": digest}
+    place.update(tiles=known, resolved=resolved)
+    grids = {name: known[name] for name in ("upsample", "margin")}
+    grids |= {name: resolved[name] for name in ("threads", "device")}
+    depths = [tuple(float(z) for z in planes) for planes in known["z_um"]]
+    return Slide(place, dataset, plan, calibration, depths, grids)
+
+
+def _check(spec: RunSpec, dataset: Dataset) -> None:
+    """Raise :class:`OptionError` for tiles that cannot be, before anything takes long."""
+    assert spec.tiles is not None
+    size = spec.tiles.size or LARGEST
+    plan = Plan.of(dataset.image_shape, size, spec.tiles.overlap or min(LEAST_OVERLAP, size - 1))
+    if isinstance(spec.margin, int) and spec.margin >= min(plan.size):
+        smallest = min(plan.size)
+        raise OptionError(
+            f"tiles of {smallest} pixels are smaller than their margin of {spec.margin}: make them larger"
+        )
+    if spec.upsample is not None and spec.upsample != int(spec.upsample):
+        raise OptionError(f"tiles need a whole number of output pixels per camera pixel, not {spec.upsample:g}")
+
+
+def _calibrated(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Calibration:
+    """The instrument, from the middle of the field and for all of it; kept in a file that all tiles read."""
+    if place.calibration.is_file():
+        with contextlib.suppress(FpmError):  # damaged: it is found again
+            return Calibration.load(place.calibration, dataset.optics, dataset.n_images, dataset.corner)
+    spec = place.spec
+    assert spec.tiles is not None
+    side = spec.tiles.size or LARGEST
+    (h, w), size = dataset.image_shape, [min(n, side) for n in dataset.image_shape]
+    middle = dataset.crop((h - size[0]) // 2, (w - size[1]) // 2, size[0], size[1])
+    found = improve(
+        middle,
+        resolve(middle, spec.calibration),
+        spec.calibrate,
+        z_um=spec.z_um,
+        seed=spec.seed,
+        on_step=lambda step, steps: tell({"event": "calibrating", "step": step, "total": steps}),
+    )
+    found.save(place.calibration, dataset.optics, middle.corner)
+    return Calibration.load(place.calibration, dataset.optics, dataset.n_images, dataset.corner)
+
+
+def _planned(place: RunFolder, dataset: Dataset, calibration: Calibration, tell: OnEvent) -> dict[str, Any]:
+    """Where the tiles are and on which grids and depths they are solved, JSON-ready."""
+    spec, optics = place.spec, dataset.optics
+    assert spec.tiles is not None
+    seen = dataset if calibration.depth_um is None else replace(dataset, calibration=calibration)
+    planes = seen.planes_um if spec.z_um is None else spec.z_um
+    na, height_um = calibration.selected().na, height_of(calibration)
+    plan = choose(dataset.image_shape, optics, na, planes, spec.tiles.size, spec.tiles.overlap, height_um)
+    if len(plan.tiles) == 1:
+        tell({"event": "warning", "text": "one tile is as large as the field: it is solved in one piece"})
+    elif height_um is None:
+        text = "no LED distance is known (directions only): all tiles are seen under the same angles"
+        tell({"event": "warning", "text": text})
+    margin = spec.margin if isinstance(spec.margin, int) else max(calibration.margin, margin_for(optics, na, planes))
+    if len(plan.tiles) == 1 and spec.margin is None and repeats(dataset):
+        margin = calibration.margin
+    margin = min(margin, min(plan.size) // 2) if spec.margin is None else margin
+    depths, surface = [tuple(planes)] * len(plan.tiles), None
+    given = spec.z_um is not None or dataset.defocus_um is not None or dataset.truth is not None
+    if not given and spec.calibrate != "none" and len(plan.tiles) > 1:
+
+        def seen_by(region: Dataset) -> Calibration:
+            return Calibration.load(place.calibration, optics, dataset.n_images, region.corner)
+
+        def on_step(step: int, total: int) -> None:
+            tell({"event": "calibrating", "step": step, "total": total})
+
+        found, places = focus.find(dataset, seen_by, plan, planes[0], on_step)
+        depths = [(float(z),) for z in found.at([tile.box for tile in plan.tiles])]
+        surface = {**found.to_dict(), "places": places}
+    upsample = spec.upsample or max(1, math.ceil(4 * optics.synthetic_na(na) * optics.pixel_um / optics.wavelength_um))
+    return {
+        "count": len(plan.tiles),
+        "size": list(plan.size),
+        "overlap": plan.overlap,
+        "rows": list(plan.rows),
+        "columns": list(plan.columns),
+        "margin": margin,
+        "upsample": int(upsample),
+        "z_um": [list(z) for z in depths],
+        "focus": surface,
+    }
+
+
+def height_of(calibration: Calibration) -> float | None:
+    """From the LEDs to the sample, µm; None where it is not known."""
+    height_mm = getattr(calibration, "height_mm", None)
+    return None if height_mm is None else 1e3 * float(np.mean(height_mm))
+
+
+def _left(slide: Slide, tell: OnEvent) -> list[int]:
+    """Tiles that are yet to be solved; what is done is looked at, and what is damaged is done again."""
+    known = slide.place.document["tiles"].get("state", {})
+    left = []
+    for index, tile in enumerate(slide.plan.tiles):
+        about = look(slide.spec(index), slide.folder(index)) if slide.folder(index).is_dir() else None
+        if about is not None:
+            slide.ended[index] = about
+            continue
+        if known.get(tile.name, {}).get("sha256"):
+            tell({"event": "warning", "text": f"tile {tile.name} is damaged or gone; it is solved again"})
+        left.append(index)
+    return left
+
+
+@contextlib.contextmanager
+def _executor(slide: Slide, left: int, workers: int | None, tell: OnEvent) -> Iterator[Executor]:
+    count = workers or (1 if slide.grids["device"] != "cpu" else usable_cores() // slide.grids["threads"])
+    if min(count, left) <= 1:
+        yield Here()
+        return
+    with Workers(min(count, left), lambda text: tell({"event": "line", "text": text})) as found:
+        yield found
+
+
+def _work(slide: Slide, left: list[int], executor: Executor, tell: OnEvent, preview: Preview | None) -> bool:
+    """Have these tiles solved; whether Ctrl-C ended it. A signal that asks to leave raises :class:`Terminated`."""
+    total, begun, noted = len(slide.plan.tiles), time.monotonic(), -math.inf
+    waiting, pending = list(reversed(left)), dict[Future[Any], int]()
+    tries, losses = dict[int, int](), dict[int, int]()
+    stop: Callable[[], object] | None = getattr(executor, "stop", None)
+    with signals(terminable=True) if stop else contextlib.nullcontext(Caught()) as caught:
+        told = False
+        while waiting or pending:
+            while waiting and len(pending) < getattr(executor, "at_once", 1) and not _asked(caught):
+                index = waiting.pop()
+                future = executor.submit(solve_tile, slide.spec(index).to_dict(), str(slide.folder(index)))
+                pending[future] = index
+                if future.done():
+                    break
+            if _asked(caught) and not told:
+                told = True
+                if stop:
+                    stop()
+            if not pending:
+                break
+            for future in wait(pending, LOOK_S, FIRST_COMPLETED).done:
+                index = pending.pop(future)
+                try:
+                    about = future.result()
+                except (OutputError, OptionError):
+                    raise
+                except (Terminated, WorkerLost) as error:
+                    losses[index] = losses.get(index, 0) + 1
+                    if _asked(caught):
+                        continue
+                    if losses[index] > LOSSES:
+                        slide.ended[index] = {"status": "failed", "reason": str(error)}
+                    else:
+                        waiting.append(index)
+                    continue
+                except Exception as error:
+                    tries[index] = tries.get(index, 0) + 1
+                    if tries[index] < TRIES:
+                        waiting.append(index)
+                        continue
+                    about = {"status": "failed", "reason": tasks.one_line(error)}
+                    tell({"event": "warning", "text": f"tile {slide.plan.tiles[index].name}: {about['reason']}"})
+                if about["status"] == INTERRUPTED:
+                    return True
+                slide.ended[index] = about
+                seconds = time.monotonic() - begun
+                done = len(slide.ended)
+                each = seconds / max(done - (total - len(left)), 1)
+                event = {"step": done, "total": total, "seconds": seconds, "remaining_s": each * (total - done)}
+                tell({"event": "progress", **event, "each_s": each})
+                if preview is not None and "sha256" in about:
+                    preview.add(index, slide.folder(index))
+                if time.monotonic() - noted > NOTED_EVERY_S:
+                    slide.note()
+                    noted = time.monotonic()
+    if caught.terminated is not None:
+        slide.note()
+        raise Terminated("ended by a signal; finished tiles and checkpoints are kept", caught.terminated)
+    return caught.interrupted
+
+
+def _asked(caught: Caught) -> bool:
+    return caught.interrupted or caught.terminated is not None
+
+
+def _finished(slide: Slide, memory: PeakMemory, tell: OnEvent) -> dict[str, Any]:
+    """Join the tiles, make the mosaic safe, measure and draw it."""
+    from fpmtools.runs.measuring import measure
+
+    place = slide.place
+    tell({"event": tasks.MEASURING, "task": "joining tiles"})
+    with threads.limited(place.document["resolved"]["threads"]):
+        scale = intensity_scale(slide.dataset, slide.calibration)
+        mosaic = joining.join_tiles(
+            slide.plan, [slide.ended[i] for i in range(len(slide.plan.tiles))], place.path, slide.depths,
+            factor=slide.grids["upsample"], pixel_um=slide.dataset.optics.pixel_um, scale=scale,
+            wavelength_um=slide.dataset.optics.wavelength_um, height_um=height_of(slide.calibration),
+        )  # fmt: skip
+        mosaic.calibration = slide.calibration
+        file = mosaic.save(place.path / RESULT_FILE)
+        place.journal.path.unlink(missing_ok=True)
+        solved = PARTIAL if mosaic.holes else "done"
+        for name, reason in mosaic.holes.items():
+            tell({"event": "warning", "text": f"tile {name} is missing: {reason}"})
+        about = _describe(slide, mosaic) | {"peak_memory_mb": max([memory.mb(), *_numbers(slide, "peak_memory_mb")])}
+        place.update(**about, solved=solved, result_sha256=sha256(file))
+        measure(place, slide.dataset, wanted(place), lambda name: tell({"event": tasks.MEASURING, "task": name}))
+    return _closed(slide)
+
+
+def wanted(place: RunFolder) -> list[str]:
+    """What is measured of the mosaic itself: what compares images with predictions is measured tile by tile."""
+    planned = tasks.planned(place.spec.outputs, truth=place.document["data"]["truth"] is not None)
+    per_tile = {tasks.FIT, *map(tasks.metric_task, tasks.WITHOUT_TRUTH)}
+    return [task for task in planned if task not in per_tile]
+
+
+def _closed(slide: Slide) -> dict[str, Any]:
+    """Say that everything is written."""
+    place = slide.place
+    found = place.journal.read().ended
+    document = with_evidence(place.document, {name: found[name] for name in wanted(place) if name in found})
+    for name in tasks.WITHOUT_TRUTH:
+        if values := [v for about in slide.ended.values() if (v := about.get("metrics", {}).get(name)) is not None]:
+            document["metrics"][name] = float(np.mean(values))
+    document.pop("replaces", None)
+    place.document = {**document, "status": document["solved"], "finished": True}
+    place.update()
+    return place.document
+
+
+def _numbers(slide: Slide, name: str) -> Iterator[float]:
+    return (float(about[name]) for about in slide.ended.values() if about.get(name) is not None)
+
+
+def _describe(slide: Slide, mosaic: Any) -> dict[str, Any]:
+    """As :func:`fpmtools.runs.document.describe`, of all tiles together; times are those of all workers."""
+    from fpmtools.runs import environment
+    from fpmtools.runs.running import make_solver
+    from fpmtools.storage import finite
+
+    spec, dataset, grid = slide.place.spec, slide.dataset, mosaic.grid
+    solver = make_solver(spec)
+    planes = slide.depths[0]
+    dense = 8 * len(planes) * grid.shape[0] * grid.shape[1]
+    import dataclasses
+
+    return {
+        "solver": spec.solver,
+        "solver_class": f"{type(solver).__module__}:{type(solver).__qualname__}",
+        "preset": spec.options.get("preset", spec.preset),
+        "options": dataclasses.asdict(solver.options),
+        "seed": spec.seed,
+        "z_um": list(mosaic.planes or sorted({*grid.z_range})),
+        "data": {
+            "name": dataset.name,
+            "digest": slide.place.document["resolved"]["digest"],
+            "leds": dataset.n_images,
+            "leds_used": int(slide.calibration.used.sum()),
+            "image_shape": list(dataset.image_shape),
+            "defocus_um": dataset.defocus_um,
+            "optics": dataset.optics.to_dict(),
+            "calibrated_pupil": not slide.calibration.pupil.ideal,
+            "calibration": finite(slide.calibration.found),
+            "truth": dataset.truth.digest if dataset.truth is not None else None,
+            "provenance": dataset.provenance,
+        },
+        "grid": {
+            "output_shape": list(grid.shape),
+            "pixel_um": list(grid.pixel_um),
+            "extent_um": list(grid.extent_um),
+        },
+        "intensity_scale": mosaic.metadata["intensity_scale"],
+        "times": {"setup_s": 0.0, "solve_s": sum(_numbers(slide, "seconds"))},
+        "steps": int(sum(_numbers(slide, "steps"))),
+        "total_steps": int(sum(_numbers(slide, "total_steps"))),
+        "loss": None,
+        "history": [],
+        "stored_bytes": mosaic.stored_bytes,
+        "dense_bytes": dense,
+        "dense_ratio": dense / mosaic.stored_bytes,
+        "versions": environment.versions(),
+        "hardware": environment.hardware(choose_device(slide.grids["device"])),
+        "warnings": [*dataset.check(), *said_of(slide.calibration)],
+        "calibration_file": True,
+    }

@@ -1,0 +1,107 @@
+"""Gains and ramps of tiles are found from their overlaps, in double precision to many digits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from fpmtools.tiling.plan import Plan
+from fpmtools.tiling.stitching import Seam, join, seam
+
+SHAPE = (97, 121)
+
+
+def sample(seed: int) -> NDArray[np.complex128]:
+    rng = np.random.default_rng(seed)
+    amplitude, phase = (gaussian_filter(rng.normal(size=SHAPE), 3) for _ in range(2))
+    return np.asarray((1 + 2 * amplitude) * np.exp(12j * phase))
+
+
+def cut(
+    field: NDArray[np.complex128], plan: Plan, seed: int, noise: float = 0.0
+) -> tuple[list[NDArray[np.complex128]], NDArray[np.float64], list[Seam]]:
+    """Tiles at random gains and ramps, the middles of them, and their seams."""
+    rng = np.random.default_rng(seed)
+    height, width = plan.size
+    y, x = np.arange(height)[:, None] - height / 2, np.arange(width) - width / 2
+    tiles, centres = [], []
+    for top, left, *_ in (tile.box for tile in plan.tiles):
+        ramp, gain = rng.normal(size=2) * 0.1, np.exp(0.2 * rng.normal() + 1j * rng.uniform(-9, 9))
+        part = field[top : top + height, left : left + width] * gain * np.exp(1j * (ramp[0] * y + ramp[1] * x))
+        tiles.append(part + noise * (rng.normal(size=part.shape) + 1j * rng.normal(size=part.shape)))
+        centres.append((top + height / 2, left + width / 2))
+    found = []
+    for a, b in plan.neighbours():
+        (ya, xa, *_), (yb, xb, *_) = plan.tiles[a].box, plan.tiles[b].box
+        top, left = max(ya, yb), max(xa, xb)
+        bottom, right = min(ya, yb) + height, min(xa, xb) + width
+        one = tiles[a][top - ya : bottom - ya, left - xa : right - xa]
+        other = tiles[b][top - yb : bottom - yb, left - xb : right - xb]
+        made = seam(a, b, one, other, np.ones(one.shape), (top, left))
+        assert made is not None
+        found.append(made)
+    return tiles, np.array(centres), found
+
+
+def joined(
+    plan: Plan, tiles: list[NDArray[np.complex128]], centres: NDArray[np.float64], seams: list[Seam]
+) -> NDArray[np.complex128]:
+    """The mosaic over the true field's shape, each tile at what was found for it."""
+    (height, width), out = plan.size, np.zeros(SHAPE, complex)
+    y, x = np.arange(height)[:, None] - height / 2, np.arange(width) - width / 2
+    found = join(len(tiles), seams, centres, height / 2)
+    rows, columns = plan.windows(1)
+    for index, (top, left, *_) in enumerate(tile.box for tile in plan.tiles):
+        row, column = divmod(index, len(plan.columns))
+        phase = found.phase[index] + found.ramp[index, 0] * y + found.ramp[index, 1] * x
+        turn = np.exp(found.gain[index] + 1j * phase)
+        window = rows[row][:, None] * columns[column]
+        out[top : top + height, left : left + width] += window * tiles[index] * turn
+    return out
+
+
+def error(found: NDArray[np.complex128], field: NDArray[np.complex128]) -> float:
+    """Relative, after one gain and one ramp, which nothing can tell."""
+    quotient = found / field
+    along = (quotient[1:] * quotient[:-1].conj(), quotient[:, 1:] * quotient[:, :-1].conj())
+    steps = [np.angle(product.sum()) for product in along]
+    y, x = np.arange(SHAPE[0])[:, None], np.arange(SHAPE[1])
+    level = quotient * np.exp(-1j * (steps[0] * y + steps[1] * x))
+    return float(level.std() / abs(level.mean()))
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(48, 12), (40, 9), (33, 16)])
+def test_random_gains_and_ramps_are_found(size: int, overlap: int) -> None:
+    field, plan = sample(0), Plan.of(SHAPE, size, overlap)
+    tiles, centres, seams = cut(field, plan, seed=1)
+    assert error(joined(plan, tiles, centres, seams), field) < 1e-6
+    flat = joined(plan, tiles, centres, [])
+    assert error(flat, field) > 0.3, "without seams nothing is joined"
+
+
+def test_noise_is_averaged_and_not_summed_along_the_tiles() -> None:
+    field, plan = sample(2), Plan.of(SHAPE, 33, 9)
+    tiles, centres, seams = cut(field, plan, seed=3, noise=0.05)
+    assert error(joined(plan, tiles, centres, seams), field) < 0.09  # the noise itself is 0.07
+
+
+def test_what_does_not_depend_on_the_order() -> None:
+    field, plan = sample(4), Plan.of(SHAPE, 48, 12)
+    _, centres, seams = cut(field, plan, seed=5, noise=0.02)
+    once, again = (join(len(plan.tiles), seams, centres, 24) for _ in range(2))
+    assert np.array_equal(once.phase, again.phase)
+    assert np.array_equal(once.ramp, again.ramp)
+
+
+def test_parts_that_nothing_connects_and_dark_overlaps() -> None:
+    dark = np.zeros((12, 20), complex)
+    assert seam(0, 1, dark, dark, np.ones(dark.shape), (0, 0)) is None
+    field, plan = sample(6), Plan.of(SHAPE, 48, 12)
+    _, centres, seams = cut(field, plan, seed=7)
+    some = [s for s in seams if 0 not in (s.first, s.second)]
+    found = join(len(plan.tiles), some, centres, 24)
+    assert np.isfinite(found.phase).all()
+    assert found.gain[0] == 0
+    assert not found.ramp[0].any()

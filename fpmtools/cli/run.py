@@ -259,7 +259,7 @@ def _summarise(document: dict[str, Any], folder: Path) -> None:
     from fpmtools import columns, registry
 
     times, found, status = document["times"], document["metrics"], document["status"]
-    words = {"stopped": "stopped by the budget", "reached": "target reached"}
+    words = {"stopped": "stopped by the budget", "reached": "target reached", "partial": "done, with holes,"}
     echo(
         f"{document['solver']} on {document['data']['name']}: {words.get(status, status)} after {document['steps']} of "
         f"{document['total_steps']} steps, {times['solve_s']:.1f} s (set-up {times['setup_s']:.1f} s), "
@@ -274,7 +274,7 @@ def _summarise(document: dict[str, Any], folder: Path) -> None:
         f"{shape} pixels at {len(document['z_um'])} z; stored in {size(document['stored_bytes'])}, "
         f"{document['dense_ratio']:.3g} times less than dense planes"
     )
-    if found.get("psnr") is not None:
+    if None not in map(found.get, ("psnr", "ssim", "rmse", "relative_l2", "phase_rmse_rad")):
         echo(
             f"against the truth: PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.4f}, RMSE {found['rmse']:.4g}, "
             f"relative L2 {found['relative_l2']:.4g}, phase RMSE {found['phase_rmse_rad']:.3g} rad"

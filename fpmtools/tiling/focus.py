@@ -13,8 +13,8 @@ from fpmtools.calibrate import focus, part
 from fpmtools.calibrate.instrument import Instrument
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
-from fpmtools.optics import Optics
-from fpmtools.tiling.plan import Box, Plan
+from fpmtools.optics import Box, Optics
+from fpmtools.tiling.plan import Plan
 
 Floats = NDArray[np.float64]
 
@@ -73,8 +73,8 @@ def searched(plan: Plan) -> list[int]:
 
 def depth(dataset: Dataset, calibration: Calibration, z_um: float) -> float:
     """Where the sample is in this part of the field, µm, looked for from ``z_um`` on."""
-    seen = calibration.selected()
     chosen = part.region(dataset.select(np.flatnonzero(calibration.used)))
+    seen = calibration.selected().seen_from(chosen.box, dataset.box, dataset.optics.pixel_um)
     chosen = replace(chosen, calibration=seen)
     bright = [int(i) for i in np.flatnonzero(seen.bright_field(dataset.optics))]
     problem = part.problem(chosen, z_um, part.margin(chosen, z_um))
@@ -113,7 +113,7 @@ def _robust(matrix: Floats, depths: Floats) -> Floats:
     coefficients: Floats = np.zeros(matrix.shape[1])
     for _ in range(10):
         root = np.sqrt(weight)
-        coefficients = np.linalg.lstsq(matrix * root[:, None], depths * root, rcond=None)[0]
+        coefficients = np.asarray(np.linalg.lstsq(matrix * root[:, None], depths * root, rcond=None)[0], np.float64)
         left = depths - matrix @ coefficients
         typical = max(1.5 * float(np.median(np.abs(left))), 1e-9)
         weight = 1 / (1 + (left / (OUTLYING * typical)) ** 2)

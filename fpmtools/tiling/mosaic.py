@@ -16,11 +16,11 @@ from fpmtools.dataset import as_planes
 from fpmtools.display import span
 from fpmtools.errors import DataError, OptionError, expect
 from fpmtools.metrics.focus import AllInFocus, all_in_focus
-from fpmtools.optics import Shape, resample
+from fpmtools.optics import Box, Shape, resample
 from fpmtools.reconstruction import RESULT_FILE, Grid, Reconstruction
 from fpmtools.results import open_result
 from fpmtools.runs.folder import sha256
-from fpmtools.tiling.plan import Box, Plan
+from fpmtools.tiling.plan import Plan
 
 KIND = "mosaic"
 TILES_FOLDER = "tiles"  # in that of the run

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools.errors import OptionError
-from fpmtools.optics import Optics, Shape
+from fpmtools.optics import Box, Optics, Shape, fast_length
 
 LARGEST = 256  # camera pixels: aberrations change over more than that
 SMALLEST = 16
@@ -20,8 +20,6 @@ WORST_CURVATURE = 0.5  # rad, at a tile's corners, of what differs from LED to L
 REACH = 8.0  # lengths λ/2NA of the overlap: 4 from a border the error is that of the inside to 2 dB (docs/slides.md)
 GUARD = 0.25  # share of an overlap on either side that only the other tile shows
 PRIMES = (2, 3, 5, 7)
-
-Box = tuple[int, int, int, int]  # y, x, height, width
 
 
 @dataclass(frozen=True)
@@ -108,15 +106,18 @@ def choose(
     z_um
         How far from focus the sample is, at most: light spreads by that times the tangent of the steepest angle.
     size, overlap
-        Camera pixels, where they are given; else :func:`suggested_size` and :func:`suggested_overlap`.
+        Camera pixels, where they are given; else about :func:`suggested_size`, such that tiles fill the frame, and
+        :func:`suggested_overlap`, but a quarter of a tile at most.
     height_um
         From the LEDs to the sample, where it is known.
     """
     steepest = optics.synthetic_na(na)
-    shared = suggested_overlap(optics, steepest, z_um) if overlap is None else overlap
-    side = max(suggested_size(optics, na, height_um), 2 * shared) if size is None else size
-    if size is not None and overlap is None:
-        shared = min(shared, size // 2)
+    side = suggested_size(optics, na, height_um) if size is None else size
+    shared = (
+        min(suggested_overlap(optics, steepest, z_um), max(side // 4, LEAST_OVERLAP)) if overlap is None else overlap
+    )
+    if size is None:
+        side = _evened(max(frame), max(side, 2 * shared), shared)
     return Plan.of(frame, side, shared)
 
 
@@ -154,6 +155,12 @@ def fast_length_down(n: float) -> int:
             break
         length -= 2
     return length
+
+
+def _evened(frame: int, size: int, overlap: int) -> int:
+    """The size near ``size`` at which whole tiles fill ``frame`` with this overlap; fast to transform."""
+    count = max(1, round((frame - overlap) / (size - overlap)))
+    return fast_length((frame + (count - 1) * overlap) / count)
 
 
 def _starts(frame: int, size: int, overlap: int) -> tuple[int, ...]:

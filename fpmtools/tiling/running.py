@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -168,7 +168,7 @@ def _calibrated(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Calibratio
     """The instrument, from the middle of the field and for all of it; kept in a file that all tiles read."""
     if place.calibration.is_file():
         with contextlib.suppress(FpmError):  # damaged: it is found again
-            return Calibration.load(place.calibration, dataset.optics, dataset.n_images, dataset.corner)
+            return Calibration.load(place.calibration, dataset.optics, dataset.n_images, dataset.box)
     spec = place.spec
     assert spec.tiles is not None
     side = spec.tiles.size or LARGEST
@@ -182,8 +182,8 @@ def _calibrated(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Calibratio
         seed=spec.seed,
         on_step=lambda step, steps: tell({"event": "calibrating", "step": step, "total": steps}),
     )
-    found.save(place.calibration, dataset.optics, middle.corner)
-    return Calibration.load(place.calibration, dataset.optics, dataset.n_images, dataset.corner)
+    found.save(place.calibration, dataset.optics, middle.box)
+    return Calibration.load(place.calibration, dataset.optics, dataset.n_images, dataset.box)
 
 
 def _planned(place: RunFolder, dataset: Dataset, calibration: Calibration, tell: OnEvent) -> dict[str, Any]:
@@ -199,16 +199,13 @@ def _planned(place: RunFolder, dataset: Dataset, calibration: Calibration, tell:
     elif height_um is None:
         text = "no LED distance is known (directions only): all tiles are seen under the same angles"
         tell({"event": "warning", "text": text})
-    margin = spec.margin if isinstance(spec.margin, int) else max(calibration.margin, margin_for(optics, na, planes))
-    if len(plan.tiles) == 1 and spec.margin is None and repeats(dataset):
-        margin = calibration.margin
-    margin = min(margin, min(plan.size) // 2) if spec.margin is None else margin
+    margin = spec.margin if isinstance(spec.margin, int) else _margin(plan, dataset, calibration, planes)
     depths, surface = [tuple(planes)] * len(plan.tiles), None
     given = spec.z_um is not None or dataset.defocus_um is not None or dataset.truth is not None
     if not given and spec.calibrate != "none" and len(plan.tiles) > 1:
 
         def seen_by(region: Dataset) -> Calibration:
-            return Calibration.load(place.calibration, optics, dataset.n_images, region.corner)
+            return Calibration.load(place.calibration, optics, dataset.n_images, region.box)
 
         def on_step(step: int, total: int) -> None:
             tell({"event": "calibrating", "step": step, "total": total})
@@ -230,10 +227,21 @@ def _planned(place: RunFolder, dataset: Dataset, calibration: Calibration, tell:
     }
 
 
+def _margin(plan: Plan, dataset: Dataset, calibration: Calibration, planes: Sequence[float]) -> int:
+    """Camera pixels beyond the border of each tile: thirteen resolved lengths, or with defocus up to an eighth of it.
+
+    More would cost more than it gives: the overlap is real, and what is near a border is not shown.
+    """
+    if len(plan.tiles) == 1 and repeats(dataset):
+        return calibration.margin
+    na, side = calibration.selected().na, min(plan.size)
+    sharp, blurred = (margin_for(dataset.optics, na, z) for z in ([0.0], planes))
+    return min(max(calibration.margin, sharp, min(blurred, side // 8)), side // 2)
+
+
 def height_of(calibration: Calibration) -> float | None:
     """From the LEDs to the sample, µm; None where it is not known."""
-    height_mm = getattr(calibration, "height_mm", None)
-    return None if height_mm is None else 1e3 * float(np.mean(height_mm))
+    return None if calibration.height_mm is None else 1e3 * float(np.mean(calibration.height_mm))
 
 
 def _left(slide: Slide, tell: OnEvent) -> list[int]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fpmtools.errors import FpmError
+from fpmtools.optics import Box
 from fpmtools.runs import running
 from fpmtools.runs.folder import FINISHED, RESULT_FILE, RUN_FILE, RunFolder, sha256
 from fpmtools.runs.spec import DataSpec, Outputs, RunSpec, read_json
-from fpmtools.tiling.plan import Box
 
 MOVES = {"calibration", "data.source"}  # what may be elsewhere when a slide's folder, or its data, were moved
 ABOUT = ("status", "reason", "z_um", "stored_bytes", "steps", "total_steps", "metrics", "peak_memory_mb")

@@ -253,4 +253,4 @@ def test_preview_render_and_evaluate(field: Path, tmp_path: Path, capsys: pytest
     assert not (folder / "loss.png").exists()
     assert main(["render", str(folder), "--out", str(tmp_path / "field.npy"), "--shape", "36,45"]) == 0
     assert np.load(tmp_path / "field.npy").shape == (36, 45)
-    assert main(["evaluate", str(folder), "--data", str(field), "--metrics", "psnr"]) == 0
+    assert main(["evaluate", str(folder), "--truth", str(field)]) == 0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fpmtools.reconstruction import Grid
 from fpmtools.tiling.mosaic import Mosaic, Part, _shared
 from fpmtools.tiling.plan import Plan
-from fpmtools.tiling.stitching import Seam, join, seam
+from fpmtools.tiling.stitching import Seam, curvature, join, seam, without_curvature
 
 
 def join_tiles(
@@ -41,7 +41,8 @@ def join_tiles(
     scale
         The measured intensity that counts as 1 in all of it.
     height_um
-        Of the LEDs, whose light is curved by it over each tile.
+        Of the LEDs, whose light is curved by it over each tile, by k/2h at most: how much of that the tiles show is
+        found where they overlap, for so slow a phase is seen by few LEDs, and a solver that starts flat may stay so.
     """
     middles = [(z[0] + z[-1]) / 2 for z in depths]
     common = float(np.median(middles))
@@ -56,17 +57,20 @@ def join_tiles(
     shape = (plan.frame[0] * factor, plan.frame[1] * factor)
     grid = Grid(shape, (plan.frame[0] * pixel_um, plan.frame[1] * pixel_um), (planes[0], planes[-1]))
     fine = pixel_um / factor
-    curvature = 0.0 if height_um is None else math.pi / wavelength_um / height_um * fine**2
+    curved = 0.0 if height_um is None else math.pi / wavelength_um / height_um * fine**2
     count = len(parts)
     mosaic = Mosaic(
-        plan, parts, np.ones(count, complex), np.zeros((count, 2)), grid, factor=factor, curvature=curvature,
+        plan, parts, np.ones(count, complex), np.zeros((count, 2)), grid, factor=factor,
         folder=folder, planes=tuple(planes),
     )  # fmt: skip
     for index, part in enumerate(parts):
         if part.sha256 is not None:  # one intensity counts as 1 everywhere
             mosaic.gain[index] = math.sqrt(float(mosaic.tile(index).metadata.get("intensity_scale", scale)) / scale)
     centres = np.array([(y + h / 2, x + w / 2) for y, x, h, w in map(mosaic.place, range(count))])
-    found = join(count, seams(mosaic, (planes[0] + planes[-1]) / 2), centres, min(plan.size) * factor / 2)
+    compared = seams(mosaic, (planes[0] + planes[-1]) / 2)
+    mosaic.curvature = curvature(compared, centres, curved)
+    compared = without_curvature(compared, centres, mosaic.curvature)
+    found = join(count, compared, centres, min(plan.size) * factor / 2)
     there = np.array([part.sha256 is not None for part in parts])
     gain = np.where(there, mosaic.gain * np.exp(found.gain + 1j * found.phase), 0)
     mosaic.gain, mosaic.ramp = gain, found.ramp

@@ -55,7 +55,7 @@ class Mosaic(Reconstruction):
     planes
         The z that the tiles were solved at; none where they are continuous in z.
     curvature
-        rad per pixel²: of the light of each LED over its tile, k/2h, which is in what a tile has found. 0: not known.
+        rad per pixel²: what of the curvature k/2h of the LEDs' light is in each tile. 0: none, or not known.
     factor
         Pixels of the mosaic to a camera pixel.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,36 @@ def seam(first: int, second: int, one: Complex, other: Complex, window: Floats, 
     plane[0] = math.remainder(plane[0], 2 * math.pi)
     gain = 0.5 * math.log(powers[0] / powers[1]) if min(powers) > 0 else 0.0
     return Seam(first, second, middle + corner, plane, information, gain, float(counts.sum()) / variance)
+
+
+def curvature(seams: Sequence[Seam], centres: Floats, most: float) -> float:
+    """What all tiles have in common of a phase a |s|², s from each tile's middle: a in rad per pixel², 0 … ``most``.
+
+    It makes the phase of every seam slope along the line between the tiles, by 2 a times their distance; the weighted
+    median over the seams is taken.
+    """
+    if not seams or most <= 0:
+        return 0.0
+    apart = np.array([centres[s.second] - centres[s.first] for s in seams])
+    squared = np.square(apart).sum(axis=1)
+    found = np.array([s.plane[1:] @ step for s, step in zip(seams, apart, strict=True)]) / (2 * squared)
+    weight = squared * [
+        step @ s.information[1:, 1:] @ step / n for s, step, n in zip(seams, apart, squared, strict=True)
+    ]
+    order = np.argsort(found, kind="stable")
+    total = np.cumsum(weight[order])
+    middle = float(found[order][int(np.searchsorted(total, total[-1] / 2))])
+    return min(max(middle, 0.0), most)
+
+
+def without_curvature(seams: Sequence[Seam], centres: Floats, curvature: float) -> list[Seam]:
+    """The seams of the same tiles, each divided by exp(i ``curvature`` |s|²)."""
+    found = []
+    for s in seams:
+        one, other = s.centre - centres[s.first], s.centre - centres[s.second]
+        more = [one @ one - other @ other, *(2 * (one - other))]
+        found.append(replace(s, plane=s.plane - curvature * np.array(more)))
+    return found
 
 
 def join(count: int, seams: Sequence[Seam], centres: Floats, half: float) -> Joined:

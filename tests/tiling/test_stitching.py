@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from fpmtools.tiling.plan import Plan
-from fpmtools.tiling.stitching import Seam, join, seam
+from fpmtools.tiling.stitching import Seam, curvature, join, seam, without_curvature
 
 SHAPE = (97, 121)
 
@@ -105,3 +105,25 @@ def test_parts_that_nothing_connects_and_dark_overlaps() -> None:
     assert np.isfinite(found.phase).all()
     assert found.gain[0] == 0
     assert not found.ramp[0].any()
+
+
+def test_a_curvature_that_all_tiles_have_is_no_ramp_of_each() -> None:
+    field, plan = sample(8), Plan.of(SHAPE, 48, 12)
+    flat, centres, _ = cut(field, plan, seed=9)
+    y, x = np.arange(48)[:, None] - 24, np.arange(48) - 24
+    seams = []
+    for a, b in plan.neighbours():
+        (ya, xa, *_), (yb, xb, *_) = plan.tiles[a].box, plan.tiles[b].box
+        top, left, bottom, right = max(ya, yb), max(xa, xb), min(ya, yb) + 48, min(xa, xb) + 48
+        parts = []
+        for at_y, at_x in ((ya, xa), (yb, xb)):
+            tile = field[at_y : at_y + 48, at_x : at_x + 48] * np.exp(4e-3j * (y**2 + x**2))
+            parts.append(tile[top - at_y : bottom - at_y, left - at_x : right - at_x])
+        made = seam(a, b, parts[0], parts[1], np.ones(parts[0].shape), (top, left))
+        assert made is not None
+        seams.append(made)
+    assert curvature(seams, centres, 1.0) == pytest.approx(4e-3, rel=1e-6)
+    assert curvature(seams, centres, 1e-3) == 1e-3, "no more than the light has"
+    left_over = join(len(flat), without_curvature(seams, centres, 4e-3), centres, 24)
+    assert np.abs(left_over.ramp).max() < 1e-7
+    assert np.abs(np.exp(1j * left_over.phase) - np.exp(1j * left_over.phase[0])).max() < 1e-6

@@ -101,6 +101,8 @@ class Workers:
     def _serve(self, number: int) -> None:
         while (call := self._calls.get()) is not None:
             future, words = call
+            if not future.set_running_or_notify_cancel():
+                continue
             if self._stopped:
                 future.set_exception(WorkerLost("nothing is begun any more"))
                 continue

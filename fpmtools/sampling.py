@@ -221,12 +221,12 @@ def suggested_margin(dataset: Dataset, z_um: Sequence[float]) -> int:
     """
     if repeats(dataset):
         return 0
-    return min(margin_for(dataset.optics, dataset.na, z_um), min(dataset.image_shape) // 2)
+    return min(margin_for(dataset.optics, dataset.optics.synthetic_na(dataset.na), z_um), min(dataset.image_shape) // 2)
 
 
-def margin_for(optics: Optics, na: NDArray[np.float64], z_um: Sequence[float]) -> int:
-    """Camera pixels that light crosses a border from, where LEDs shine at the sines ``na`` [led, (x, y)]."""
-    reach_um = RESOLVED * optics.wavelength_um / (2 * optics.na) + max(map(abs, z_um)) * optics.synthetic_na(na)
+def margin_for(optics: Optics, sine: float, z_um: Sequence[float]) -> int:
+    """Camera pixels that light crosses a border from, at angles up to ``sine`` and depths ``z_um``."""
+    reach_um = RESOLVED * optics.wavelength_um / (2 * optics.na) + max(map(abs, z_um)) * sine
     return min(math.ceil(reach_um / optics.pixel_um), MOST_MARGIN)
 
 

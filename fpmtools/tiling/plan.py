@@ -104,26 +104,26 @@ def choose(
     na
         Direction sines of the LEDs, [led, (x, y)].
     z_um
-        How far from focus the sample is, at most: light spreads by that times the tangent of the steepest angle.
+        How far from focus the sample is: light spreads by that times the tangent of the objective's angle.
     size, overlap
         Camera pixels, where they are given; else about :func:`suggested_size`, such that tiles fill the frame, and
         :func:`suggested_overlap`, but a quarter of a tile at most.
     height_um
         From the LEDs to the sample, where it is known.
     """
-    steepest = optics.synthetic_na(na)
     side = suggested_size(optics, na, height_um) if size is None else size
-    shared = (
-        min(suggested_overlap(optics, steepest, z_um), max(side // 4, LEAST_OVERLAP)) if overlap is None else overlap
-    )
+    shared = min(suggested_overlap(optics, z_um), max(side // 4, LEAST_OVERLAP)) if overlap is None else overlap
     if size is None:
         side = _evened(max(frame), max(side, 2 * shared), shared)
     return Plan.of(frame, side, shared)
 
 
-def suggested_overlap(optics: Optics, sine: float, z_um: Sequence[float]) -> int:
-    """Camera pixels: eight resolved lengths λ/2NA, and what defocus moves the steepest light by."""
-    tangent = sine / math.sqrt(max(optics.medium_index**2 - sine**2, 1e-2))
+def suggested_overlap(optics: Optics, z_um: Sequence[float]) -> int:
+    """Camera pixels: eight resolved lengths λ/2NA, and what defocus moves the steepest light by that gets through.
+
+    Of the light of LEDs further out only that gets through which the sample turns into the objective's angle.
+    """
+    tangent = optics.na / math.sqrt(max(optics.medium_index**2 - optics.na**2, 1e-2))
     reach = REACH * optics.wavelength_um / (2 * optics.na) + max(map(abs, z_um)) * tangent
     return min(max(LEAST_OVERLAP, 2 * math.ceil(reach / optics.pixel_um / 2)), LARGEST // 2)
 

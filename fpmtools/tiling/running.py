@@ -228,15 +228,10 @@ def _planned(place: RunFolder, dataset: Dataset, calibration: Calibration, tell:
 
 
 def _margin(plan: Plan, dataset: Dataset, calibration: Calibration, planes: Sequence[float]) -> int:
-    """Camera pixels beyond the border of each tile: thirteen resolved lengths, or with defocus up to an eighth of it.
-
-    More would cost more than it gives: the overlap is real, and what is near a border is not shown.
-    """
+    """Camera pixels beyond the border of each tile: thirteen resolved lengths, and what defocus moves light by."""
     if len(plan.tiles) == 1 and repeats(dataset):
         return calibration.margin
-    na, side = calibration.selected().na, min(plan.size)
-    sharp, blurred = (margin_for(dataset.optics, na, z) for z in ([0.0], planes))
-    return min(max(calibration.margin, sharp, min(blurred, side // 8)), side // 2)
+    return min(max(calibration.margin, margin_for(dataset.optics, dataset.optics.na, planes)), min(plan.size) // 2)
 
 
 def height_of(calibration: Calibration) -> float | None:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from fpmtools.calibration import Calibration
 from fpmtools.display import Shown, depths, number, span
 from fpmtools.errors import DataError, OptionError, expect, printable
-from fpmtools.images import Images
+from fpmtools.images import Images, Source
 from fpmtools.optics import Box, Optics, Shape
 from fpmtools.pupil import Pupil
 
@@ -107,7 +107,7 @@ class Dataset(Shown):
     @classmethod
     def from_arrays(
         cls,
-        images: Images | ArrayLike,
+        images: Images | Source | ArrayLike,
         na: ArrayLike,
         optics: Optics | Mapping[str, float],
         *,

@@ -15,6 +15,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -229,19 +230,32 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], 
     Raises :class:`DataError` when the file is missing, of another kind, truncated or too long, or when any of its
     bytes is not the one that was written.
     """
+    arrays, header, _ = read_parts(path, kind, lambda name, size: False)
+    return arrays, header
+
+
+def read_parts(
+    path: str | Path, kind: str, stays: Callable[[str, int], bool]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str, Part]]:
+    """The same, and where those arrays lie that stay in the file, as ``stays(name, bytes)`` says of each.
+
+    Their bytes are checked too.
+    """
     path = Path(path)
     try:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
         with path.open("rb") as file:
-            return _read(file, kind, path)
+            return _read(file, kind, path, stays)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path}: not a readable fpmtools file ({' '.join(str(error).split())[:200]})") from error
 
 
-def _read(file: IO[bytes], kind: str, path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def _read(
+    file: IO[bytes], kind: str, path: Path, stays: Callable[[str, int], bool]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str, Part]]:
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if not len(_DIGEST_AT) < length <= min(HEADER_LIMIT, size - 8):
@@ -256,36 +270,59 @@ def _read(file: IO[bytes], kind: str, path: Path) -> tuple[dict[str, NDArray[Any
             f"{path}: written in format {info['format']}, and this fpmtools reads format {FORMAT_VERSION}: make it "
             "again, or use the version that wrote it"
         )
-    arrays = _room_for(table, size - 8 - length)
+    parts = _places(table, size - 8 - length)
+    arrays: dict[str, NDArray[Any]] = {}
     at = len(_DIGEST_AT)
     sha = hashlib.sha256(length.to_bytes(8, "little") + head[:at] + _NO_DIGEST + head[at + len(_NO_DIGEST) :])
-    for array in arrays.values():
-        flat = memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-        for begin in range(0, len(flat), PART_BYTES):
-            part = flat[begin : begin + PART_BYTES]
+    room = memoryview(bytearray(PART_BYTES if any(stays(name, part.n_bytes) for name, part in parts.items()) else 0))
+    left: dict[str, Part] = {}
+    for name, place_ in parts.items():
+        flat = None
+        if stays(name, place_.n_bytes):
+            left[name] = replace(place_, offset=8 + length + place_.offset)
+        else:
+            arrays[name] = np.empty(place_.shape, place_.dtype)
+            flat = memoryview(arrays[name].reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        for begin in range(0, place_.n_bytes, PART_BYTES):
+            end = min(begin + PART_BYTES, place_.n_bytes)
+            part = room[: end - begin] if flat is None else flat[begin:end]
             if file.readinto(part) != len(part):  # type: ignore[attr-defined]
                 raise ValueError("it is cut off")
             sha.update(part)
     if head[at : at + len(_NO_DIGEST)] != sha.hexdigest().encode():
         raise DataError(f"{path}: damaged: its checksum does not match")
     arrays |= {name: arrays[name].view(np.complex128)[..., 0] for name in info["complex128"]}
-    return arrays, info["header"]
+    return arrays, info["header"], left
 
 
-def _room_for(table: Mapping[str, Any], size: int) -> dict[str, NDArray[Any]]:
-    """Empty arrays for the ``size`` bytes of data that a header lists, one after the other."""
-    arrays: dict[str, NDArray[Any]] = {}
+@dataclass(frozen=True)
+class Part:
+    """Where an array lies in a file: its first byte, shape and type."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def n_bytes(self) -> int:
+        """Its size."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _places(table: Mapping[str, Any], size: int) -> dict[str, Part]:
+    """Where the arrays lie in the ``size`` bytes of data that a header lists, one after the other."""
+    parts: dict[str, Part] = {}
     offset = 0
     for name, entry in table.items():
         dtype, shape = np.dtype(DTYPES[entry["dtype"]]), entry["shape"]
         end = offset + math.prod(shape) * dtype.itemsize
         if entry["data_offsets"] != [offset, end] or min([end, *shape]) < 0 or end > size:
             raise ValueError(f"{name} does not lie where its header says, or the file is cut off")
-        arrays[name] = np.empty(shape, dtype)
+        parts[name] = Part(offset, tuple(shape), dtype)
         offset = end
     if offset != size:
         raise ValueError(f"it holds {size} bytes of data, and its header lists {offset}")
-    return arrays
+    return parts
 
 
 def _parts(array: NDArray[Any]) -> Iterator[memoryview]:

@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 
 from fpmtools.errors import DataError, OptionError
-from fpmtools.formats import load, preparing
+from fpmtools.formats import load, native, preparing
 from fpmtools.formats import pages as pages_
 from fpmtools.formats.raw import RawImages
 from fpmtools.images import Images
@@ -206,3 +206,19 @@ def test_memory_is_bounded_by_the_part_that_is_looked_at(suffix: str, tmp_path: 
     assert found["same"]
     assert found["said"] == ["1024 × 1024 pixels at y 0, x 0"]
     assert found["mean"] == pytest.approx(counts(shape=(5, 64, 64))[0].mean())
+
+
+def test_images_of_a_native_file_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their bytes are checked all the same."""
+    kept = load(npy(tmp_path / "a", counts("uint8").astype(np.float32)), **HOW)
+    path = native.save(kept, tmp_path / "b.safetensors")
+    monkeypatch.setattr(native, "KEPT_BYTES", 0)
+    lazy = native.read(path)
+    assert isinstance(lazy.images.source, RawImages)
+    assert lazy.digest == kept.digest == native.read(native.save(lazy, tmp_path / "c.safetensors")).digest
+    assert np.array_equal(load(path, roi=(3, 5, 9, 11)).images.read(), kept.images.read()[:, 3:12, 5:16])
+    damaged = bytearray(path.read_bytes())
+    damaged[-4000] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match="its checksum does not match"):
+        native.read(path)

@@ -23,7 +23,7 @@ ROOMS = (
     "sampling", "losses", "transfer", "forward", "spectral_prior", "phantom", "imaging", "simulation", "slide",
     "catalogue", "reconstruction", "coding", "low_rank", "metrics", "problem", "physics", "projection", "explained",
     "compact", "solver", "planes", "registry", "formats", "results", "calibrate", "engine", "evaluation", "runs",
-    "tiling", "comparison", "report", "napari", "cli",
+    "tiling", "comparison", "report", "viewer", "napari", "cli",
 )  # fmt: skip
 ASIDE = {"__init__", "__main__", "testing"}  # the lazy front door, and what only authors of solvers import
 

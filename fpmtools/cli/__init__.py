@@ -26,6 +26,7 @@ COMMANDS = (
     "compare",
     "report",
     "render",
+    "view",
     "evaluate",
     "solvers",
     "formats",

@@ -1,0 +1,205 @@
+"""From paths to what can be shown: results, truths and raw images, and what of it could not be found, in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fpmtools import metrics, storage
+from fpmtools.dataset import Dataset
+from fpmtools.errors import DataError, FpmError, OptionError, printable
+from fpmtools.reconstruction import RESULT_FILE, Reconstruction
+from fpmtools.report import html_folder
+from fpmtools.results import open_result
+from fpmtools.runs.folder import RUN_FILE
+from fpmtools.runs.running import load
+from fpmtools.runs.spec import DataSpec, RunSpec, read_json
+from fpmtools.viewer.regions import Kept
+from fpmtools.viewer.sources import FieldSource, ImageSource, Lights, Source
+
+DATA_FOLDER = "data"  # of a comparison
+
+
+@dataclass
+class Opened:
+    """What was found, in the order it is offered in; ``notes`` say what was not, one line each."""
+
+    sources: list[Source] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def opened(paths: Sequence[str], reading: Mapping[str, Any] | None = None) -> Opened:
+    """Open runs, results, comparisons and data sets; ``reading`` says how data that are named here are read.
+
+    Raises :class:`DataError` or another :class:`FpmError` where one of ``paths`` cannot be opened. What belongs to a
+    result and is missing, such as its raw images, is noted.
+    """
+    found = Opened()
+    desk = _Desk(found, Kept(), dict(reading or {}))
+    for path in paths:
+        desk.open(path)
+    # Results first, then what they are held against.
+    found.sources.sort(key=lambda source: (source.kind != "field", getattr(source, "z_range", None) is None))
+    return found
+
+
+class _Desk:
+    def __init__(self, found: Opened, kept: Kept, reading: dict[str, Any]) -> None:
+        self.found, self.kept, self.reading = found, kept, reading
+        self._data: dict[tuple[Any, ...], Dataset] = {}
+
+    def open(self, path: str) -> None:
+        if not os.path.isdir(path):
+            if storage.kind_of(path) == "reconstruction":
+                self.result(Path(path), Path(path).stem)
+            else:
+                self.show_data(DataSpec(path, **self.reading))
+        elif Path(path, html_folder.RESULTS_FILE).is_file():
+            self.comparison(Path(path))
+        elif Path(path, RUN_FILE).is_file() or Path(path, RESULT_FILE).is_file():
+            self.run(Path(path), "")
+        else:
+            self.show_data(DataSpec(path, **self.reading))
+
+    def comparison(self, folder: Path) -> None:
+        read = html_folder.read(folder)
+        before = len(self.found.sources)
+        for row in read.rows:
+            name = row.name if len(read.datasets) < 2 else f"{row.name} · {row.data}"
+            if row.folder is None or not (row.folder / RESULT_FILE).is_file():
+                self.found.notes.append(f"{name}: {row.reason or 'its result is not in the folder'}")
+                continue
+            try:
+                self.run(row.folder, name, folder / DATA_FOLDER)
+            except FpmError as error:
+                self.found.notes.append(f"{name}: {error}")
+        if len(self.found.sources) == before:
+            raise DataError(f"{folder}: this comparison has no result that can be opened")
+
+    def run(self, folder: Path, name: str, data_folder: Path | None = None) -> None:
+        """A run's result with the images that it was made of."""
+        record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+        if not (folder / RESULT_FILE).is_file():
+            raise DataError(f"{folder}: this run has no result yet (status: {printable(record.get('status'))})")
+        data = self._data_of(record, data_folder)
+        called = os.path.basename(os.path.abspath(folder))
+        solver = record.get("solver")
+        default = f"{solver} ({called})" if isinstance(solver, str) and solver != called else called
+        self.result(folder, name or default, data, record)
+
+    def result(
+        self, path: Path, name: str, data: Dataset | None = None, record: Mapping[str, Any] | None = None
+    ) -> None:
+        result = open_result(path)
+        low, high = result.grid.pixel_um
+        if abs(low / high - 1) > 0.01:
+            self.found.notes.append(f"{name}: its pixels are {low:.4g} × {high:.4g} µm (y, x), and are shown square")
+        lights = _lights(result, data, record or {})
+        self.found.sources.append(
+            FieldSource.of(result, self._free(name), self.kept, lights=lights, facts=_facts(result, record or {}))
+        )
+
+    def show_data(self, spec: DataSpec) -> None:
+        """A data set that the user has named, its truth, and nothing else."""
+        self._offer(load(spec), spec)
+
+    def _data_of(self, record: Mapping[str, Any], data_folder: Path | None) -> Dataset | None:
+        """The data of a run, offered once for all its runs; a note where they are not there or are others by now."""
+        try:
+            spec = RunSpec.from_dict(record.get("spec")).data
+            if data_folder is not None and (moved := data_folder / Path(spec.source).name).is_file():
+                spec = replace(spec, source=str(moved))
+            if known := self._data.get(_key(spec)):
+                return known
+            data = load(spec)
+            said = record.get("data")
+            shape = said.get("image_shape") if isinstance(said, dict) else None
+            if isinstance(shape, list) and tuple(shape) != data.image_shape:
+                raise DataError(f"{spec.source} has images of other sizes by now")
+        except FpmError as error:
+            if (note := f"no raw images: {error}") not in self.found.notes:
+                self.found.notes.append(note)
+            return None
+        self._offer(data, spec)
+        return data
+
+    def _offer(self, data: Dataset, spec: DataSpec) -> None:
+        self._data[_key(spec)] = data
+        known, optics = data.calibration, data.optics
+        lights = Lights(known.image_na, known.used, optics.na, optics.wavelength_um)
+        facts = {k: v for k, v in data.facts().items() if k != "truth"}
+        several = any(source.kind == "images" for source in self.found.sources)
+        suffix = f" · {data.name}" if several else ""
+        self.found.sources.append(
+            ImageSource.of(data, self._free(f"raw images{suffix}"), self.kept, lights=lights, facts=facts)
+        )
+        if data.truth is not None:
+            pixel_um = data.extent_um[1] / data.truth.field.shape[1]
+            limited = replace(data.truth, field=metrics.band_limit(data.truth.field, optics, data.na, pixel_um))
+            about = {"truth": str(data.truth).removeprefix("Truth: "), "band": "limited to what the LEDs cover"}
+            self.found.sources.append(
+                FieldSource.of_truth(
+                    limited, self._free(f"truth{suffix}"), data.extent_um, self.kept, lights=lights, facts=about
+                )
+            )
+
+    def _free(self, name: str) -> str:
+        """``name``, numbered where it is taken."""
+        taken = {source.name for source in self.found.sources}
+        return next(n for n in _numbered(name) if n not in taken)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    count = 2
+    while True:
+        yield f"{name} {count}"
+        count += 1
+
+
+def _key(spec: DataSpec) -> tuple[Any, ...]:
+    return (os.path.realpath(spec.source), spec.roi, spec.key, spec.channel, spec.leds_use)
+
+
+def _lights(result: Reconstruction, data: Dataset | None, record: Mapping[str, Any]) -> Lights | None:
+    """Where a result's light came from: as it was solved with; the objective's NA from the data or the run's record."""
+    known = result.calibration or (None if data is None else data.calibration)
+    if known is None:
+        return None
+    said = record.get("data")
+    optics = said.get("optics") if isinstance(said, dict) else None
+    numbers = data.optics.to_dict() if data is not None else optics if isinstance(optics, dict) else {}
+    wavelength = numbers.get("wavelength_um") or result.metadata.get("wavelength_um")
+    na = numbers.get("na")
+    return Lights(
+        known.image_na,
+        known.used,
+        float(na) if isinstance(na, int | float) else None,
+        float(wavelength) if isinstance(wavelength, int | float) else None,
+    )
+
+
+def _facts(result: Reconstruction, record: Mapping[str, Any]) -> dict[str, str]:
+    """What the result is, and the numbers that its run has measured."""
+    facts = {"kind": result.heading(), **result.facts()}
+    measured = record.get("metrics")
+    for key, label, form in (("psnr", "PSNR", "{:.2f} dB"), ("ssim", "SSIM", "{:.3f}")):
+        value = measured.get(key) if isinstance(measured, dict) else None
+        if isinstance(value, int | float):
+            facts[label] = form.format(value)
+    return facts
+
+
+def described(paths: Sequence[str]) -> str:
+    """What is looked at, for the title of the page."""
+    names = [os.path.basename(os.path.abspath(path)) if os.path.exists(path) else path for path in paths]
+    return " | ".join(names)
+
+
+def checked(paths: Sequence[str]) -> None:
+    """Raise :class:`OptionError` where there are none, or too many to look at beside each other."""
+    if not 1 <= len(paths) <= 16:
+        raise OptionError(f"view takes 1 to 16 paths, got {len(paths)}")

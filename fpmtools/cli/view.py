@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import webbrowser
 from typing import Any
 
@@ -40,9 +41,15 @@ def view(paths: tuple[str, ...], port: int | None, opening: bool, threads: int, 
     with cpu.limited(threads), Server(scene, port or 0, lambda line: echo(f"warning: {line}", err=True)) as server:
         echo(server.url)
         echo("Ctrl-C ends it", err=True)
-        if opening and not webbrowser.open(server.url):
-            echo("note: no browser could be opened; open the address above", err=True)
+        if opening:
+            threading.Thread(target=_open, args=[server.url], daemon=True).start()
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             echo("ended", err=True)
+
+
+def _open(url: str) -> None:
+    """In a thread of its own: a browser in the terminal returns when it is left, and waits for the page until then."""
+    if not webbrowser.open(url):
+        echo("note: no browser could be opened; open the address above", err=True)

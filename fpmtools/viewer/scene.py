@@ -22,7 +22,7 @@ MOST_SAMPLES = 2048  # of a profile
 LARGEST_PART = 1 << 20  # pixels that a profile reads
 
 T = TypeVar("T")
-UNITS = {AMPLITUDE: "", PHASE: "rad", UNWRAPPED: "rad", COLOUR: "", RAW: "", SPECTRUM: "decades"}
+UNITS = {AMPLITUDE: "", PHASE: "rad", UNWRAPPED: "rad", COLOUR: "", RAW: "", SPECTRUM: "log₁₀"}
 
 
 class Scene:

@@ -128,10 +128,13 @@ const again = () => {
 /* ---- panes ---- */
 const told = {
   moved(pane) {
-    if (told.following || !pane.wanted || !pane.placed) return;
-    state.places[pane.domain] = pane.view;
+    if (told.following || pane.resizing || !pane.wanted || !pane.placed) return;
+    state.places[pane.domain] = pane.home ? undefined : pane.view;
     told.following = true;
-    for (const other of panes) if (other !== pane && other.wanted && other.placed && other.domain === pane.domain) other.follow(pane.view);
+    for (const other of panes) if (other !== pane && other.wanted && other.placed && other.domain === pane.domain) {
+      other.home = pane.home;
+      other.follow(pane.view);
+    }
     told.following = false;
     remember();
   },
@@ -171,8 +174,9 @@ const arrange = () => { // as many panes as the state says
     pane.viewer.destroy();
     pane.element.remove();
   }
-  while (panes.length < count) panes.push(new Pane($("stage"), scene, told));
   $("stage").classList.toggle("two", count > 1);
+  while (panes.length < count) panes.push(new Pane($("stage"), scene, told));
+  panes.forEach((pane) => pane.resized());
 };
 const compare = () => {
   if (state.source2 !== null) state.source2 = null;
@@ -182,15 +186,8 @@ const compare = () => {
     if (!others.length) state.view2 = scene.count ? "raw" : state.view === "phase" ? "amplitude" : "phase";
     else state.view2 = "same";
   }
-  rearrange();
-};
-const rearrange = () => {
-  const before = panes.length && panes[0].placed ? panes[0].view : null;
   arrange();
-  requestAnimationFrame(() => { // once the panes have their new sizes
-    panes.forEach((pane) => { pane.placed = false; pane.viewer.forceResize?.(); if (pane.wanted) pane.place(before && state.places[pane.domain]); });
-    again();
-  });
+  again();
 };
 
 /* ---- lines ---- */
@@ -277,7 +274,7 @@ const auto = async () => {
   }
   show();
 };
-const fit = () => panes.forEach((pane) => pane.place(null, pane.about, false));
+const fit = () => panes.forEach((pane) => pane.place(null, false));
 const drawing = (on = !$("stage").classList.contains("drawing")) => {
   $("stage").classList.toggle("drawing", on);
   $("line").setAttribute("aria-pressed", String(on));
@@ -313,8 +310,12 @@ const KEYS = {
   "+": () => zoom(1.3), "=": () => zoom(1.3), "-": () => zoom(1 / 1.3),
   ArrowLeft: () => pan(-1, 0), ArrowRight: () => pan(1, 0), ArrowUp: () => pan(0, -1), ArrowDown: () => pan(0, 1),
 };
-const zoom = (factor) => panes[0].viewer.viewport.zoomBy(factor).applyConstraints();
+const zoom = (factor) => {
+  panes[0].home = false;
+  panes[0].viewer.viewport.zoomBy(factor).applyConstraints();
+};
 const pan = (dx, dy) => {
+  panes[0].home = false;
   const { viewport } = panes[0].viewer;
   const step = 0.12 * viewport.getBounds().width;
   viewport.panBy(new OpenSeadragon.Point(dx * step, dy * step)).applyConstraints();
@@ -346,7 +347,11 @@ const listen = () => {
   $("z").addEventListener("input", () => depth($("z").valueAsNumber));
   $("z-number").addEventListener("change", () => depth($("z-number").valueAsNumber));
   $("led").addEventListener("change", () => light($("led").valueAsNumber));
-  $("led-map").addEventListener("click", ({ target }) => target.dataset.led && light(Number(target.dataset.led)));
+  $("led-map").addEventListener("click", ({ target }) => {
+    if (!target.dataset.led) return;
+    light(Number(target.dataset.led));
+    if (scene.count && panes.every((_, k) => domainOf(viewOf(k)) === "space" && VIEWS[viewOf(k)].kind === "field")) look("raw");
+  });
   $("circles").addEventListener("change", () => { state.circles = $("circles").checked; controls(); remember(); });
   $("colours").addEventListener("change", () => setRange("colours", $("colours").value));
   listenToRange(setRange);
@@ -364,12 +369,12 @@ const listen = () => {
   for (const [id, act] of Object.entries(clicks)) $(id).addEventListener("click", () => act());
   document.addEventListener("keydown", typed);
   addEventListener("hashchange", () => { // an address that somebody has put in
-    state.ranges = {};
-    state.line = null;
+    Object.assign(state, { ranges: {}, places: {}, line: null });
     fromHash(location.hash, scene);
     $("circles").checked = state.circles;
-    rearrange();
-    requestAnimationFrame(() => panes.forEach((pane) => pane.wanted && pane.place(state.places[pane.domain])));
+    arrange();
+    panes.forEach((pane) => pane.placed && pane.place(state.places[pane.domain]));
+    again();
   });
 };
 

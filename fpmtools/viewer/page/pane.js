@@ -28,6 +28,7 @@ export class Pane {
     this.viewer = OpenSeadragon({
       element: this.picture,
       drawer: "canvas",
+      autoResize: false, // resized() keeps what is seen in place
       prefixUrl: "",
       showNavigationControl: false,
       keyboardNavEnabled: false,
@@ -49,11 +50,22 @@ export class Pane {
       this.draw();
       this.told.moved(this);
     });
-    this.viewer.addHandler("resize", () => requestAnimationFrame(() => this.draw()));
+    for (const by of ["drag", "scroll", "pinch", "double-click"]) this.viewer.addHandler(`canvas-${by}`, () => { this.home = false; });
     this.viewer.addHandler("tile-load-failed", ({ message }) => this.told.failed(`a tile could not be loaded: ${message}`));
     this.element.addEventListener("pointermove", (event) => this.told.pointed(this, this.pointAt(event)));
     this.element.addEventListener("pointerleave", () => this.told.pointed(this, null));
+    new ResizeObserver(() => this.resized()).observe(this.element);
     this.listenForLines();
+  }
+  resized() {
+    const [w, h] = [this.element.clientWidth, this.element.clientHeight];
+    if (!this.viewer.viewport || !w || !h) return;
+    const seen = this.home ? null : this.placed && this.view;
+    this.resizing = true;
+    this.viewer.viewport.resize(new OpenSeadragon.Point(w, h), true);
+    this.resizing = false;
+    if (this.placed) this.place(seen);
+    this.viewer.forceRedraw();
   }
 
   /* ---- which picture ---- */
@@ -105,7 +117,7 @@ export class Pane {
       this.viewer.addTiledImage({
         tileSource, x: x - step / 2, y: y - tall / 2, width: width * step,
         success: ({ item }) => {
-          if (!this.placed) this.place(state.places[domainOf(view)], about);
+          if (!this.placed && domainOf(view) === this.domain) this.place(state.places[this.domain]);
           this.draw();
           setTimeout(end, PATIENCE_MS);
           if (item.getFullyLoaded()) requestAnimationFrame(end);
@@ -124,16 +136,26 @@ export class Pane {
     const { x, y, width, height } = this.viewer.viewport.getBounds(true);
     return { x: x + width / 2, y: y + height / 2, width };
   }
-  place(place, about = this.about, at_once = true) {
-    const { shape: [height, width], pixel: [tall, wide], origin: [x, y] } = about;
+  /* Without a place all of it is shown, of a spectrum what the LEDs reach; that stays so when the window changes. */
+  place(place, at_once = true) {
     const [w, h] = [this.element.clientWidth, this.element.clientHeight];
     if (!w || !h) return;
     this.placed = true;
-    const whole = new OpenSeadragon.Rect(x - wide / 2, y - tall / 2, width * wide, height * tall);
-    if (!place) return void this.viewer.viewport.fitBounds(grown(whole, 1.04), at_once);
+    this.home = !place;
+    if (!place) return void this.viewer.viewport.fitBounds(grown(this.whole, 1.04), at_once);
     const high = (place.width * h) / w;
     const rect = new OpenSeadragon.Rect(place.x - place.width / 2, place.y - high / 2, place.width, high);
     this.viewer.viewport.fitBounds(rect, at_once);
+  }
+  get whole() {
+    const { shape: [height, width], pixel: [tall, wide], origin: [x, y] } = this.about;
+    const { lights } = this.scene.sources[this.wanted.source];
+    const reach = this.domain === "frequency" && lights?.wavelength_um
+      ? (1.15 * (Math.max(...lights.na.map((na) => Math.hypot(...na))) + (lights.objective_na ?? 0))) / lights.wavelength_um
+      : Infinity;
+    const [half, high] = [Math.min((width * wide) / 2, reach), Math.min((height * tall) / 2, reach)];
+    const [cx, cy] = [x - wide / 2 + (width * wide) / 2, y - tall / 2 + (height * tall) / 2];
+    return new OpenSeadragon.Rect(cx - half, cy - high, 2 * half, 2 * high);
   }
   follow({ x, y, width }) {
     const now = this.view;
@@ -204,7 +226,8 @@ export class Pane {
     if (source.kind === "images") { // an intensity has the light of the LED twice
       return chosen ? [circle(chosen, "chosen"), circle(chosen.map((v) => -v), "chosen")] : [];
     }
-    const all = state.circles ? lights.na.map((na, k) => circle(na, lights.used[k] ? "" : "out")) : [];
+    const kind = lights.na.length > 40 ? "many" : "";
+    const all = state.circles ? lights.na.map((na, k) => circle(na, lights.used[k] ? kind : "out")) : [];
     return chosen ? [...all, circle(chosen, "chosen")] : all;
   }
 

@@ -42,7 +42,7 @@ export const short = (value, digits = 4) => {
   const text = String(+value.toPrecision(digits));
   return minus(text === "-0" ? "0" : text);
 };
-export const length = (um) => (Math.abs(um) >= 1e3 ? `${short(um / 1e3)} mm` : Math.abs(um) < 0.5 && um !== 0 ? `${short(um * 1e3, 3)} nm` : `${short(um)} µm`);
+export const length = (um) => (Math.abs(um) >= 1e3 ? `${short(um / 1e3)} mm` : Math.abs(um) < 0.5 && um !== 0 ? `${short(um * 1e3, 3)} nm` : `${short(um)}\u00a0µm`);
 export const nice = (room) => {
   const decade = 10 ** Math.floor(Math.log10(room));
   return [5, 2, 1].find((step) => step * decade <= room * (1 + 1e-9)) * decade;
@@ -58,7 +58,9 @@ export const toHash = () => {
   if (state.source2 !== null) words.set("beside", `${state.source2},${state.view2}`);
   words.set("z", +state.z.toPrecision(7));
   words.set("led", state.led);
-  for (const [domain, { x, y, width }] of Object.entries(state.places)) {
+  for (const [domain, place] of Object.entries(state.places)) {
+    if (!place) continue;
+    const { x, y, width } = place;
     words.set(domain === "space" ? "at" : "at.f", [x, y, width].map((v) => +v.toPrecision(6)).join(","));
   }
   for (const [view, { low, high, colours }] of Object.entries(state.ranges)) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import webbrowser
+from contextlib import closing
 from typing import Any
 
 import click
@@ -38,7 +39,11 @@ def view(paths: tuple[str, ...], port: int | None, opening: bool, threads: int, 
     scene = Scene(opened.sources, found_in.described(paths), opened.notes)
     for note in opened.notes:
         echo(f"note: {note}", err=True)
-    with cpu.limited(threads), Server(scene, port or 0, lambda line: echo(f"warning: {line}", err=True)) as server:
+
+    def warn(line: str) -> None:
+        echo(f"warning: {line}", err=True)
+
+    with cpu.limited(threads), closing(scene), Server(scene, port or 0, warn) as server:
         echo(server.url)
         echo("Ctrl-C ends it", err=True)
         if opening:

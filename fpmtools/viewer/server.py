@@ -86,11 +86,6 @@ class Server(ThreadingHTTPServer):
         """The address of the page, with the token."""
         return f"http://{HOST}:{self.port}/?token={self.token}"
 
-    def server_close(self) -> None:
-        """Let go of the port, and render nothing more."""
-        super().server_close()
-        self.scene.close()
-
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that has closed its connection is no error."""
 

@@ -75,6 +75,8 @@ class Source(ABC):
 
     def values(self, layer: str, at: float, box: Box, level: int) -> NDArray[Any]:
         """A part of a layer [y, x]: real values, complex ones of the layer ``colour``."""
+        if not math.isfinite(at):
+            raise OptionError(f"{at} is no {'z' if self.kind == 'field' else 'image'}")
         self.check(at)
         shape = level_shape(self.layer_shape(layer), level)
         if not 0 <= level < self.layer_levels(layer):
@@ -237,7 +239,7 @@ class ImageSource(Source):
 
     def check(self, at: float) -> None:
         """An image that there is."""
-        if at != int(at) or not 0 <= at < self.count:
+        if not (0 <= at < self.count and at == int(at)):
             raise OptionError(f"image {at:g} is not in 0 … {self.count - 1}")
 
     def untouched(self, at: float, box: Box) -> NDArray[Any]:

@@ -229,7 +229,7 @@ const complain = (error) => say(error instanceof Refused ? error.message : `The 
 let written = null;
 const remember = () => {
   clearTimeout(written);
-  written = setTimeout(() => history.replaceState(null, "", location.pathname + toHash()), 200);
+  written = setTimeout(() => history.replaceState(null, "", location.pathname + toHash()), 100);
 };
 
 /* ---- what the user does ---- */

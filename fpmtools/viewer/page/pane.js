@@ -46,6 +46,7 @@ export class Pane {
     });
     this.viewer.canvas.setAttribute("aria-label", "Picture; arrow keys pan, + and − zoom");
     this.viewer.canvas.setAttribute("role", "img");
+    this.viewer.addHandler("update-viewport", () => { this.element.dataset.drawn = 1 + Number(this.element.dataset.drawn ?? 0); });
     this.viewer.addHandler("viewport-change", () => {
       this.draw();
       this.told.moved(this);

@@ -178,31 +178,47 @@ def test_pan_and_zoom(show):
     assert "at=" not in seen(browser)
 
 
-@pytest.mark.parametrize(
-    ("key", "view"), [("p", "phase"), ("u", "unwrapped"), ("c", "colour"), ("s", "spectrum"), ("r", "raw")]
-)
-def test_layers(show, key, view):
+def test_layers(show):
     browser = show("#view=amplitude&of=0&z=0")
     grey = picture(browser)
     assert np.ptp(grey[250:350, 300:600], axis=2).max() == 0
-    press(browser, key)
-    assert shown(browser)[0].split("/")[1] == view
-    assert differ(grey, picture(browser)) > 1
-    pressed = browser.find_elements(By.CSS_SELECTOR, "#views [aria-pressed=true]")
-    assert [button.get_attribute("data-view") for button in pressed] == [view]
-    if view == "spectrum":
-        assert len(browser.find_elements(By.CSS_SELECTOR, ".circle")) == 10
-        by_id(browser, "circles").click()
-        assert len(browser.find_elements(By.CSS_SELECTOR, ".circle.chosen")) == 1
-        assert len(browser.find_elements(By.CSS_SELECTOR, ".circle")) == 1
-    if view == "raw":
-        press(browser, ".")
-        assert shown(browser)[0].split("/")[2] == by_id(browser, "led").get_attribute("value")
-        browser.find_element(By.CSS_SELECTOR, "#led-map [data-led='7']").click()
-        assert settled(browser)[0].split("/")[2] == "7"
-        press(browser, "s")
-        assert shown(browser)[0].split("/")[1] == "rawspectrum"
-        assert len(browser.find_elements(By.CSS_SELECTOR, ".circle.chosen")) == 2
+    for key, view in (("p", "phase"), ("u", "unwrapped"), ("c", "colour"), ("s", "spectrum"), ("r", "raw")):
+        press(browser, key)
+        assert shown(browser)[0].split("/")[1] == view
+        assert differ(grey, picture(browser)) > 1
+        pressed = browser.find_elements(By.CSS_SELECTOR, "#views [aria-pressed=true]")
+        assert [button.get_attribute("data-view") for button in pressed] == [view]
+    press(browser, "a")
+    assert differ(grey, picture(browser)) < 0.1
+
+
+def test_the_spectrum_has_the_circles_of_the_leds(show):
+    browser = show("#view=spectrum&of=0&z=0&led=3")
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".circle")) == 10
+    by_id(browser, "circles").click()
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".circle")) == 1
+    by_id(browser, "circles").click()
+    chosen, *others = browser.find_elements(By.CSS_SELECTOR, ".circle.chosen")
+    assert not others
+    middle = browser.execute_script("return document.querySelector('.pane').clientWidth") / 2
+    assert float(chosen.get_attribute("cx")) < middle - 10  # LED 3 stands left of the middle
+    browser.find_element(By.CSS_SELECTOR, "#led-map [data-led='5']").click()
+    settled(browser)
+    chosen = browser.find_element(By.CSS_SELECTOR, ".circle.chosen")
+    assert float(chosen.get_attribute("cx")) > middle + 10
+
+
+def test_raw_images_of_any_led(show, server):
+    browser = show("#view=amplitude&of=0&z=0")
+    browser.find_element(By.CSS_SELECTOR, "#led-map [data-led='7']").click()  # shows what was clicked
+    assert settled(browser)[0].split("/")[1:3] == ["raw", "7"]
+    one = picture(browser)
+    press(browser, ".")
+    assert shown(browser)[0].split("/")[2] == by_id(browser, "led").get_attribute("value") == "8"
+    assert differ(one, picture(browser)) > 1
+    press(browser, "s")
+    assert shown(browser)[0].split("/")[1] == "rawspectrum"
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".circle.chosen")) == 2
 
 
 def test_two_results_share_one_view(show):

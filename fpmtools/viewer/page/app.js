@@ -1,7 +1,7 @@
 /* Puts the pieces together: what the user does changes the state, and the state is shown. */
 import { Pane } from "./pane.js";
 import { $, csv, drawFacts, drawLeds, drawProfile, drawRange, listenToRange, readout } from "./panels.js";
-import { Refused, VIEWS, ask, domainOf, fromHash, state, toHash } from "./state.js";
+import { Refused, VIEWS, ask, domainOf, fromHash, length, state, toHash } from "./state.js";
 
 const token = new URLSearchParams(location.search).get("token");
 history.replaceState(null, "", location.pathname + location.hash); // the cookie is enough from here on
@@ -65,7 +65,10 @@ const show = async () => {
 const controls = () => {
   for (const button of $("views").children) button.setAttribute("aria-pressed", String(button.dataset.view === state.view));
   const [low, high] = scene.z;
-  $("depth").hidden = low === high || !panes.some((_, k) => scene.sources[sourceOf(k)].z_range);
+  const deep = panes.some((_, k) => scene.sources[sourceOf(k)].z_range);
+  $("depth").hidden = low === high || !deep;
+  $("one-z").hidden = low !== high || !deep;
+  $("one-z").textContent = `z = ${length(low)}`;
   $("z").value = state.z;
   $("z").setAttribute("aria-valuetext", `${state.z.toFixed(2)} µm`);
   if (document.activeElement !== $("z-number")) $("z-number").value = +state.z.toFixed(3);
@@ -386,9 +389,9 @@ const start = async () => {
   }
   $("title").textContent = $("title").title = scene.title;
   document.title = `${scene.title} · fpmtools`;
-  state.view = scene.views[0];
-  state.source = scene.fields[0] ?? 0;
   const results = scene.fields.filter((n) => scene.sources[n].z_range);
+  state.view = results.length || !scene.images.length ? scene.views[0] : "raw";
+  state.source = scene.fields[0] ?? 0;
   if (results.length > 1) state.source2 = results[1];
   state.z = Math.min(Math.max(0, scene.z[0]), scene.z[1]);
   const na = scene.sources.find((source) => source.lights)?.lights.na;

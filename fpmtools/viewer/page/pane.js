@@ -150,10 +150,11 @@ export class Pane {
   }
   get whole() {
     const { shape: [height, width], pixel: [tall, wide], origin: [x, y] } = this.about;
-    const { lights } = this.scene.sources[this.wanted.source];
-    const reach = this.domain === "frequency" && lights?.wavelength_um
-      ? (1.15 * (Math.max(...lights.na.map((na) => Math.hypot(...na))) + (lights.objective_na ?? 0))) / lights.wavelength_um
-      : Infinity;
+    const { lights, kind } = this.scene.sources[this.wanted.source];
+    const objective = lights?.objective_na ?? 0;
+    const farthest = kind === "images" ? objective : Math.max(...(lights?.na ?? []).map((na) => Math.hypot(...na)));
+    const known = this.domain === "frequency" && lights?.wavelength_um && objective;
+    const reach = known ? (1.15 * (farthest + objective)) / lights.wavelength_um : Infinity;
     const [half, high] = [Math.min((width * wide) / 2, reach), Math.min((height * tall) / 2, reach)];
     const [cx, cy] = [x - wide / 2 + (width * wide) / 2, y - tall / 2 + (height * tall) / 2];
     return new OpenSeadragon.Rect(cx - half, cy - high, 2 * half, 2 * high);
@@ -219,13 +220,15 @@ export class Pane {
     const { lights } = source;
     if (!lights?.wavelength_um) return [];
     const radius = ((lights.objective_na ?? 0) / lights.wavelength_um) * perUnit;
-    const circle = ([x, y], kind) => {
+    const circle = ([x, y], kind, r = radius) => {
       const [cx, cy] = this.toScreen(x / lights.wavelength_um, y / lights.wavelength_um);
-      return svg("circle", { class: `circle ${kind}`, cx, cy, r: Math.max(radius, 3) });
+      return svg("circle", { class: `circle ${kind}`, cx, cy, r: Math.max(r, 3) });
     };
     const chosen = lights.na[state.led];
-    if (source.kind === "images") { // an intensity has the light of the LED twice
-      return chosen ? [circle(chosen, "chosen"), circle(chosen.map((v) => -v), "chosen")] : [];
+    if (source.kind === "images") { // an intensity reaches to 2 NA; direct light makes two pupils of it
+      const reach = [circle([0, 0], "out", 2 * radius)];
+      if (!chosen || Math.hypot(...chosen) > (lights.objective_na ?? 0)) return reach;
+      return [...reach, circle(chosen, "chosen"), circle(chosen.map((v) => -v), "chosen")];
     }
     const kind = lights.na.length > 40 ? "many" : "";
     const all = state.circles ? lights.na.map((na, k) => circle(na, lights.used[k] ? kind : "out")) : [];

@@ -118,7 +118,8 @@ export class Pane {
       this.viewer.addTiledImage({
         tileSource, x: x - step / 2, y: y - tall / 2, width: width * step,
         success: ({ item }) => {
-          if (!this.placed && domainOf(view) === this.domain) this.place(state.places[this.domain]);
+          const moved = !this.placed || (this.home && !this.placedFor.equals(this.whole)); // another picture, all of it
+          if (moved && domainOf(view) === this.domain) this.place(state.places[this.domain]);
           this.draw();
           setTimeout(end, PATIENCE_MS);
           if (item.getFullyLoaded()) requestAnimationFrame(end);
@@ -143,6 +144,7 @@ export class Pane {
     if (!w || !h) return;
     this.placed = true;
     this.home = !place;
+    this.placedFor = this.whole;
     if (!place) return void this.viewer.viewport.fitBounds(grown(this.whole, 1.04), at_once);
     const high = (place.width * h) / w;
     const rect = new OpenSeadragon.Rect(place.x - place.width / 2, place.y - high / 2, place.width, high);

@@ -44,6 +44,7 @@ def picture(values: Reals, low: float, high: float, colours: str) -> bytes:
 
 def complex_picture(field: NDArray[np.complexfloating[Any, Any]], low: float, high: float) -> bytes:
     """``field`` [y, x] as PNG: the phase is the hue, the amplitude the brightness, ``low`` black and ``high`` full."""
+    field = np.nan_to_num(field, nan=0.0, posinf=0.0, neginf=0.0)
     turn = np.angle(field) * np.float32(COLOURS / (2 * math.pi)) + np.float32(COLOURS / 2)
     colours = palette("hue")[turn.astype(np.int32) % COLOURS]
     bright = _bytes((np.abs(field) - np.float32(low)) * np.float32((COLOURS - 1) / (high - low)))
@@ -51,7 +52,7 @@ def complex_picture(field: NDArray[np.complexfloating[Any, Any]], low: float, hi
 
 
 def _bytes(levels: Reals) -> NDArray[np.uint8]:
-    return np.asarray(np.clip(np.nan_to_num(np.rint(levels), nan=0.0), 0, COLOURS - 1), dtype=np.uint8)
+    return np.asarray(np.clip(np.nan_to_num(np.rint(levels)), 0, COLOURS - 1), dtype=np.uint8)
 
 
 def _png(image: Image.Image) -> bytes:

@@ -26,6 +26,11 @@ DECADES = 7.0  # of power that a spectrum shows below its brightest pixel
 Domain = Literal["space", "frequency"]
 
 
+def finite(values: NDArray[Any]) -> NDArray[Any]:
+    """``values`` with 0 where a solver that went wrong has left no number."""
+    return np.asarray(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))
+
+
 @dataclass(frozen=True)
 class Lights:
     """Where the light of each image comes from, ``na`` [image, (x, y)], and the numbers that a circle needs."""
@@ -92,7 +97,7 @@ class Source(ABC):
 
     def scale(self, layer: str, at: float) -> Scale:
         """Colour map and range that suit a layer: no stray pixel decides them."""
-        values = self.overview(layer, at)
+        values = finite(self.overview(layer, at))
         if layer == PHASE:
             found = phase_scale([np.exp(1j * values)])
             return Scale(CYCLIC, -math.pi, math.pi) if found.cmap != "viridis" else found
@@ -124,7 +129,7 @@ class Source(ABC):
         (h, w), (height, width) = self.shape, self.spectrum_shape
         part = self.untouched(at, Box((h - height) // 2, (w - width) // 2, height, width))
         window = (np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[1:-1]).astype(np.float32)
-        power = np.square(np.abs(to_spectrum(part * window))).astype(np.float64)
+        power = np.square(np.abs(to_spectrum(finite(part) * window))).astype(np.float64)
         largest = float(power.max()) or 1.0
         return np.asarray(np.log10(np.maximum(power / largest, 1e-15)), dtype=np.float32)
 
@@ -148,7 +153,7 @@ class FieldSource(Source):
         """A result; one that gives regions is asked for them, others are rendered whole."""
         grid = result.grid
         regions = result if isinstance(result, Regions) else Pyramid(result.field, kept)
-        planes = tuple(getattr(result, "z_um", ()))
+        planes = result._planes()
         return cls(name, grid.shape, grid.extent_um, kept, regions=regions, z_range=grid.z_range, planes=planes, **more)
 
     @classmethod
@@ -186,7 +191,7 @@ class FieldSource(Source):
 
         def found() -> NDArray[np.complex64]:
             level = levels(self.shape) - 1
-            whole = self.untouched(at, Box(0, 0, *level_shape(self.shape, level)), level)
+            whole = finite(self.untouched(at, Box(0, 0, *level_shape(self.shape, level)), level))
             turned = np.exp(-1j * np.angle(whole.sum(dtype=np.complex128, keepdims=True)))
             return np.asarray(turned, dtype=np.complex64)
 
@@ -202,7 +207,7 @@ class FieldSource(Source):
         from skimage.restoration import unwrap_phase
 
         whole = Box(0, 0, *level_shape(self.shape, self._base))
-        phase: Any = unwrap_phase(self.seen(PHASE, at, whole, self._base), rng=0)  # type: ignore[no-untyped-call]
+        phase: Any = unwrap_phase(finite(self.seen(PHASE, at, whole, self._base)), rng=0)  # type: ignore[no-untyped-call]
         return np.asarray(phase - 2 * np.pi * np.round(np.median(phase) / (2 * np.pi)), dtype=np.float32)
 
     def _continued(self, at: float, box: Box, level: int) -> Reals:

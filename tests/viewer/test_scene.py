@@ -250,6 +250,22 @@ def test_what_is_not_there_is_refused(scene: Scene, call: Callable[[Scene], obje
         call(scene)
 
 
+def test_a_result_that_is_no_number_in_places(stack: PlaneStack) -> None:
+    """What has diverged is shown too: 0 where there is no number, and the range is that of the rest."""
+    planes = stack.planes.copy()
+    planes[:, 3:9, 5:20], planes[:, 20, 20] = np.nan, np.inf
+    scene = Scene([FieldSource.of(PlaneStack(planes, stack.z_um, stack.grid), "broken", Kept())])
+    for layer in scene.sources[0].layers:
+        found = scene.scale(0, layer, 0.0)
+        assert found["low"] < found["high"] < 100
+        tile = pixels(scene.tile(0, layer, 0.0, 0, 0, 0, low=found["low"], high=found["high"]))
+        assert np.ptp(tile) > 50
+    tile = pixels(scene.tile(0, "amplitude", 0.0, 0, 0, 0, **RANGE))
+    assert not tile[3:9, 5:20].any()
+    assert math.isnan(scene.at(0, "amplitude", 0.0, 6, 4)["amplitude"]["value"])
+    scene.close()
+
+
 def test_one_at_a_time(stack: PlaneStack) -> None:
     """A solver's code is never called by two threads at once, however many ask."""
     from concurrent.futures import ThreadPoolExecutor

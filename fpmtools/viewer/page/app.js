@@ -63,7 +63,11 @@ const show = async () => {
   remember();
 };
 const controls = () => {
-  for (const button of $("views").children) button.setAttribute("aria-pressed", String(button.dataset.view === state.view));
+  for (const button of $("views").children) {
+    const chosen = button.dataset.view === state.view;
+    button.setAttribute("aria-pressed", String(chosen));
+    if (chosen) $("views").scrollLeft = button.offsetLeft - $("views").offsetLeft - 40; // where not all of them fit
+  }
   const [low, high] = scene.z;
   const deep = panes.some((_, k) => scene.sources[sourceOf(k)].z_range);
   $("depth").hidden = low === high || !deep;
@@ -293,7 +297,11 @@ const clear = () => {
   profile();
 };
 const copy = async () => {
-  await navigator.clipboard.writeText(`${location.origin}/${token ? `?token=${token}` : ""}${toHash()}`);
+  try {
+    await navigator.clipboard.writeText(`${location.origin}/${token ? `?token=${token}` : ""}${toHash()}`);
+  } catch {
+    return say("The browser does not let the page copy; the address above holds the view.");
+  }
   $("link").textContent = "Copied";
   setTimeout(() => { $("link").textContent = "Copy link"; }, 1500);
 };

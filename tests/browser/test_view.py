@@ -54,7 +54,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def show(browser: webdriver.Chrome, server: Server) -> Iterator[Show]:
-    """``show(hash="", width=1366, dark=False)`` opens the page; the browser must have had no complaints in the end.
+    """``show(hash="", width=1200, dark=False)`` opens the page; in the end the browser must have had no complaints.
 
     Nothing may have gone anywhere else, and the page's policy must have had nothing to forbid.
     """
@@ -74,7 +74,8 @@ def show(browser: webdriver.Chrome, server: Server) -> Iterator[Show]:
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert loaded
     assert all(name.startswith((f"http://127.0.0.1:{server.port}/", "data:", "blob:")) for name in loaded)
-    assert browser.get_log("browser") == []
+    # OpenSeadragon says so where a pane goes while its tiles are on their way.
+    assert [entry for entry in browser.get_log("browser") if "loaded before reset" not in entry["message"]] == []
 
 
 def by_id(browser, name):
@@ -245,6 +246,26 @@ def test_two_results_share_one_view(show):
     second = browser.find_elements(By.CSS_SELECTOR, ".pane")[1].find_elements(By.TAG_NAME, "select")[-1]
     Select(second).select_by_value("raw")
     assert [what.split("/")[1] for what in settled(browser)] == ["amplitude", "raw"]
+
+
+def test_whatever_is_asked_for_in_haste_the_last_wish_is_shown(show):
+    browser = show("#view=amplitude&of=0&beside=1,same&z=0")
+    browser.execute_script(
+        """window.said = []; const box = document.getElementById('message'), z = document.getElementById('z');
+        new MutationObserver(() => box.hidden || said.push(box.textContent)).observe(box, {childList: true});
+        const press = (key) => document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+        for (let k = 0; k < 40; k++) setTimeout(() => {
+          z.value = -3 + 0.1 * k;
+          z.dispatchEvent(new Event('input'));
+          if (k % 5 === 0) press('apucsr'[k % 6]);
+          if (k % 9 === 2 || k === 39) press('d');
+        }, 12 * k);
+        setTimeout(() => press('a'), 520);"""
+    )
+    WebDriverWait(browser, 20).until(lambda _: settled(browser)[0].split("/")[:3] == ["0", "amplitude", "0.9"])
+    assert settled(browser)[1].split("/")[:3] == ["1", "amplitude", "0.9"]
+    assert browser.execute_script("return window.said") == []
+    assert len({tuple(what.split("/")[3:]) for what in shown(browser)}) == 1
 
 
 def test_a_line_is_measured(show, server):

@@ -177,9 +177,7 @@ const value = async () => {
 const arrange = () => { // as many panes as the state says
   const count = state.source2 === null ? 1 : 2;
   while (panes.length > count) {
-    const pane = panes.pop();
-    pane.viewer.destroy();
-    pane.element.remove();
+    panes.pop().destroy();
   }
   $("stage").classList.toggle("two", count > 1);
   while (panes.length < count) panes.push(new Pane($("stage"), scene, told));

@@ -55,8 +55,16 @@ export class Pane {
     this.viewer.addHandler("tile-load-failed", ({ message }) => this.told.failed(`a tile could not be loaded: ${message}`));
     this.element.addEventListener("pointermove", (event) => this.told.pointed(this, this.pointAt(event)));
     this.element.addEventListener("pointerleave", () => this.told.pointed(this, null));
-    new ResizeObserver(() => this.resized()).observe(this.element);
+    this.observer = new ResizeObserver(() => this.resized());
+    this.observer.observe(this.element);
     this.listenForLines();
+  }
+  /* What is still on its way when a pane goes is dropped. */
+  destroy() {
+    this.gone = true;
+    this.observer.disconnect();
+    this.viewer.destroy();
+    this.element.remove();
   }
   resized() {
     const [w, h] = [this.element.clientWidth, this.element.clientHeight];
@@ -87,6 +95,7 @@ export class Pane {
     while (this.shown !== this.wanted) {
       const next = this.wanted;
       await this.load(next);
+      if (this.gone) return;
       this.shown = next;
     }
     this.working = false;
@@ -112,12 +121,13 @@ export class Pane {
       const end = () => {
         if (ended) return;
         ended = true;
-        old.forEach((item) => this.viewer.world.removeItem(item));
+        if (!this.gone) old.forEach((item) => this.viewer.world.removeItem(item));
         done();
       };
       this.viewer.addTiledImage({
         tileSource, x: x - step / 2, y: y - tall / 2, width: width * step,
         success: ({ item }) => {
+          if (this.gone) return done();
           const moved = !this.placed || (this.home && !this.placedFor.equals(this.whole)); // another picture, all of it
           if (moved && domainOf(view) === this.domain) this.place(state.places[this.domain]);
           this.draw();
@@ -126,7 +136,7 @@ export class Pane {
           else item.addHandler("fully-loaded-change", ({ fullyLoaded }) => fullyLoaded && requestAnimationFrame(end));
         },
         error: ({ message }) => {
-          this.told.failed(message);
+          if (!this.gone) this.told.failed(message);
           done();
         },
       });

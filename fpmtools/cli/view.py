@@ -47,7 +47,7 @@ def view(paths: tuple[str, ...], port: int | None, opening: bool, threads: int, 
         echo(server.url)
         echo("Ctrl-C ends it", err=True)
         if opening:
-            threading.Thread(target=_open, args=[server.url], daemon=True).start()
+            threading.Thread(target=_open, args=[server.url_for_once()], daemon=True).start()
         try:
             server.serve_forever()
         except KeyboardInterrupt:

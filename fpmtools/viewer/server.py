@@ -72,6 +72,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, scene: Scene, port: int = 0, on_error: Callable[[str], object] = lambda line: None) -> None:
         self.scene, self.on_error = scene, on_error
         self.token = secrets.token_urlsafe(24)
+        self._tickets: set[str] = set()
         try:
             super().__init__((HOST, port), Handler)
         except OSError as error:
@@ -85,6 +86,24 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         """The address of the page, with the token."""
         return f"http://{HOST}:{self.port}/?token={self.token}"
+
+    def url_for_once(self) -> str:
+        """An address that opens the page once: others on the machine can read what a browser is started with."""
+        ticket = secrets.token_urlsafe(24)
+        self._tickets.add(ticket)
+        return f"http://{HOST}:{self.port}/?token={ticket}"
+
+    def opens(self, token: str) -> bool:
+        """Whether this token opens the page; a ticket does once."""
+        try:
+            self._tickets.remove(token)
+        except KeyError:
+            return self.knows(token)
+        return True
+
+    def knows(self, token: str) -> bool:
+        """Whether this is the token."""
+        return hmac.compare_digest(token.encode(errors="replace"), self.token.encode())
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that has closed its connection is no error."""
@@ -116,9 +135,9 @@ class Handler(BaseHTTPRequestHandler):
         except ValueError:
             return 400, "text/plain", b"This is no address.\n", {}
         more: Mapping[str, str] = {}
-        if parts.path == "/" and self._right(query.get("token", "")):
+        if parts.path == "/" and self.server.opens(query.get("token", "")):
             more = {"Set-Cookie": f"{self.server.cookie}={self.server.token}; Path=/; HttpOnly; SameSite=Strict"}
-        elif not self._right(self._sent()):
+        elif not self.server.knows(self._sent()) or self._from_elsewhere(parts.path):
             return 403, "text/plain", b"Open the address that 'fpmtools view' has printed, with its token.\n", {}
         if parts.path in FILES:
             name, kind = FILES[parts.path]
@@ -142,8 +161,9 @@ class Handler(BaseHTTPRequestHandler):
             return ""
         return "" if found is None else found.value
 
-    def _right(self, token: str) -> bool:
-        return hmac.compare_digest(token.encode(errors="replace"), self.server.token.encode())
+    def _from_elsewhere(self, path: str) -> bool:
+        """Whether the browser says that a page of another port or site asks; the page itself may be linked to."""
+        return path != "/" and self.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}
 
     def _send(self, status: int, kind: str, body: bytes, more: Mapping[str, str]) -> None:
         self.send_response(status)

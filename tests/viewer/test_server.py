@@ -62,6 +62,26 @@ def test_the_token_opens_the_page_and_leaves_a_cookie(ask: Any, server: Server) 
     assert ask(f"/scene?token={server.token}", {}).status == 403  # the address of the page only
 
 
+def test_a_ticket_opens_the_page_once(ask: Any, server: Server) -> None:
+    """What a browser is started with can be read by others on the machine."""
+    path = server.url_for_once().removeprefix(f"http://127.0.0.1:{server.port}")
+    assert server.token not in path
+    first = ask(path, {})
+    assert first.status == 200
+    assert ask("/scene", {"Cookie": first.headers["Set-Cookie"].split(";")[0]}).status == 200
+    assert ask(path, {}).status == 403
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_pages_of_other_ports_get_nothing(ask: Any, server: Server, site: str) -> None:
+    """Cookies go to all ports of a host: the browser says who asks."""
+    cookie = {"Cookie": f"{server.cookie}={server.token}"}
+    assert ask("/scene", {**cookie, "Sec-Fetch-Site": site}).status == 403
+    assert ask("/app.js", {**cookie, "Sec-Fetch-Site": site}).status == 403
+    assert ask("/", {**cookie, "Sec-Fetch-Site": site}).status == 200
+    assert ask("/scene", {**cookie, "Sec-Fetch-Site": "same-origin"}).status == 200
+
+
 @pytest.mark.parametrize(
     "host", ["", "evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "LOCALHOST.:{port}"]
 )

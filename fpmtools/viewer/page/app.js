@@ -3,7 +3,6 @@ import { Pane } from "./pane.js";
 import { $, csv, drawFacts, drawLeds, drawProfile, drawRange, listenToRange, readout } from "./panels.js";
 import { Refused, VIEWS, ask, domainOf, fromHash, length, state, toHash } from "./state.js";
 
-const token = new URLSearchParams(location.search).get("token");
 history.replaceState(null, "", location.pathname + location.hash); // the cookie is enough from here on
 let scene;
 let panes = [];
@@ -296,7 +295,7 @@ const clear = () => {
 };
 const copy = async () => {
   try {
-    await navigator.clipboard.writeText(`${location.origin}/${token ? `?token=${token}` : ""}${toHash()}`);
+    await navigator.clipboard.writeText(`${location.origin}/${toHash()}`);
   } catch {
     return say("The browser does not let the page copy; the address above holds the view.");
   }

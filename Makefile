@@ -1,6 +1,8 @@
 # Two commands for a fresh machine with git, make and Python 3.11 or newer:
 #   make demo   installs, compares all three solvers on the built-in sample, ends with a table and a picture
 #   make test   installs what the tests need, then runs the linters, the type checker and the whole suite
+# And the documentation, in a minute or two, from docs/ into docs/_build/html:
+#   make docs   installs what it needs and builds it, pictures included; a warning is an error
 # Another interpreter: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 JOBS ?= auto
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fpmtools compare --solvers inr,ap,adam --out out/demo --force
@@ -20,6 +22,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
+docs: $(VENV)/.installed-docs
+	rm -rf docs/_build docs/api docs/examples
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 # Editable, so that both targets always run the code in this folder.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e .
@@ -27,6 +34,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-docs
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[docs]'
 	@touch $@ $(VENV)/.installed
 
 $(BIN)/python:
@@ -35,4 +46,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) out build dist
+	rm -rf $(VENV) out build dist docs/_build docs/api docs/examples

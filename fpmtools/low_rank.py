@@ -62,7 +62,7 @@ class LowRankStack(Reconstruction):
         grid: Grid,
         error: float,
     ) -> LowRankStack:
-        """Code O(k, z) = Σ ``weights``[z, i] ``spectra``[i, y, x], for as many depths as spectra or more.
+        """Code O(k, z) = Σ ``weights[z, i] spectra[i, y, x]``, for as many depths as spectra or more.
 
         A constant field c has the spectrum c · y x at DC. ``error``: about the rms error that the field of a plane will
         have, at most. OverflowError where it is too small for 32 bits.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,18 @@ from fpmtools import (
     Reconstruction,
     Solver,
     SolverRecord,
+    evaluate,
     option,
+    reconstruct,
     records,
+    simulate,
 )
 from fpmtools.registry.hooks import Hooks
 
-GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "writing-a-solver.md").read_text()
-CODE = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+GUIDE = (DOCS / "writing-a-solver.md").read_text()
+METRICS = (DOCS / "writing-a-metric.md").read_text()
+CODE, METRIC = (re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) for text in (GUIDE, METRICS))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +49,7 @@ CODE = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
     ],
 )
 def test_every_name_of_the_contract_is_explained(name: str) -> None:
-    assert re.search(rf"`[^`\n]*\b{re.escape(name)}\b[^`\n]*`", GUIDE), f"{name} is not in docs/writing-a-solver.md"
+    assert re.search(rf"`[^`\n]*\b{re.escape(name)}\b[^`\n]*`", GUIDE + METRICS), f"{name} is not in the guides"
 
 
 def test_names_of_the_forward_model_exist() -> None:
@@ -52,7 +58,7 @@ def test_names_of_the_forward_model_exist() -> None:
 
 
 def test_the_examples_run() -> None:
-    solver, planes, announcement, test, metric = CODE
+    solver, planes, announcement, test = CODE
     names: dict[str, object] = {"__name__": "guide"}
     exec(compile(solver, "solver", "exec", dont_inherit=True), names)
     assert not names["MySolver"].__abstractmethods__  # type: ignore[attr-defined]
@@ -63,5 +69,13 @@ def test_the_examples_run() -> None:
     assert record.name == "my-solver"
     exec(compile(test, "test", "exec", dont_inherit=True), names)
     assert "TestMySolver" in names
-    exec(compile(metric, "metric", "exec", dont_inherit=True), names)
-    assert names["fpmtools_metrics"]()[0].name == "mean_amplitude"  # type: ignore[operator]
+
+
+def test_the_metric_is_one_like_any_other(plugin: Callable[..., Path]) -> None:
+    announcement, measures = METRIC
+    plugin("fpmtools-finer", announcement.replace("fpmtools_finer.measures", "fpmtools_finer_measures"), "finer")
+    plugin("fpmtools-finer-measures", measures, metadata="")
+    data = simulate("thin", image_shape=(32, 40))
+    result = reconstruct(data, "ap", options={"sweeps": 10})
+    assert 1 < evaluate(result, data, ["finer"])["finer"] < 60
+    assert "finer" in evaluate(result, data)

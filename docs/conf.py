@@ -52,7 +52,10 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!fpmtools\b).*"), (r"py:.*", r"fpmtools\.metrics\..*")]  # of other projects nothing is known without a network
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!fpmtools\b).*"),
+    (r"py:.*", r"fpmtools\.metrics\..*"),
+]  # of other projects nothing is known without a network
 nitpick_ignore = [  # docstrings name these for who reads the code; they are not public
     ("py:class", "fpmtools.stray.StrayLight"),
     ("py:func", "fpmtools.engine.solve"),
@@ -116,6 +119,7 @@ PAGES = {
     "../CHANGELOG.md": "changelog.md",
     "../CONTRIBUTING.md": "contributing.md",
     "../README.md": "index.rst",
+    "../SECURITY.md": "security.md",
     "../plugins/template": "writing-a-solver.md",
 }
 
@@ -130,7 +134,7 @@ def pages_that_are_there(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def bars_are_bars(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """In docstrings \|x\| is an absolute value, not a substitution of reStructuredText."""
+    """In docstrings bars are those of an absolute value, not of a substitution in reStructuredText."""
     parts = re.split(r"(``.+?``|^ *>>>.*$)", "\n".join(lines), flags=re.MULTILINE | re.DOTALL)
     parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
     lines[:] = "".join(parts).split("\n")

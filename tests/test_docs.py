@@ -1,7 +1,7 @@
-"""Every code block of the README and of docs/ is run, page by page and in order, or is named here with the reason why not.
+"""Every code block of the README and of docs/ is run, page by page and in order, or named here with the reason why not.
 
 A page is a session in a folder of its own, as for who types it. Commands are made small: the built-in sample has few
-pixels and a microscope that is as it is said to be, solving ends after half a second, comparisons have one solver, once.
+pixels, the microscope is as it is said to be, solving ends after half a second, comparisons have one solver, once.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ ELSEWHERE = {
 NOT_RUN = {
     "make demo": "installs; its words are those of fpmtools compare below it",
     "make test": "runs this",
+    "make docs": "test_site.py builds the same",
     "python3 -m venv .venv": "the tests have one already",
     ".venv/bin/pip install -c constraints.txt .": "needs a network; plugins/test_install.py installs without",
     "pip install -c constraints.txt .": "the same",
@@ -138,7 +139,9 @@ def test_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_every_page_is_run_somewhere() -> None:
     """Those that have tests of their own are read there; and nothing is excused that no page has."""
-    found = {command for page in PAGES for language, text in blocks(page) if language == "sh" for command in commands(text)}
+    found = {
+        command for page in PAGES for language, text in blocks(page) if language == "sh" for command in commands(text)
+    }
     assert set(NOT_RUN) <= found
     for name, test in ELSEWHERE.items():
         assert name in (ROOT / "tests" / test).read_text(), f"{test} does not read {name}"
@@ -151,7 +154,9 @@ def test_every_page_has_its_place_on_the_site() -> None:
         for toctree in re.findall(r"\.\. toctree::\n((?:   .*\n|\n)+)", page.read_text()):
             for entry in re.findall(r"^   ([\w*/-]+)$", toctree, re.MULTILINE):
                 listed |= set((ROOT / "docs").glob(f"{entry}.*"))
-    missing = {page.name for page in PAGES if page.parent.name == "docs"} - {page.name for page in listed} - {"index.rst"}
+    missing = (
+        {page.name for page in PAGES if page.parent.name == "docs"} - {page.name for page in listed} - {"index.rst"}
+    )
     assert not missing, f"add to a toctree in docs/*.rst: {sorted(missing)}"
 
 

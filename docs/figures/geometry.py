@@ -65,9 +65,13 @@ def crop() -> plt.Figure:
     left.set(xlim=(-11, 10), ylim=(11.2, -10), title="spectrum of the object, H × W")
     grid(right, 6, "0.75")
     right.add_patch(Rectangle((-6.5, -6.5), 13, 13, fill=False, color="black"))
-    right.add_patch(Rectangle((-box - 0.5, -box - 0.5), 2 * box + 1, 2 * box + 1, fill=False, color=BLUE, linewidth=1.5))
+    right.add_patch(
+        Rectangle((-box - 0.5, -box - 0.5), 2 * box + 1, 2 * box + 1, fill=False, color=BLUE, linewidth=1.5)
+    )
     right.add_patch(Circle(np.array(na) - whole, radius, color=RED, alpha=0.3))
-    right.text(0, 8.6, "times pupil · exp(+i k$_z$ z),\nboth at the rest of the shift", color=RED, ha="center", va="top")
+    right.text(
+        0, 8.6, "times pupil · exp(+i k$_z$ z),\nboth at the rest of the shift", color=RED, ha="center", va="top"
+    )
     right.set(xlim=(-8, 7), ylim=(11.2, -10), title="spectrum of the image, h × w")
     for ax in (left, right):
         ax.set(aspect="equal", xticks=[], yticks=[])

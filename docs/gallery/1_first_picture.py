@@ -2,8 +2,8 @@
 A first picture
 ===============
 
-A sample, a solver, a picture. The sample is a simulated blood smear behind a 10× objective, lit by 68 LEDs one after the
-other: 68 small images, each with the detail of the objective, together with more than twice of it.
+A sample, a solver, a picture. The sample is a simulated blood smear behind a 10× objective, lit by 68 LEDs one after
+the other: 68 small images, each with the detail of the objective, together with more than twice of it.
 """
 
 import matplotlib.pyplot as plt
@@ -20,8 +20,8 @@ result = fpmtools.reconstruct(data, "ap", z_um=0)
 result
 
 # %%
-# On the left what the camera sees with the LED on the axis, then amplitude and phase of what was reconstructed. The phase
-# is that of the light behind the cells: they are transparent, and slow it down.
+# On the left what the camera sees with the LED on the axis, then amplitude and phase of what was reconstructed. The
+# phase is that of the light behind the cells: they are transparent, and slow it down.
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
 axes[0].imshow(data.intensities[0], cmap="gray")

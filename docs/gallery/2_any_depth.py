@@ -2,9 +2,9 @@
 Any depth from one network
 ==========================
 
-The sample lies on an inclined plane: its left side is 5 µm below the focus, its right side as far above. ``inr`` fits one
-small network to all depths together (FPM-INR, `Zhou et al., 2023 <https://doi.org/10.1364/OPTICA.505283>`_), which then
-renders any z between them, without solving again.
+The sample lies on an inclined plane: its left side is 5 µm below the focus, its right side as far above. ``inr`` fits
+one small network to all depths together (FPM-INR, `Zhou et al., 2023 <https://doi.org/10.1364/OPTICA.505283>`_),
+which then renders any z between them, without solving again.
 """
 
 import matplotlib.pyplot as plt

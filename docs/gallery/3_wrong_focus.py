@@ -2,8 +2,8 @@
 What a wrong focus does
 =======================
 
-A thin sample 6 µm off the focus, solved at depths around it. A wrong z does not merely blur: every image is explained a
-little worse, and that is how the right one can be found without knowing the sample.
+A thin sample 6 µm off the focus, solved at depths around it. A wrong z does not merely blur: every image is explained
+a little worse, and that is how the right one can be found without knowing the sample.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@
 Calibrating a board that is off
 ===============================
 
-Here the LEDs do not stand where the data say (0.012 NA off), and the objective has aberrations of 0.7 rad. Both are found
-together with the object, and kept because images that the fit has not seen are predicted better with them.
+Here the LEDs do not stand where the data say (0.012 NA off), and the objective has aberrations of 0.7 rad. Both are
+found together with the object, and kept because images that the fit has not seen are predicted better with them.
 """
 
 import matplotlib.pyplot as plt
@@ -45,4 +45,5 @@ ax.legend(loc="upper right")
 plt.show()
 
 # %%
-# A calibration can be kept for other samples on the same microscope: ``found.save("microscope.safetensors", data.optics)``.
+# A calibration can be kept for other samples on the same microscope: ``found.save("microscope.safetensors",
+# data.optics)``.

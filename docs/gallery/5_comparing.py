@@ -2,8 +2,8 @@
 Comparing solvers
 =================
 
-The same images for each, a process of its own for each, the same clock. See :doc:`/comparing` for what makes a comparison
-fair.
+The same images for each, a process of its own for each, the same clock. See :doc:`/comparing` for what makes a
+comparison fair.
 """
 
 import matplotlib.pyplot as plt

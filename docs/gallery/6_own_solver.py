@@ -2,8 +2,8 @@
 A solver of one's own in 30 lines
 =================================
 
-Gradient descent on the object's spectrum. fpmtools gives images, forward model, gradient, loop, files and numbers; a solver
-says how to step. As a package of its own it is known by name to every command: :doc:`/writing-a-solver`.
+Gradient descent on the object's spectrum. fpmtools gives images, forward model, gradient, loop, files and numbers; a
+solver says how to step. As a package of its own it is known by name to every command: :doc:`/writing-a-solver`.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Descent(PlaneSolver[PlaneState]):
     def begin(self, state):
         amplitudes, coverage = state.problem.amplitudes, state.problem.forward.coverage()
         state.spectra, state.done = state.blocks.first_guess(), 0
-        # The gradient is a mean over planes, images and pixels: this makes the step a Newton step (see :doc:`/mathematics`).
+        # The gradient is a mean over planes, images and pixels; this makes the step a Newton step.
         count = len(state.spectra) * amplitudes.numel() * amplitudes[0].numel()
         state.scale = count / (coverage + self.options.damping * coverage.max())
 

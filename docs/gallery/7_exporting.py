@@ -2,8 +2,8 @@
 Exporting to other programs
 ===========================
 
-One call, and the end of the file's name says the format. Planes are rendered one at a time, so that a stack needs no more
-memory than a plane.
+One call, and the end of the file's name says the format. Planes are rendered one at a time, so that a stack needs no
+more memory than a plane.
 """
 
 import tempfile

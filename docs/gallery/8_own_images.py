@@ -2,8 +2,8 @@
 From TIFF files to a picture: a notebook
 ========================================
 
-Some twenty lines from a folder of one's own images to a calibrated comparison. It can be downloaded as a notebook below. The
-first cell only stands in for a microscope: leave it out, and name your own folder.
+Some twenty lines from a folder of one's own images to a calibrated comparison. It can be downloaded as a notebook
+below. The first cell only stands in for a microscope: leave it out, and name your own folder.
 """
 
 from pathlib import Path

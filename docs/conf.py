@@ -66,9 +66,11 @@ nitpick_ignore = [  # docstrings name these for who reads the code; they are not
     ("py:mod", "fpmtools.catalogue"),
 ]
 
-# Pictures that are made while the site is built.
+# Pictures that are made while the site is built. Scripts write files beside themselves, so copies are run.
+SCRIPTS = HERE / "_build" / "gallery"
+shutil.copytree(HERE / "gallery", SCRIPTS, dirs_exist_ok=True)
 sphinx_gallery_conf = {
-    "examples_dirs": "gallery",
+    "examples_dirs": str(SCRIPTS),
     "gallery_dirs": "examples",
     "filename_pattern": r"\.py$",
     "within_subsection_order": "FileNameSortKey",
@@ -82,6 +84,8 @@ sphinx_gallery_conf = {
     "matplotlib_animations": False,
     "image_scrapers": ("matplotlib",),
     "reset_modules": ("matplotlib",),
+    "image_srcset": ["2x"],
+    "thumbnail_size": (480, 220),
     "default_thumb_file": str(HERE / "figures" / "conventions.png"),
 }
 

@@ -2,7 +2,7 @@
 Any depth from one network
 ==========================
 
-The sample lies on an inclined plane: its left side is 5 µm below the focus, its right side as far above. ``inr`` fits
+The sample lies on an inclined plane, from z = −5 µm at its left side to 5 µm at its right. ``inr`` fits
 one small network to all depths together (FPM-INR, `Zhou et al., 2023 <https://doi.org/10.1364/OPTICA.505283>`_),
 which then renders any z between them, without solving again.
 """

@@ -35,13 +35,13 @@ for ax in axes.flat:
 # Where the LEDs are said to stand, where they were found, and where they truly were:
 
 actual = data.provenance["actual"]["na"]
-figure, ax = plt.subplots(figsize=(5, 4.6), layout="constrained")
+figure, ax = plt.subplots(figsize=(6.2, 4.6), layout="constrained")
 ax.plot(*data.na.T, "o", markersize=3, color="0.6", label="as given")
 ax.plot(*found.na.T, "x", color="C0", label="found")
 ax.plot(*zip(*actual, strict=True), "+", color="C3", label="true")
 ax.set(xlabel="na x", ylabel="na y", aspect="equal")
 ax.invert_yaxis()
-ax.legend(loc="upper right")
+ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %%

@@ -130,6 +130,7 @@ def test_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> N
                 if command in NOT_RUN:
                     continue
                 words = shlex.split(command)
+                assert "view" not in words[1:2], f"{command} serves until it is stopped: test {page.name} elsewhere"
                 assert words[0].removeprefix(".venv/bin/") == "fpmtools", f"{command}: run it, or say why not"
                 status = main(small(words[1:]))
                 assert status == 0, f"{command}: {capsys.readouterr().err}"

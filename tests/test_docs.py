@@ -39,6 +39,12 @@ NOT_RUN = {
     ".venv/bin/pip install -c constraints.txt .": "needs a network; plugins/test_install.py installs without",
     "pip install -c constraints.txt .": "the same",
     ".venv/bin/python -m pytest -k ap": "runs this",
+    "pip install napari pyqt6 fpmtools": "needs a network",
+    "fpmtools simulate --slide --shape 2048,2048 --out slide": "minutes; test_slide.py makes small ones",
+    "fpmtools run --data slide/images.npy --config slide/microscope.yaml --roi 1700,1600,128,128 --z 12 --solver ap": (
+        "needs the slide of the line before"
+    ),
+    "napari out/ap": "needs napari; test_napari.py opens what it would",
 }
 SHOWN = {"text", "toml"}  # what programs say, and what tests of a guide read
 SHORTER = {'["inr", "ap"]': '["ap:sweeps=5"]', "image_shape=(72, 96)": "image_shape=(48, 64)"}  # of Python

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +49,10 @@ NOT_RUN = {
         "needs the slide of the line before"
     ),
     "napari out/ap": "needs napari; test_napari.py opens what it would",
+}
+# What pages that do not begin with nothing have behind them.
+BEFORE = {
+    "viewing.md": ("run --solver ap --out out/ap", "run --solver inr --out out/inr", "compare --solvers ap"),
 }
 SHOWN = {"text", "toml"}  # what programs say, and what tests of a guide read
 SHORTER = {'["inr", "ap"]': '["ap:sweeps=5"]', "image_shape=(72, 96)": "image_shape=(48, 64)"}  # of Python
@@ -94,6 +101,16 @@ def small(words: list[str]) -> list[str]:
     return words
 
 
+def viewed(words: list[str]) -> int:
+    """``fpmtools view`` until it says where; Ctrl-C ends it."""
+    command = [sys.executable, "-m", "fpmtools", *words, "--no-open"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        if process.stdout.readline().startswith("http://127.0.0.1:"):
+            process.send_signal(signal.SIGINT)
+        return process.wait()
+
+
 OPTICS = {"wavelength_um": 0.523, "na": 0.1, "magnification": 4, "camera_pixel_um": 4}  # those of the README
 
 
@@ -126,6 +143,8 @@ def test_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     if "make_images" in page.read_text(encoding="utf-8"):  # a page that begins with nothing
         shutil.rmtree(folder / "my_images")
         (folder / "microscope.yaml").unlink()
+    for command in BEFORE.get(page.name, ()):
+        assert main(small(command.split())) == 0
     names: dict[str, object] = {"__name__": "page"}
     for language, text in blocks(page):
         if language == "python":
@@ -140,9 +159,8 @@ def test_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> N
                 if command in NOT_RUN:
                     continue
                 words = shlex.split(command)
-                assert "view" not in words[1:2], f"{command} serves until it is stopped: test {page.name} elsewhere"
                 assert words[0].removeprefix(".venv/bin/") == "fpmtools", f"{command}: run it, or say why not"
-                status = main(small(words[1:]))
+                status = viewed(words[1:]) if words[1] == "view" else main(small(words[1:]))
                 assert status == 0, f"{command}: {capsys.readouterr().err}"
         else:
             assert language in SHOWN or language.startswith("{include}"), f"{page.name}: a block of {language!r}"

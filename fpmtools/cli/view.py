@@ -43,15 +43,15 @@ def view(paths: tuple[str, ...], port: int | None, opening: bool, threads: int, 
     def warn(line: str) -> None:
         echo(f"warning: {line}", err=True)
 
-    with cpu.limited(threads), closing(scene), Server(scene, port or 0, warn) as server:
-        echo(server.url)
-        echo("Ctrl-C ends it", err=True)
-        if opening:
-            threading.Thread(target=_open, args=[server.url_for_once()], daemon=True).start()
-        try:
+    try:
+        with cpu.limited(threads), closing(scene), Server(scene, port or 0, warn) as server:
+            echo(server.url)
+            echo("Ctrl-C ends it", err=True)
+            if opening:
+                threading.Thread(target=_open, args=[server.url_for_once()], daemon=True).start()
             server.serve_forever()
-        except KeyboardInterrupt:
-            echo("ended", err=True)
+    except KeyboardInterrupt:
+        echo("ended", err=True)
 
 
 def _open(url: str) -> None:

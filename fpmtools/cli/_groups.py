@@ -15,7 +15,7 @@ HEADINGS = {
     "Machine and limits": ("device", "threads", "budget_s", "targets", "timeout_s", "memory_bytes"),
     "Measuring": ("track", "held_out", "ring_correlation"),
     "Going on, and again": ("resume", "from_file"),
-    "Output": ("out", "exact", "figure", "force", "quiet", "progress", "as_json"),
+    "Output": ("out", "exact", "figure", "force", "quiet", "verbose", "progress", "as_json"),
 }
 REST = "Options"
 

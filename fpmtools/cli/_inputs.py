@@ -146,6 +146,9 @@ def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")
+verbose_option = click.option(
+    "--verbose", "-v", is_flag=True, help="Show on stderr what the log of a run says, line by line."
+)
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress.")
 force_option = click.option("--force", is_flag=True, help="Replace what is there.")
 
@@ -285,6 +288,7 @@ result_options = _all_of(
     ),
     force_option,
     quiet_option,
+    verbose_option,
     click.option(
         "--progress",
         type=click.Choice(["auto", "json"]),

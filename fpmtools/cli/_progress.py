@@ -20,12 +20,14 @@ class Progress:
     A ``progress`` event has ``step``, ``total``, ``loss`` and ``seconds``, and may have ``what`` (the name of the
     loss), ``psnr`` (of the low-resolution images, dB), ``remaining_s``, and ``at_most``: ``total`` is only an upper
     bound, so that nobody knows how long it will take. Where steps are tiles it has ``each_s``, of one, and no loss.
+
+    With ``verbose`` the lines of the run's log are shown too, whatever the style.
     """
 
     LINE_EVERY_S = 5.0
 
-    def __init__(self, label: str, *, style: str = "auto") -> None:
-        self.label = visible(label)
+    def __init__(self, label: str, *, style: str = "auto", verbose: bool = False) -> None:
+        self.label, self.verbose = visible(label), verbose
         self.style = style
         self.terminal = style == "auto" and is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
         self._next_line_s = 0.0
@@ -37,6 +39,8 @@ class Progress:
 
     def show(self, event: Mapping[str, Any]) -> None:
         """An event of a run, of whatever kind, as :func:`fpmtools.compare` describes them."""
+        if event["event"] == "log" and not self.verbose:
+            return
         if self.style == "json":
             print_event(event)
         elif self.style == "auto" and event["event"] == "progress":
@@ -46,6 +50,9 @@ class Progress:
         elif self.terminal and event["event"] == "measuring":
             text = f"{self.label}  measuring: {visible(str(event['task']))}"
             self._rewrite(_cut(text, terminal_width(sys.stderr) - 1))
+        elif event["event"] == "log":
+            self.finish()
+            echo(event["text"], err=True)
         elif self.style == "auto" and event["event"] == "line":
             self.finish()
             echo(f"[{self.label}] {event['text']}", err=True)

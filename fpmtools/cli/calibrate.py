@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,10 +13,8 @@ from fpmtools.cli import _complete, _inputs
 from fpmtools.cli._groups import Grouped
 from fpmtools.cli._output import claim_file, echo, print_json
 from fpmtools.cli._progress import Progress
+from fpmtools.runs import log
 from fpmtools.runs.spec import GROUPS, DataSpec, RunSpec
-
-if TYPE_CHECKING:
-    from fpmtools.calibration import Calibration
 
 
 @click.command(cls=Grouped, short_help="Find the instrument from the images.")
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("calibration.safetensors"), show_default=True)
 @_inputs.force_option
 @_inputs.quiet_option
+@_inputs.verbose_option
 @_inputs.json_option
 def calibrate(
     data: str,
@@ -41,6 +40,7 @@ def calibrate(
     out: Path,
     force: bool,
     quiet: bool,
+    verbose: bool,
     as_json: bool,
     **reading: Any,
 ) -> None:
@@ -54,11 +54,21 @@ def calibrate(
     claim_file(out, force)
     from fpmtools.calibrate import calibrate as fit_instrument
     from fpmtools.calibrate import resolve
+    from fpmtools.calibrate.telling import told
 
     given = _inputs.take_reading(reading)
     dataset = _inputs.load(data, given)
-    shown = Progress("calibrate", style="none" if quiet else "auto")
+    shown, lines = Progress("calibrate", style="none" if quiet else "auto", verbose=verbose), log.Lines()
+
+    def tell(event: dict[str, Any]) -> None:
+        if (line := lines(event)) is not None:
+            shown.show({"event": log.LOG, "text": line})
+        if event["event"] != log.LOG:
+            shown.show(event)
+
     start = resolve(dataset)
+    for text in (log.of_versions(), log.of_data(dataset)):
+        tell({"event": log.LOG, "text": text})
     found = fit_instrument(
         dataset,
         groups,
@@ -66,8 +76,10 @@ def calibrate(
         start=start,
         seed=seed,
         progress=False,
-        on_step=lambda step, steps: shown.show({"event": "calibrating", "step": step, "total": steps}),
+        on_step=lambda step, steps: tell({"event": "calibrating", "step": step, "total": steps}),
     )
+    for text in log.of_calibration(found):
+        tell({"event": log.LOG, "text": text})
     shown.finish()
     found.save(out, dataset.optics, dataset.box)
     words = ["fpmtools", "run", "--data", data, *_inputs.spelled(given), "--calibration", str(out)]
@@ -81,55 +93,6 @@ def calibrate(
     if as_json:
         print_json(about)
     else:
-        _show(found, start)
+        for line in told(found, start):
+            echo(line)
         echo(f"\nwritten to {out}. To run with it:\n  {about['command']}")
-
-
-def _show(found: Calibration, start: Calibration) -> None:
-    import numpy as np
-
-    from fpmtools.calibrate import NAMES
-
-    report = found.found.get("joint")
-    if report is None:
-        echo("Nothing is looked for: too few or too small images, patterns, or no bright field.")
-        return
-    echo(f"error of the bright field: {report['explained']:.3g} × what noise alone makes")
-    if "fitted" not in report:
-        echo("The images agree with what is known of the instrument: there is nothing to find.")
-        return
-    if "diverged" in report:
-        echo(f"The fit went astray, and nothing is changed: {report['diverged']}")
-        return
-    echo(f"error of left-out images: {report['nominal']:.3g} → {report['fitted']:.3g}; of it, without and with")
-    if not report["groups"]:
-        echo("  the sample has depth, and nothing that is looked for promises to explain the images better")
-    for name, group in report["groups"].items():
-        verdict = "kept" if group["kept"] else "not kept"
-        echo(f"  {NAMES[name]:<40} {group['without']:.3g} → {group['with']:.3g}  {verdict}")
-    if told := report["singular_values"]:
-        sure = sum(value > 1 for value in told)
-        echo(f"board and pupil: {sure} of {len(told)} combinations of numbers are told by the images")
-        echo(f"  (singular values {told[0]:.2g} to {told[-1]:.2g}; 1: what is expected of any microscope)")
-    if "exposure" in report:
-        echo(f"the dark field's exposure: {report['exposure']:.3g} × the bright field's")
-    if "depth_um" in report:
-        echo(f"the sample is at z = {report['depth_um']:.3g} µm")
-    echo(f"edge of the pupil: {report['softness'] or 'sharp'}{' Fourier pixels soft' if report['softness'] else ''}")
-    echo(f"margin: {report['margin']} camera pixels beyond the border")
-    if shares := report.get("residual"):
-        shown = ", ".join(f"{share:.1%}" for share in shares)
-        echo(f"what is left, its first pictures over the LEDs: {shown} of the squared error")
-    rms = np.sqrt(np.square(found.pupil.zernike_rad[3:] - _padded(start.pupil.zernike_rad, found)[3:]).sum())
-    moved = np.linalg.norm(found.na - start.na, axis=1)
-    echo(
-        f"pupil: {rms / (2 * np.pi):.3g} waves rms; LEDs moved by NA {np.sqrt(np.square(moved).mean()):.3g} rms; "
-        f"gains ± {100 * np.std(np.log(found.gain)):.2g} %"
-    )
-
-
-def _padded(zernike: Any, found: Calibration) -> Any:
-    import numpy as np
-
-    count = len(found.pupil.zernike_rad)
-    return np.pad(zernike[:count], (0, max(count - len(zernike), 0)))

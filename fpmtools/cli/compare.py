@@ -85,6 +85,7 @@ def compare(
     force: bool,
     resume: bool,
     quiet: bool,
+    verbose: bool,
     progress: str,
     as_json: bool,
     **choices: Any,
@@ -112,7 +113,7 @@ def compare(
         targets=targets,
         out=folder,
         resume=resume,
-        on_event=_Shown("none" if quiet else progress),
+        on_event=_Shown("none" if quiet else progress, verbose),
         command=["fpmtools", *click.get_current_context().obj],
         **choices,
     )
@@ -170,12 +171,15 @@ def _check_words(names: list[str], targets: dict[str, float], choices: dict[str,
 class _Shown:
     """What the runs say, on stderr: one bar after the other, or JSON lines that name the run."""
 
-    def __init__(self, style: str) -> None:
-        self.style = style
+    def __init__(self, style: str, verbose: bool) -> None:
+        self.style, self.verbose = style, verbose
         self.bar = Progress("", style=style)
         self._told: set[str] = set()
 
     def __call__(self, title: str, event: Mapping[str, Any]) -> None:
+        if event["event"] == "log":
+            self._log(title, event)
+            return
         if self.style == "json":
             print_event({"run": title, **event})
             return
@@ -192,6 +196,13 @@ class _Shown:
             phase = f", {event['phase']}" if "phase" in event else ""
             self.bar = Progress(title + phase, style=self.style)
         self.bar.show(event)
+
+    def _log(self, title: str, event: Mapping[str, Any]) -> None:
+        if self.verbose and self.style == "json":
+            print_event({"run": title, **event})
+        elif self.verbose:
+            self.bar.finish()
+            echo(f"[{title}] {event['text']}", err=True)
 
 
 def _print(result: Comparison, folder: Path, pictures: list[Path]) -> None:

@@ -103,7 +103,7 @@ SPELLED = {
 )
 def run(out: Path | None, force: bool, resume: str | None, from_file: Path | None, **choices: Any) -> int:
     """Reconstruct one data set with one solver, in one piece or in tiles."""
-    quiet, progress, as_json = (choices.pop(name) for name in ("quiet", "progress", "as_json"))
+    quiet, verbose, progress, as_json = (choices.pop(name) for name in ("quiet", "verbose", "progress", "as_json"))
     workers, preview = choices.pop("workers"), choices.pop("preview")
     alone = "--workers" if workers else "--preview" if preview else ""
     given = [name for name in _inputs.given() if name in SPELLED]
@@ -122,7 +122,7 @@ def run(out: Path | None, force: bool, resume: str | None, from_file: Path | Non
         with place:
             tiled = place.spec.tiles is not None
             _need_tiles(place.spec, alone)
-            shown = Progress(place.spec.solver, style="none" if quiet else progress)
+            shown = Progress(place.spec.solver, style="none" if quiet else progress, verbose=verbose)
             how = {"workers": workers, "preview": preview} if tiled else {}
             document, heard = _run(place, resume is not None, shown, **how)
     if as_json:
@@ -227,8 +227,8 @@ def _run(place: RunFolder, resumed: bool, shown: Progress, **tiled: Any) -> tupl
 
     def on_event(event: dict[str, Any]) -> None:
         nonlocal heard
-        heard = heard or event["event"] != "warning"
-        if event["event"] == "warning":
+        heard = heard or event["event"] not in ("warning", "log")
+        if event["event"] == "warning" and not shown.verbose:  # else it stands in the log's lines
             echo(f"warning: {event['text']}", err=True)
         else:
             shown.show(event)

@@ -38,6 +38,7 @@ from fpmtools.processes import resident_bytes
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.records import MetricRecord
 from fpmtools.results import open_result
+from fpmtools.runs import log
 from fpmtools.runs.folder import FINISHED, claim, locked
 from fpmtools.runs.spec import Limits, ways
 
@@ -229,9 +230,10 @@ def compare(
         Keep the results of runs with the same measurements and options that are in ``out``, go on with those that were
         stopped, and run the others.
     on_event
-        Called as ``on_event(title, event)`` for what a run says: dicts with ``event``, which is "calibrating" (step,
-        total), "start", "progress", "looking", "quality", "line" (other output), "error", "measuring" or "end". What
-        comes after the solve itself has a ``phase``: a solve on part of the LEDs, or "measuring".
+        Called as ``on_event(title, event)`` for what a run says: dicts with ``event``, which is "log" (text),
+        "calibrating" (step, total), "start", "progress", "looking", "quality", "line" (other output), "error",
+        "measuring" or "end". What comes after the solve itself has a ``phase``: a solve on part of the LEDs, or
+        "measuring".
     command
         What makes this comparison again, for the record.
 
@@ -421,6 +423,8 @@ def _calibrated(
             z_um=planes,
             on_step=lambda step, steps: tell(dataset.name, {"event": "calibrating", "step": step, "total": steps}),
         )
+    for text in log.of_calibration(found):
+        tell(dataset.name, {"event": log.LOG, "text": log.line_of(text)})
     return replace(dataset, calibration=found)
 
 

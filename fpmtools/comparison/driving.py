@@ -20,6 +20,7 @@ from fpmtools.runs import tasks
 from fpmtools.runs.document import missed_targets, with_evidence
 from fpmtools.runs.folder import FINISHED, INTERRUPTED, RUN_FILE, RUNNING, RunFolder
 from fpmtools.runs.journal import Found, Journal
+from fpmtools.runs.log import LOG
 from fpmtools.runs.running import finish
 from fpmtools.runs.spec import RunSpec, read_json
 from fpmtools.runs.tasks import MEASURING
@@ -140,7 +141,7 @@ class Driver:
         def on_line(line: str) -> None:
             nonlocal last, error
             event = parse_event(line)
-            last = event["event"] if event["event"] != "line" else last
+            last = event["event"] if event["event"] not in ("line", LOG) else last
             error = event if event["event"] == "error" else error
             patience.silent_s = self.allowance.step_s if last in (LOOKING, MEASURING) or measuring else None
             if last == MEASURING:  # the solve is over, and its limit does not count any more

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fpmtools.runs import tasks
-from fpmtools.runs.folder import CALIBRATION_FILE, RESULT_FILE, RUN_FILE
+from fpmtools.runs.folder import CALIBRATION_FILE, LOG_FILE, RESULT_FILE, RUN_FILE
 from fpmtools.runs.journal import JOURNAL_FILE, Found
 from fpmtools.runs.spec import RunSpec
 from fpmtools.storage import finite
@@ -102,7 +102,7 @@ def with_evidence(document: Mapping[str, Any], found: Mapping[str, Found]) -> di
     measured["missing"] = reasons
     drawn = [str(name) for task in tasks.DRAWN if task in found for name in found[task].value or ()]
     fitted = [CALIBRATION_FILE] if document.get("calibration_file") else []
-    measured["files"] = sorted({RESULT_FILE, RUN_FILE, *fitted, *([JOURNAL_FILE] if found else []), *drawn})
+    measured["files"] = sorted({RESULT_FILE, RUN_FILE, LOG_FILE, *fitted, *([JOURNAL_FILE] if found else []), *drawn})
     return measured
 
 

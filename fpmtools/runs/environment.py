@@ -6,11 +6,12 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import fpmtools
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("torch", "numpy", "scipy", "matplotlib", "tifffile")
 
@@ -23,6 +24,8 @@ def versions() -> dict[str, str]:
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """Processor, cores that this process may use, memory in bytes, threads of torch, and the device's name."""
+    import torch
+
     about: dict[str, Any] = {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),

@@ -33,6 +33,7 @@ RUN_FILE = "run.json"
 RESULT_FILE = "reconstruction.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 PATIENCE_S = 1.0  # a process that was killed a moment ago is still letting go of its folder
+LOG_FILE = "run.log"
 CALIBRATION_FILE = "calibration.safetensors"  # where a joint fit was made
 
 RUNNING = "running"
@@ -74,7 +75,7 @@ class RunFolder:
                 _unlock(lock)
                 raise
             folder = cls(path, lock, document | {"replaces": _written_before(path)})
-            for older in (RUN_FILE, CHECKPOINT_FILE, CALIBRATION_FILE, JOURNAL_FILE):
+            for older in (RUN_FILE, CHECKPOINT_FILE, CALIBRATION_FILE, JOURNAL_FILE, LOG_FILE):
                 (path / older).unlink(missing_ok=True)
         try:
             folder.update()
@@ -187,6 +188,7 @@ class RunFolder:
         """Remove the folder of a run that could not even begin, if there is nothing else in it."""
         with contextlib.suppress(OSError):
             (self.path / RUN_FILE).unlink()
+            (self.path / LOG_FILE).unlink(missing_ok=True)
             self.path.rmdir()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fpmtools import threads
 from fpmtools.errors import DataError, FpmError, SolverError, Terminated, expect
-from fpmtools.runs import tasks
+from fpmtools.runs import log, tasks
 from fpmtools.runs.document import describe, with_evidence
 from fpmtools.runs.folder import INTERRUPTED, RESULT_FILE, RUNNING, RunFolder, sha256
 from fpmtools.runs.spec import DataSpec, RunSpec
@@ -47,9 +47,9 @@ def run(
     force
         Replace the run that is in ``folder``.
     on_event
-        Called with dicts that have an ``event``: "calibrating" (step, total), "progress" (see
-        :func:`fpmtools.engine.solve`), "looking" and "quality" (seconds, psnr, ssim) around each look at the quality,
-        "measuring" (task), "warning" (text).
+        Called with dicts that have an ``event``: "log" (text: a line of ``run.log``), "calibrating" (step, total),
+        "progress" (see :func:`fpmtools.engine.solve`), "looking" and "quality" (seconds, psnr, ssim) around each look
+        at the quality, "measuring" (task), "warning" (text).
     command
         The command line, word by word, for the record.
 
@@ -123,11 +123,15 @@ def carry_on(
 
     ``tiled``: how a run in tiles is done, see :func:`fpmtools.tiling.running.carry_on`.
     """
-    if place.spec.tiles is not None:
-        module, _, name = TILED.partition(":")
-        in_tiles: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
-        return in_tiles(place, dataset=dataset, on_event=on_event, **tiled)
-    tell: OnEvent = on_event or (lambda event: None)
+    with log.kept(place, on_event) as tell:
+        if place.spec.tiles is not None:
+            module, _, name = TILED.partition(":")
+            in_tiles: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
+            return in_tiles(place, dataset=dataset, on_event=tell, **tiled)
+        return _carry_on(place, dataset, tell)
+
+
+def _carry_on(place: RunFolder, dataset: Dataset | None, tell: OnEvent) -> dict[str, Any]:
     ended, trouble = place.solved()
     if trouble:
         tell({"event": "warning", "text": f"{trouble}; it is solved again"})
@@ -231,13 +235,17 @@ def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
     if spec.data.digest not in (None, digest):
         raise DataError(f"{spec.data.source}: these data are not those of the run ({place.path}): they have changed")
     check_targets(spec.limits.targets, dataset)
+    tell({"event": log.LOG, "text": log.of_data(dataset)})
     with threads.limited(1):
         calibration = _calibrated(place, dataset, tell)
+    for line in log.of_calibration(calibration):
+        tell({"event": log.LOG, "text": line})
     with threads.limited(spec.threads):
         problem = prepared(spec, dataset, solver, calibration)
     with threads.limited(spec.threads or engine.threads_for(problem)) as count:
         place.document.pop("solved", None)
         place.update(resolved={"threads": count, "device": str(problem.device), "digest": digest})
+        tell({"event": log.LOG, "text": f"device {problem.device}, threads {count}"})
         said = [*dataset.check(upsample=spec.upsample), *said_of(problem.calibration)]
         for text in [*(said or inspection.brief(dataset)), *_left_out(problem, solver, spec.solver)]:
             tell({"event": "warning", "text": text})

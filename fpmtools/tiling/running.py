@@ -24,7 +24,7 @@ from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, FpmError, OptionError, OutputError, SolverError, Terminated
 from fpmtools.interrupts import Caught, signals
 from fpmtools.problem import choose_device
-from fpmtools.runs import tasks
+from fpmtools.runs import log, tasks
 from fpmtools.runs.document import with_evidence
 from fpmtools.runs.environment import usable_cores
 from fpmtools.runs.folder import FINISHED, INTERRUPTED, RESULT_FILE, RUNNING, RunFolder, sha256
@@ -135,6 +135,7 @@ def _prepared(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Slide:
     make_solver(spec)
     _check(spec, dataset)
     known = place.document.get("tiles") or {}
+    tell({"event": log.LOG, "text": log.of_data(dataset)})
     with threads.limited(1):
         calibration = _calibrated(place, dataset, tell)
         if not known:
@@ -144,6 +145,10 @@ def _prepared(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Slide:
     )
     resolved = {"threads": spec.threads or 1, "device": str(choose_device(spec.device)), "digest": digest}
     place.update(tiles=known, resolved=resolved)
+    size, each = " × ".join(map(str, plan.size)), f"device {resolved['device']}, threads {resolved['threads']}"
+    tiles = f"{len(plan.tiles)} tiles of {size} camera pixels, {plan.overlap} or more shared; {each} for each"
+    for line in (*log.of_calibration(calibration), tiles):
+        tell({"event": log.LOG, "text": line})
     grids = {name: known[name] for name in ("upsample", "margin")}
     grids |= {name: resolved[name] for name in ("threads", "device")}
     depths = [tuple(float(z) for z in planes) for planes in known["z_um"]]

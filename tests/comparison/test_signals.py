@@ -98,7 +98,7 @@ def test_a_comparison_that_is_ended_and_then_killed_comes_to_the_same_end(
     assert (first["status"], first["reason"]) == ("interrupted", "ended by SIGTERM; it can be resumed")
     assert (second["status"], second["reason"]) == ("skipped", "interrupted before its turn")
     place = out / SLOW_AP.replace(":", "_")
-    assert {path.name for path in place.iterdir()} == {"run.json", "checkpoint.safetensors"}
+    assert {path.name for path in place.iterdir()} == {"run.json", "run.log", "checkpoint.safetensors"}
     assert json.loads((place / "run.json").read_text())["status"] == "running"
 
     workers: list[int] = []

@@ -133,7 +133,7 @@ def test_sigterm_leaves_a_checkpoint_and_draws_nothing(start: Start, tmp_path: P
     assert process.returncode in (143, -15), said
     if process.returncode == 143:
         assert "ended by SIGTERM after step" in said
-        assert {path.name for path in folder.iterdir()} == {"run.json", "checkpoint.safetensors"}
+        assert {path.name for path in folder.iterdir()} == {"run.json", "run.log", "checkpoint.safetensors"}
     assert time.monotonic() - begun < 20
     assert json.loads((folder / "run.json").read_text())["status"] == "running"
 

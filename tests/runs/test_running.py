@@ -35,7 +35,7 @@ from fpmtools.runs.spec import DataSpec, Limits, Outputs, RunSpec
 RESULT = "reconstruction.safetensors"
 FILES = {
     "amplitude.png", "amplitude.tiff", "evidence.jsonl", "loss.png", "phase.png", "phase.tiff", RESULT, "run.json",
-    "stack.gif",
+    "run.log", "stack.gif",
 }  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def test_a_run_leaves_everything(spec: RunSpec, dataset: Dataset, tmp_path: Path
     document = running.run(spec, tmp_path / "run", on_event=events.append, command=["fpmtools", "run"])
     folder = tmp_path / "run"
     assert names(folder) == FILES == set(document["files"])
-    assert {event["event"] for event in events} == {"warning", "progress", "looking", "quality", "measuring"}
+    assert {event["event"] for event in events} == {"log", "warning", "progress", "looking", "quality", "measuring"}
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert about == document
     result = open_result(folder)
@@ -93,11 +93,11 @@ def test_metrics_are_flat_and_those_of_evaluate(spec: RunSpec, dataset: Dataset,
 def test_outputs_are_what_is_asked_for(spec: RunSpec, tmp_path: Path) -> None:
     outputs = Outputs(track=False, measures=("stored_bytes", tasks.RINGS_TRUTH), pictures=("report",), warm_up=True)
     document = running.run(replace(spec, outputs=outputs), tmp_path / "run")
-    assert names(tmp_path / "run") == {RESULT, "run.json", "evidence.jsonl", "rendered.safetensors"}
+    assert names(tmp_path / "run") == {RESULT, "run.json", "run.log", "evidence.jsonl", "rendered.safetensors"}
     assert document["metrics"] == {"stored_bytes": document["stored_bytes"]}
     assert document["ring_correlation"]["of"] == "truth"
     nothing = running.run(replace(spec, outputs=Outputs(False, (), ())), tmp_path / "nothing")
-    assert names(tmp_path / "nothing") == {RESULT, "run.json"}
+    assert names(tmp_path / "nothing") == {RESULT, "run.json", "run.log"}
     assert "quality_over_time" not in nothing
     assert (tmp_path / "run" / RESULT).read_bytes() == (tmp_path / "nothing" / RESULT).read_bytes()
 
@@ -237,7 +237,7 @@ def test_disk_full_keeps_the_reconstruction_and_can_be_resumed(spec: RunSpec, tm
     assert size > (tmp_path / "before" / RESULT).stat().st_size + 500
     with disk_that_holds(size - 400), pytest.raises(OutputError, match=r"cannot write .*\.tiff"):
         running.run(spec, tmp_path / "run")
-    assert names(tmp_path / "run") == {RESULT, "run.json", "evidence.jsonl"}
+    assert names(tmp_path / "run") == {RESULT, "run.json", "run.log", "evidence.jsonl"}
     assert running.resume(tmp_path / "run")["missing"] == {}
     for name in (RESULT, "amplitude.tiff"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()

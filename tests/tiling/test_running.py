@@ -76,6 +76,10 @@ def test_numbers_are_of_the_mosaic_and_the_tiles(solved: Path) -> None:
     assert document["stored_bytes"] > sum(tile["stored_bytes"] for tile in tiles)
     assert {about["status"] for about in document["tiles"]["state"].values()} == {"done"}
     assert not list(solved.rglob(".*"))
+    logs = [file.read_text() for file in (solved / "run.log", *sorted(solved.glob("tiles/*/run.log")))]
+    assert len(logs) == 7
+    assert all("ended: done" in text.splitlines()[-1] for text in logs)
+    assert "6 tiles of 48 × 48 camera pixels, 16 or more shared" in logs[0]
 
 
 def test_two_workers_make_the_same_bytes(solved: Path, spec: RunSpec, tmp_path: Path) -> None:

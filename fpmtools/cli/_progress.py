@@ -20,6 +20,7 @@ class Progress:
     A ``progress`` event has ``step``, ``total``, ``loss`` and ``seconds``, and may have ``what`` (the name of the
     loss), ``psnr`` (of the low-resolution images, dB), ``remaining_s``, and ``at_most``: ``total`` is only an upper
     bound, so that nobody knows how long it will take. Where steps are tiles it has ``each_s``, of one, and no loss.
+    In a comparison it has ``all_remaining_s``, of all its runs.
 
     With ``verbose`` the lines of the run's log are shown too, whatever the style.
     """
@@ -113,7 +114,8 @@ def _parts(event: Mapping[str, Any]) -> list[str]:
     if psnr is not None:
         parts.append(f"image PSNR {psnr:.2f} dB")
     remaining = None if event.get("at_most") else event.get("remaining_s")
-    return [*parts, f"{event['seconds']:.1f} s{_left(remaining)}"]
+    every = f" (all {_duration(left)})" if (left := event.get("all_remaining_s")) is not None else ""
+    return [*parts, f"{event['seconds']:.1f} s{_left(remaining)}{every}"]
 
 
 def _name(event: Mapping[str, Any]) -> str:
@@ -122,11 +124,13 @@ def _name(event: Mapping[str, Any]) -> str:
 
 
 def _left(seconds: float | None) -> str:
-    if seconds is None or not math.isfinite(seconds):
-        return ""
+    return "" if seconds is None or not math.isfinite(seconds) else f", {_duration(seconds)} left"
+
+
+def _duration(seconds: float) -> str:
     if seconds < 60:
-        return f", {seconds:.0f} s left"
-    return f", {seconds / 60:.0f} min left" if seconds < 5400 else f", {seconds / 3600:.1f} h left"
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _width(text: str) -> int:

@@ -194,7 +194,8 @@ class _Shown:
         if event["event"] in ("start", "end"):
             self.bar.finish()
             phase = f", {event['phase']}" if "phase" in event else ""
-            self.bar = Progress(title + phase, style=self.style)
+            number = f"run {event['number']} of {event['count']}: " if "number" in event else ""
+            self.bar = Progress(number + title + phase, style=self.style)
         self.bar.show(event)
 
     def _log(self, title: str, event: Mapping[str, Any]) -> None:

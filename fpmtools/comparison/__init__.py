@@ -27,6 +27,7 @@ from fpmtools.calibrate import warnings as said_of
 from fpmtools.columns import Column
 from fpmtools.comparison import evidence
 from fpmtools.comparison.driving import Allowance, Driver, OnEvent
+from fpmtools.comparison.pace import Pace
 from fpmtools.comparison.rows import Verdict, row, verdicts
 from fpmtools.comparison.spec import Spec, check_solvers, in_each_way, slug
 from fpmtools.comparison.trials import Source, Trial, interleaved
@@ -232,7 +233,8 @@ def compare(
     on_event
         Called as ``on_event(title, event)`` for what a run says: dicts with ``event``, which is "log" (text),
         "calibrating" (step, total), "start", "progress", "looking", "quality", "line" (other output), "error",
-        "measuring" or "end". What comes after the solve itself has a ``phase``: a solve on part of the LEDs, or
+        "measuring" or "end". Events of a solve have its ``number`` and the ``count`` of all, progress also
+        ``all_remaining_s``. What comes after the solve itself has a ``phase``: a solve on part of the LEDs, or
         "measuring".
     command
         What makes this comparison again, for the record.
@@ -312,7 +314,9 @@ def compare(
         }
         outputs = {source: replace(found.outputs, track=track, warm_up=warm_up) for source, found in wanted.items()}
         trials = interleaved(contenders, sources, seeds, repeats, outputs, **common)
-        driver = Driver(root, Allowance(timeout_s, memory_bytes), tell, resume)
+        parts = [trial.title for trial in trials for _ in wanted[trial.source].parts]
+        pace = Pace([*(trial.title for trial in trials), *parts])
+        driver = Driver(root, Allowance(timeout_s, memory_bytes), tell, resume, pace=pace)
         records = evidence.gather(trials, _run_all(trials, driver), wanted, driver)
         titles = list(dict.fromkeys(trial.title for trial in trials))
         about = columns.of(known)
@@ -381,6 +385,8 @@ def _run_all(trials: Sequence[Trial], driver: Driver) -> list[dict[str, Any]]:
     interrupted = False
     for trial in trials:
         reason = "interrupted before its turn" if interrupted else hopeless.get(trial.title) or trial.unable
+        if reason:
+            driver.pace.pass_over()
         found: dict[str, Any] = {"status": "skipped", "reason": reason} if reason else driver.drive(trial)
         interrupted = interrupted or "signal" in found
         if found["status"] in HOPELESS:

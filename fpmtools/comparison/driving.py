@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fpmtools.comparison.pace import Pace
 from fpmtools.comparison.trials import Trial
 from fpmtools.errors import FpmError
 from fpmtools.processes import Ending, Patience, parse_event, watch
@@ -58,6 +59,7 @@ class Driver:
     on_event: OnEvent
     resume: bool = False
     phase: str = ""
+    pace: Pace = field(default_factory=lambda: Pace(()))
 
     def drive(self, trial: Trial) -> dict[str, Any]:
         """Run a trial to its end, or to its limits: what its ``run.json`` says, or ``status`` and ``reason``.
@@ -65,12 +67,14 @@ class Driver:
         ``signal`` in it is the one that reached the comparison meanwhile, which ended the run early, or what comes
         after the solve.
         """
+        self.pace.next()
         kept = self._kept(trial) if self.resume else None
         if kept is None:
             with self._created(trial):
                 pass
         elif kept["status"] in FINISHED and not self._todo(trial):
             return kept
+        self.pace.begin()
         self._tell(trial, {"event": "start", "repeat": trial.repeat})
         found, looking = self._solved(trial)
         if looking and trial.spec.outputs.track and not trial.spec.limits.targets:
@@ -79,6 +83,7 @@ class Driver:
                 how = f"{found['reason']} when its quality was looked at on the way; solved again without"
                 place.update(untracked=how)
             found, _ = self._solved(untracked)
+        self.pace.end()
         self._tell(trial, {"event": "end", "status": found["status"], "reason": found["reason"]})
         return found
 
@@ -208,4 +213,6 @@ class Driver:
         return Journal(self.root / trial.folder)
 
     def _tell(self, trial: Trial, event: dict[str, Any]) -> None:
-        self.on_event(trial.title, {**event, "phase": self.phase} if self.phase else event)
+        phase = {"phase": self.phase} if self.phase else {}
+        known = {} if self.phase == MEASURING else self.pace.about(event)
+        self.on_event(trial.title, {**event, **phase, **known})

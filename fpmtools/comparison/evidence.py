@@ -90,6 +90,7 @@ def gather(
     for trial, record in zip(trials, records, strict=True):
         if record["status"] not in (*FINISHED, INTERRUPTED) or "times" not in record:
             found.append(dict(record))
+            driver.pace.pass_over(len(wanted[trial.source].parts))
             continue
         asked = wanted[trial.source]
         lost = _is_lost(Journal(driver.root / trial.folder))

@@ -62,6 +62,23 @@ def signals(*, terminable: bool) -> Iterator[Caught]:
 
 
 @contextmanager
+def ended_by(clear: Callable[[], object]) -> Iterator[None]:
+    """Where SIGTERM or SIGHUP would end the process at once, ``clear()`` is called before it does.
+
+    Whoever takes them already goes on doing so.
+    """
+
+    def leave(number: int, usual: Any) -> None:
+        if usual is signal.SIG_DFL:
+            clear()
+        signal.signal(number, usual)
+        signal.raise_signal(number)
+
+    with handled(TERMINATING, leave):
+        yield
+
+
+@contextmanager
 def postponed() -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP wait until what is under way is whole."""
     arrived: list[int] = []

@@ -99,7 +99,9 @@ class LowRankStack(Reconstruction):
     def _depths(self) -> str:
         return depths(self.z_um)
 
-    def _planes(self) -> tuple[float, ...]:
+    @property
+    def planes_um(self) -> tuple[float, ...]:
+        """The z of the planes that it was made of."""
         return self.z_um
 
     @cached_property

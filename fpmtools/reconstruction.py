@@ -205,7 +205,7 @@ class Reconstruction(Shown, ABC):
             import xarray
         except ImportError as error:
             raise OptionError("to_xarray needs xarray: pip install 'fpmtools[xarray]'") from error
-        planes = self._planes() if z_um is None else as_planes(z_um)
+        planes = self.planes_um if z_um is None else as_planes(z_um)
         if not planes:
             raise OptionError(f"this result is continuous in z ({self._depths()}): say which z_um")
         axes = [
@@ -215,7 +215,8 @@ class Reconstruction(Shown, ABC):
         coordinates = {name: (name, at, {"units": "µm"}) for name, at in zip("zyx", axes, strict=True)}
         return xarray.DataArray(np.stack([self.field(z) for z in planes]), coordinates, tuple("zyx"), "field")
 
-    def _planes(self) -> tuple[float, ...]:
+    @property
+    def planes_um(self) -> tuple[float, ...]:
         """The z that it was solved at; none where it was fitted to a whole range."""
         low, high = self.grid.z_range
         return (low,) if low == high else ()
@@ -302,7 +303,9 @@ class PlaneStack(Reconstruction):
     def _depths(self) -> str:
         return depths(self.z_um)
 
-    def _planes(self) -> tuple[float, ...]:
+    @property
+    def planes_um(self) -> tuple[float, ...]:
+        """The z of its planes."""
         return self.z_um
 
     def native_field(self, z_um: float) -> NDArray[np.complex64]:

@@ -13,6 +13,7 @@ import math
 import mmap
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fpmtools.errors import DataError, OutputError
+from fpmtools.interrupts import ended_by
 
 try:
     import fcntl
@@ -70,7 +72,8 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
 def place(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` make a file or a folder of this name in a temporary folder, sync it, and rename it into place.
 
-    What was at ``path``, a folder with all that is in it too, goes once the new one is complete. Raises
+    What was at ``path``, a folder with all that is in it too, goes once the new one is complete. A signal that ends the
+    process while ``write`` is at work leaves nothing behind, other than one that cannot be caught. Raises
     :class:`OutputError` as :func:`write_atomic` does, also where ``write`` has made nothing.
     """
     path = Path(path)
@@ -78,10 +81,11 @@ def place(path: str | Path, write: Callable[[Path], object]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent) as folder:
             made, old = Path(folder, path.name), Path(folder, "old" if path.name != "old" else "older")
-            write(made)
-            if not made.exists():
-                raise OutputError(f"{path}: nothing was written")
-            _sync_all(made)
+            with ended_by(lambda: shutil.rmtree(folder, ignore_errors=True)):
+                write(made)
+                if not made.exists():
+                    raise OutputError(f"{path}: nothing was written")
+                _sync_all(made)
             if os.path.lexists(path) and (path.is_dir() or made.is_dir()):  # which no rename replaces
                 os.rename(path, old)
             try:

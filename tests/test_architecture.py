@@ -18,12 +18,12 @@ PLUGINS = sorted(p for p in (ROOT / "plugins").rglob("*.py") if "tests" not in p
 
 # A module may import those before it, never those after it.
 ROOMS = (
-    "errors", "display", "progress", "options", "storage", "threads", "interrupts", "processes", "records", "columns",
+    "errors", "display", "progress", "options", "interrupts", "storage", "threads", "processes", "records", "columns",
     "adam", "optics", "leds", "pupil", "stray", "calibration", "pixels", "images", "dataset", "known", "noise",
     "sampling", "losses", "transfer", "forward", "spectral_prior", "phantom", "imaging", "simulation", "slide",
     "catalogue", "reconstruction", "coding", "low_rank", "metrics", "problem", "physics", "projection", "explained",
     "compact", "solver", "planes", "registry", "formats", "results", "calibrate", "engine", "evaluation", "runs",
-    "tiling", "comparison", "report", "viewer", "napari", "cli",
+    "tiling", "comparison", "report", "opening", "viewer", "napari", "cli",
 )  # fmt: skip
 ASIDE = {"__init__", "__main__", "testing"}  # the lazy front door, and what only authors of solvers import
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,3 +146,16 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*words, "--sample", "thin"]) == 2
     assert "--sample is not for a slide" in capsys.readouterr().err
     assert main(words) != 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_one_that_is_ended_leaves_nothing(number: int, tmp_path: Path, forked: Callable[..., Any]) -> None:
+    words = ["simulate", "--slide", "--shape", "600,600", "--out", str(tmp_path / "slide"), "--json"]
+    with forked(words) as process:
+        begun = time.monotonic()
+        while not list(tmp_path.glob(".slide.*.part/slide/images.npy")) and time.monotonic() - begun < 60:
+            time.sleep(0.01)
+        process.send_signal(number)
+        process.wait(60)
+    assert process.returncode == -number
+    assert list(tmp_path.iterdir()) == []

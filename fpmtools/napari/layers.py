@@ -45,7 +45,7 @@ class Depths:
         low, high = result.grid.z_range
         if low == high:
             return cls(low)
-        solved = tuple(getattr(result, "z_um", ()))
+        solved = result.planes_um
         gaps = len(solved) - 1 if even_spacing(solved) else 1
         steps = gaps * math.ceil(STEPS / gaps)
         return cls(low, (high - low) / steps, steps + 1)

@@ -6,24 +6,17 @@ import contextlib
 import functools
 import itertools
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fpmtools import storage
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError, FpmError
-from fpmtools.formats import manifest, native
+from fpmtools.formats import native
 from fpmtools.napari import layers
 from fpmtools.napari.layers import Depths, Layer, Place
-from fpmtools.report.html_folder import RESULTS_FILE
-from fpmtools.report.html_folder import read as read_comparison
-from fpmtools.results import open_result
-from fpmtools.runs import running
-from fpmtools.runs.folder import RESULT_FILE, RUN_FILE
-from fpmtools.runs.spec import RunSpec, read_json
+from fpmtools.opening import Solved, compared, kind_of
 
 Read = Callable[[str], list[Layer]]
 
@@ -36,13 +29,11 @@ def get_reader(path: str | Sequence[str]) -> Read | None:
     if not isinstance(path, str):
         return get_reader(path[0]) if len(path) == 1 else None
     place = Path(path)
-    if place.is_dir():
-        names = {RESULT_FILE: _run, RESULTS_FILE: _comparison}
-        found = next((read for name, read in names.items() if (place / name).is_file()), None)
-    elif place.suffix.lower() == ".npz":
+    if place.suffix.lower() == ".npz" and not place.is_dir():
         found = _field if _holds_field(place) else None
     else:
-        found = {"reconstruction": _run, "dataset": _dataset}.get(storage.kind_of(place))
+        readers = {"run": _run, "result": _run, "comparison": _comparison, "data": _dataset}
+        found = readers.get(kind_of(place) or "")
     return None if found is None else functools.partial(_read, found)
 
 
@@ -52,31 +43,25 @@ def _read(read: Callable[[Path], list[Layer]], path: str | Sequence[str]) -> lis
 
 def _run(path: Path) -> list[Layer]:
     """A result; where it lies in a run's folder, truth and raw images too."""
-    folder = path if path.is_dir() else path.parent
-    whole = (folder / RUN_FILE).is_file() and (path.is_dir() or path.name == RESULT_FILE)
-    name = folder.resolve().name if whole or path.is_dir() else path.stem
-    if not whole:
-        return layers.of_result(name, open_result(path))
-    shown, beside = _of_run(name, folder)
+    shown, beside = _of_run(Solved.at(path))
     return [*beside, *shown]
 
 
-def _of_run(name: str, folder: Path) -> tuple[list[Layer], list[Layer]]:
-    """Of a run's folder: its result, and images and truth, if they can be read again."""
-    result, document = open_result(folder), read_json(folder / RUN_FILE)
-    known = _Measured.of(document)
+def _of_run(solved: Solved) -> tuple[list[Layer], list[Layer]]:
+    """Of a run: its result, and images and truth, if they can be read again."""
+    result, known = solved.open(), _Measured.of(solved)
+    shown = layers.of_result(solved.name, result, solved.corner_um)
     if known is None:
-        return layers.of_result(name, result), []
-    shown = layers.of_result(name, result, known.corner_um)
+        return shown, []
     looks = {
         quantity: {key: about[key] for key in ("colormap", "contrast_limits")}
         for quantity, (_, about, _) in zip(("phase", "amplitude"), shown, strict=True)
     }
-    depths, place = Depths.of(result), Place(result.grid.pixel_um, known.corner_um)
+    depths, place = Depths.of(result), Place(result.grid.pixel_um, solved.corner_um)
     beside = layers.of_truth(known.truth, result.grid.shape, depths, place, looks) if known.simulated else []
     pixel = (known.pixel_um, known.pixel_um)
     images = layers.of_images(
-        lambda: known.dataset, known.count, known.shape, known.bright, depths, Place(pixel, known.corner_um)
+        lambda: known.dataset, known.count, known.shape, known.bright, depths, Place(pixel, solved.corner_um)
     )
     return shown, [images, *beside]
 
@@ -84,59 +69,47 @@ def _of_run(name: str, folder: Path) -> tuple[list[Layer], list[Layer]]:
 class _Measured:
     """The data of a run, read again when one looks at them."""
 
-    def __init__(self, spec: RunSpec, document: Mapping[str, Any]) -> None:
-        about = document["data"]
-        self.spec, self.digest = spec.data, about["digest"]
-        self.count, self.bright = int(about["leds"]), float(document["intensity_scale"])
+    def __init__(self, solved: Solved) -> None:
+        about, pixel_um = solved.record["data"], solved.pixel_um
+        if pixel_um is None:
+            raise ValueError("no optics")
+        self.solved, self.digest, self.pixel_um = solved, about["digest"], pixel_um
+        self.count, self.bright = int(about["leds"]), float(solved.record["intensity_scale"])
         height, width = about["image_shape"]
         self.shape = (int(height), int(width))
         self.simulated = about["truth"] is not None
-        optics = about["optics"]
-        self.pixel_um = float(optics["camera_pixel_um"]) / float(optics["magnification"])
-        corner = about["provenance"].get("roi_yxhw", (0, 0))
-        self.corner_um = layers.corner_um([float(n) for n in corner[:2]], self.pixel_um)
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> _Measured | None:
+    def of(cls, solved: Solved) -> _Measured | None:
         """None where a run does not say all of it, or its data are not here."""
         with contextlib.suppress(FpmError, KeyError, TypeError, ValueError, AttributeError):
-            spec = RunSpec.from_dict(document["spec"])
-            return cls(spec, document) if _is_here(spec.data.source) else None
+            return cls(solved) if solved.is_here else None
         return None
 
     @functools.cached_property
     def dataset(self) -> Dataset:
         """Reading it raises :class:`DataError` where they are not those that the run has seen."""
-        found = running.load(self.spec)
+        found = self.solved.dataset()
         if found.digest != self.digest:
-            raise DataError(f"{self.spec.source}: these data are not those of the run: they have changed")
+            raise DataError(f"{self.solved.data.source}: these data are not those of the run: they have changed")
         return found
 
     def truth(self) -> Truth:
         """The known sample."""
         truth = self.dataset.truth
         if truth is None:
-            raise DataError(f"{self.spec.source}: has no truth any more")
+            raise DataError(f"{self.solved.data.source}: has no truth any more")
         return truth
-
-
-def _is_here(source: str) -> bool:
-    if source.startswith("sim:"):
-        return True
-    entry = next((entry for entry in manifest.entries() if entry.name == source), None)
-    return Path(source).exists() if entry is None else manifest.local_files(entry) is not None
 
 
 def _comparison(path: Path) -> list[Layer]:
     """Every result of a comparison; truth and images of each data set once."""
-    comparison, found = read_comparison(path), list[Layer]()
+    found = list[Layer]()
     apart: dict[str, list[Layer]] = {}
-    for row in comparison.rows:
-        if row.folder is not None and (row.folder / RESULT_FILE).is_file():
-            name = f"{row.name}, {row.data}" if len(comparison.datasets) > 1 else row.name
-            shown, beside = _of_run(name, row.folder)
-            found = [*shown, *found]
-            apart.setdefault(row.data, beside)
+    for solved in compared(path)[0]:
+        shown, beside = _of_run(solved)
+        found = [*shown, *found]
+        apart.setdefault(solved.of, beside)
     if not found:
         raise DataError(f"{path}: no solver of this comparison has left a result")
     return [*itertools.chain(*apart.values()), *found]

@@ -265,8 +265,10 @@ class Mosaic(Reconstruction):
                 y, x, height, width = self.place(index)
                 yield index, np.s_[y : y + height, x : x + width], self.window(index)
 
-    def _planes(self) -> tuple[float, ...]:
-        return self.planes or super()._planes()
+    @property
+    def planes_um(self) -> tuple[float, ...]:
+        """The z that the tiles were solved at; none where they are continuous in z."""
+        return self.planes or super().planes_um
 
     @property
     def stored_bytes(self) -> int:

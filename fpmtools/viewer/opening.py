@@ -8,19 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fpmtools import metrics, storage
+from fpmtools import metrics
 from fpmtools.dataset import Dataset
-from fpmtools.errors import DataError, FpmError, OptionError, printable
-from fpmtools.reconstruction import RESULT_FILE, Reconstruction
-from fpmtools.report import html_folder
-from fpmtools.results import open_result
-from fpmtools.runs.folder import RUN_FILE
+from fpmtools.errors import DataError, FpmError, OptionError
+from fpmtools.opening import Solved, compared, kind_of
+from fpmtools.reconstruction import Reconstruction
 from fpmtools.runs.running import load
-from fpmtools.runs.spec import DataSpec, RunSpec, read_json
+from fpmtools.runs.spec import DataSpec
 from fpmtools.viewer.regions import Kept
 from fpmtools.viewer.sources import FieldSource, ImageSource, Lights, Source
-
-DATA_FOLDER = "data"  # of a comparison
 
 
 @dataclass
@@ -52,73 +48,57 @@ class _Desk:
         self._data: dict[tuple[Any, ...], Dataset] = {}
 
     def open(self, path: str) -> None:
-        if not os.path.isdir(path):
-            if storage.kind_of(path) == "reconstruction":
-                self.result(Path(path), Path(path).stem)
-            else:
-                self.show_data(DataSpec(path, **self.reading))
-        elif Path(path, html_folder.RESULTS_FILE).is_file():
+        kind = kind_of(path)
+        if kind == "comparison":
             self.comparison(Path(path))
-        elif Path(path, RUN_FILE).is_file() or Path(path, RESULT_FILE).is_file():
-            self.run(Path(path), "")
+        elif kind == "result":
+            self.result(Solved(Path(path), Path(path).stem))
+        elif kind == "run":
+            solved = Solved.at(Path(path))
+            solver = solved.record.get("solver")
+            called = isinstance(solver, str) and solver != solved.name
+            self.run(replace(solved, name=f"{solver} ({solved.name})") if called else solved)
         else:
             self.show_data(DataSpec(path, **self.reading))
 
     def comparison(self, folder: Path) -> None:
-        read = html_folder.read(folder)
         before = len(self.found.sources)
-        for row in read.rows:
-            name = row.name if len(read.datasets) < 2 else f"{row.name} · {row.data}"
-            if row.folder is None or not (row.folder / RESULT_FILE).is_file():
-                self.found.notes.append(f"{name}: {row.reason or 'its result is not in the folder'}")
-                continue
+        results, notes = compared(folder)
+        self.found.notes += notes
+        for solved in results:
             try:
-                self.run(row.folder, name, folder / DATA_FOLDER)
+                self.run(solved)
             except FpmError as error:
-                self.found.notes.append(f"{name}: {error}")
+                self.found.notes.append(f"{solved.name}: {error}")
         if len(self.found.sources) == before:
             raise DataError(f"{folder}: this comparison has no result that can be opened")
 
-    def run(self, folder: Path, name: str, data_folder: Path | None = None) -> None:
+    def run(self, solved: Solved) -> None:
         """A run's result with the images that it was made of."""
-        record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
-        if not (folder / RESULT_FILE).is_file():
-            raise DataError(f"{folder}: this run has no result yet (status: {printable(record.get('status'))})")
-        data = self._data_of(record, data_folder)
-        called = os.path.basename(os.path.abspath(folder))
-        solver = record.get("solver")
-        default = f"{solver} ({called})" if isinstance(solver, str) and solver != called else called
-        self.result(folder, name or default, data, record)
+        result = solved.open()  # without which its images are not offered either
+        self.result(solved, self._data_of(solved), result)
 
-    def result(
-        self, path: Path, name: str, data: Dataset | None = None, record: Mapping[str, Any] | None = None
-    ) -> None:
-        result = open_result(path)
+    def result(self, solved: Solved, data: Dataset | None = None, result: Reconstruction | None = None) -> None:
+        result = solved.open() if result is None else result
+        name = solved.name
         low, high = result.grid.pixel_um
         if abs(low / high - 1) > 0.01:
             self.found.notes.append(f"{name}: its pixels are {low:.4g} × {high:.4g} µm (y, x), and are shown square")
-        lights = _lights(result, data, record or {})
-        self.found.sources.append(
-            FieldSource.of(result, self._free(name), self.kept, lights=lights, facts=_facts(result, record or {}))
-        )
+        about = {"lights": _lights(result, data, solved), "facts": _facts(result, solved)}
+        source = FieldSource.of(result, self._free(name), self.kept, corner_um=solved.corner_um, **about)
+        self.found.sources.append(source)
 
     def show_data(self, spec: DataSpec) -> None:
         """A data set that the user has named, its truth, and nothing else."""
         self._offer(load(spec), spec)
 
-    def _data_of(self, record: Mapping[str, Any], data_folder: Path | None) -> Dataset | None:
+    def _data_of(self, solved: Solved) -> Dataset | None:
         """The data of a run, offered once for all its runs; a note where they are not there or are others by now."""
         try:
-            spec = RunSpec.from_dict(record.get("spec")).data
-            if data_folder is not None and (moved := data_folder / Path(spec.source).name).is_file():
-                spec = replace(spec, source=str(moved))
+            spec = solved.data
             if known := self._data.get(_key(spec)):
                 return known
-            data = load(spec)
-            said = record.get("data")
-            shape = said.get("image_shape") if isinstance(said, dict) else None
-            if isinstance(shape, list) and tuple(shape) != data.image_shape:
-                raise DataError(f"{spec.source} has images of other sizes by now")
+            data = solved.dataset()
         except FpmError as error:
             if (note := f"no raw images: {error}") not in self.found.notes:
                 self.found.notes.append(note)
@@ -131,20 +111,19 @@ class _Desk:
         known, optics = data.calibration, data.optics
         lights = Lights(known.image_na, known.used, optics.na, optics.wavelength_um)
         facts = {k: v for k, v in data.facts().items() if k != "truth"}
+        corner_um = (data.corner[0] * optics.pixel_um, data.corner[1] * optics.pixel_um)
+        place: dict[str, Any] = {"lights": lights, "corner_um": corner_um}
         several = any(source.kind == "images" for source in self.found.sources)
         suffix = f" · {data.name}" if several else ""
-        self.found.sources.append(
-            ImageSource.of(data, self._free(f"raw images{suffix}"), self.kept, lights=lights, facts=facts)
-        )
+        images = ImageSource.of(data, self._free(f"raw images{suffix}"), self.kept, facts=facts, **place)
+        self.found.sources.append(images)
         if data.truth is not None:
             pixel_um = data.extent_um[1] / data.truth.field.shape[1]
             limited = replace(data.truth, field=metrics.band_limit(data.truth.field, optics, data.na, pixel_um))
             about = {"truth": str(data.truth).removeprefix("Truth: "), "band": "limited to what the LEDs cover"}
-            self.found.sources.append(
-                FieldSource.of_truth(
-                    limited, self._free(f"truth{suffix}"), data.extent_um, self.kept, lights=lights, facts=about
-                )
-            )
+            name = self._free(f"truth{suffix}")
+            truth = FieldSource.of_truth(limited, name, data.extent_um, self.kept, facts=about, **place)
+            self.found.sources.append(truth)
 
     def _free(self, name: str) -> str:
         """``name``, numbered where it is taken."""
@@ -164,13 +143,12 @@ def _key(spec: DataSpec) -> tuple[Any, ...]:
     return (os.path.realpath(spec.source), spec.roi, spec.key, spec.channel, spec.leds_use)
 
 
-def _lights(result: Reconstruction, data: Dataset | None, record: Mapping[str, Any]) -> Lights | None:
+def _lights(result: Reconstruction, data: Dataset | None, solved: Solved) -> Lights | None:
     """Where a result's light came from: as it was solved with; the objective's NA from the data or the run's record."""
     known = result.calibration or (None if data is None else data.calibration)
     if known is None:
         return None
-    said = record.get("data")
-    optics = said.get("optics") if isinstance(said, dict) else None
+    optics = solved.said("data", "optics")
     numbers = data.optics.to_dict() if data is not None else optics if isinstance(optics, dict) else {}
     wavelength = numbers.get("wavelength_um") or result.metadata.get("wavelength_um")
     na = numbers.get("na")
@@ -182,12 +160,11 @@ def _lights(result: Reconstruction, data: Dataset | None, record: Mapping[str, A
     )
 
 
-def _facts(result: Reconstruction, record: Mapping[str, Any]) -> dict[str, str]:
+def _facts(result: Reconstruction, solved: Solved) -> dict[str, str]:
     """What the result is, and the numbers that its run has measured."""
     facts = {"kind": result.heading(), **result.facts()}
-    measured = record.get("metrics")
     for key, label, form in (("psnr", "PSNR", "{:.2f} dB"), ("ssim", "SSIM", "{:.3f}")):
-        value = measured.get(key) if isinstance(measured, dict) else None
+        value = solved.said("metrics", key)
         if isinstance(value, int | float):
             facts[label] = form.format(value)
     return facts

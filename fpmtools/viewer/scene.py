@@ -185,7 +185,7 @@ def _pixel(source: Source, layer: str) -> tuple[float, float]:
 def _origin(source: Source, layer: str) -> list[float]:
     """Where the middle of the first pixel (x, y) is: µm, or of a spectrum cycles/µm."""
     if layer != SPECTRUM:
-        return [0.0, 0.0]
+        return [source.corner_um[1], source.corner_um[0]]
     (h, w), (y, x) = source.spectrum_shape, _pixel(source, layer)
     return [-(w // 2) * x, -(h // 2) * y]
 

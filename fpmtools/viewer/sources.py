@@ -52,6 +52,7 @@ class Source(ABC):
     shape: Shape
     extent_um: tuple[float, float]
     kept: Kept
+    corner_um: tuple[float, float] = (0.0, 0.0)  # (y, x) of the middle of its first pixel in the camera's field
     lights: Lights | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     kind: ClassVar[str]
@@ -153,7 +154,7 @@ class FieldSource(Source):
         """A result; one that gives regions is asked for them, others are rendered whole."""
         grid = result.grid
         regions = result if isinstance(result, Regions) else Pyramid(result.field, kept)
-        planes = result._planes()
+        planes = result.planes_um
         return cls(name, grid.shape, grid.extent_um, kept, regions=regions, z_range=grid.z_range, planes=planes, **more)
 
     @classmethod

@@ -16,6 +16,7 @@ from fpmtools.errors import DataError, FpmError, OptionError
 from fpmtools.formats import native
 from fpmtools.reconstruction import PlaneStack
 from fpmtools.results import open_result
+from fpmtools.runs.spec import DataSpec, Outputs
 from fpmtools.viewer.opening import checked, described, opened
 from fpmtools.viewer.scene import Scene
 
@@ -97,6 +98,24 @@ def test_several_paths_share_one_set_of_images(run: Path, saved: Path, tmp_path:
     assert [source.name for source in found.sources] == ["ap (run)", "ap (other)", "stack", "truth", "raw images"]
     again = opened([str(saved), str(saved)])
     assert [source.name for source in again.sources] == ["stack", "stack 2"]
+
+
+def test_regions_of_one_field_lie_where_they_are_in_it(tmp_path: Path, dataset: Dataset) -> None:
+    path, pixel = native.save(dataset, tmp_path / "data.safetensors"), dataset.optics.pixel_um
+    folders = [str(tmp_path / name) for name in ("left", "right")]
+    for folder, roi in zip(folders, [(2, 0, 12, 13), (4, 11, 12, 14)], strict=True):
+        data = DataSpec(str(path), roi=roi)
+        outputs = Outputs(track=False, measures=(), pictures=())
+        fpmtools.run(
+            fpmtools.RunSpec(data, "ap", {"sweeps": 1}, z_um=(0.0,), calibrate="none", outputs=outputs), folder
+        )
+    found = opened(folders)
+    told = {about["name"]: about["layers"] for about in Scene(found.sources, "x").describe()["sources"]}
+    for name, (x, y) in {"ap (left)": (0, 2), "ap (right)": (11, 4), "truth": (0, 2)}.items():
+        assert told[name]["amplitude"]["origin"] == pytest.approx([x * pixel, y * pixel]), name
+    raw = [layers["raw"]["origin"] for layers in told.values() if "raw" in layers]
+    assert raw == [pytest.approx([0, 2 * pixel]), pytest.approx([11 * pixel, 4 * pixel])]
+    assert told["ap (left)"]["spectrum"]["origin"][0] < 0
 
 
 def test_a_data_set(tmp_path: Path, dataset: Dataset) -> None:

@@ -49,6 +49,8 @@ OnSnapshot = Callable[[float, Reconstruction], bool | None]
 REPORT_EVERY_S = 0.25
 CHECKPOINT_EVERY_S = 60.0
 FIRST_SNAPSHOT_S = 0.1
+PREVIEW_EVERY_S = 3.0
+PREVIEW_SHARE = 0.05  # of the time
 WARM_UP_STEPS = 2
 RECENT_STEPS = 16  # whose mean squared error is reported: one may have seen a few images only
 
@@ -90,6 +92,7 @@ def solve(
     keep: MutableMapping[str, Any] | None = None,
     exact: bool = False,
     on_warning: Callable[[str], object] = warnings.warn,
+    on_preview: Callable[[Reconstruction], object] | None = None,
 ) -> Outcome:
     """Run a solver to its end, its budget, or Ctrl-C, whichever comes first.
 
@@ -118,6 +121,10 @@ def solve(
     on_warning
         Told, in a line, of a checkpoint that cannot be written or read; the run goes on.
 
+    on_preview
+        Called every few seconds, and at the end, with what has been reached, not compacted, while the clock stands
+        still; less often where that takes long, so that at most a twentieth of the time goes into it.
+
     What a callback raises is raised as it is.
 
     Raises
@@ -134,7 +141,7 @@ def solve(
     with signals(terminable=checkpoint is not None) as caught:
         guard, kept = Guard(solver, caught), {} if keep is None else keep
         run = _Loop(problem, solver, guard, budget_s, on_progress, on_snapshot, snapshot_growth, path, on_warning, kept)
-        run.exact = exact
+        run.exact, run.on_preview = exact, on_preview
         run.identity = _fingerprint(problem, solver) if path is not None else {}
         begun = time.perf_counter()
         earlier = run.start(resume)
@@ -198,6 +205,7 @@ class _Loop:
     on_warning: Callable[[str], object]
     keep: MutableMapping[str, Any]
     exact: bool = False
+    on_preview: Callable[[Reconstruction], object] | None = None
     identity: dict[str, Any] = field(default_factory=dict)
     state: Any = None
     clock: _Clock = field(default_factory=lambda: _Clock(0.0))
@@ -236,6 +244,7 @@ class _Loop:
     def loop(self, caught: Caught) -> Status:
         begun = reported = saved = self.clock.seconds()
         next_snapshot = max(FIRST_SNAPSHOT_S, self.snapshot_growth * reported)
+        next_preview = begun + PREVIEW_EVERY_S
         while True:
             with self.guard:
                 self.progress = self.solver.step(self.state)
@@ -254,6 +263,8 @@ class _Loop:
                 reached = self._snapshot(self.on_snapshot)
                 status = "reached" if reached and status != "interrupted" else status
                 next_snapshot = self.snapshot_growth * now
+            if self.on_preview is not None and (status or now >= next_preview) and not caught.terminated:
+                next_preview = now + self._preview(self.on_preview)
             if status:
                 _synchronise(self.problem.device)
                 return status
@@ -306,7 +317,14 @@ class _Loop:
         with self.clock.paused():
             return bool(on_snapshot(seconds, self.result()))
 
-    def result(self) -> Reconstruction:
+    def _preview(self, on_preview: Callable[[Reconstruction], object]) -> float:
+        """Seconds of solving until the next one."""
+        begun = time.perf_counter()
+        with self.clock.paused():
+            on_preview(self.result(exact=True))
+        return max(PREVIEW_EVERY_S, (time.perf_counter() - begun) / PREVIEW_SHARE)
+
+    def result(self, exact: bool | None = None) -> Reconstruction:
         with self.guard, torch.no_grad():
             reconstruction: object = self.solver.result(self.state)
             if not isinstance(reconstruction, Reconstruction):
@@ -319,7 +337,7 @@ class _Loop:
             reconstruction.calibration = self.problem.calibration
         if any(self.problem.grid.margin_um):  # which a solver need not know of
             reconstruction.grid = self.problem.grid
-        return reconstruction if self.exact else compact(reconstruction, self.problem)
+        return reconstruction if (self.exact if exact is None else exact) else compact(reconstruction, self.problem)
 
     def save_checkpoint(self) -> bool:
         """Whether it could be written; the clock stands still meanwhile."""

@@ -11,11 +11,11 @@ HEADINGS = {
     "Solver": ("name", "solvers", "options", "preset", "loss", "z_um", "seed", "seeds", "repeats"),
     "Instrument": ("calibration", "calibrate", "trust_leds", "groups"),
     "Sampling": ("upsample", "critical_grid", "subpixel", "margin", "dtype"),
-    "Tiles": ("tiles", "overlap", "workers", "preview"),
+    "Tiles": ("tiles", "overlap", "workers"),
     "Machine and limits": ("device", "threads", "budget_s", "targets", "timeout_s", "memory_bytes"),
     "Measuring": ("track", "held_out", "ring_correlation"),
     "Going on, and again": ("resume", "from_file"),
-    "Output": ("out", "exact", "figure", "force", "quiet", "verbose", "progress", "as_json"),
+    "Output": ("out", "exact", "figure", "force", "preview", "quiet", "verbose", "progress", "as_json"),
 }
 REST = "Options"
 

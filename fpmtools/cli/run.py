@@ -89,7 +89,7 @@ SPELLED = {
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Processes that solve tiles (default: one per core)."
 )
-@click.option("--preview", is_flag=True, help="Write preview.png into the folder as tiles come in.")
+@click.option("--preview", is_flag=True, help="Write preview.png into the folder every few seconds.")
 @_inputs.result_options
 @click.option(
     "--resume",
@@ -105,7 +105,7 @@ def run(out: Path | None, force: bool, resume: str | None, from_file: Path | Non
     """Reconstruct one data set with one solver, in one piece or in tiles."""
     quiet, verbose, progress, as_json = (choices.pop(name) for name in ("quiet", "verbose", "progress", "as_json"))
     workers, preview = choices.pop("workers"), choices.pop("preview")
-    alone = "--workers" if workers else "--preview" if preview else ""
+    alone = "--workers" if workers else ""
     given = [name for name in _inputs.given() if name in SPELLED]
     if resume is not None and from_file is not None:
         raise OptionError("--resume goes on with a run, --from repeats one: give one of them")
@@ -123,8 +123,8 @@ def run(out: Path | None, force: bool, resume: str | None, from_file: Path | Non
             tiled = place.spec.tiles is not None
             _need_tiles(place.spec, alone)
             shown = Progress(place.spec.solver, style="none" if quiet else progress, verbose=verbose)
-            how = {"workers": workers, "preview": preview} if tiled else {}
-            document, heard = _run(place, resume is not None, shown, **how)
+            how = {"workers": workers} if tiled else {}
+            document, heard = _run(place, resume is not None, shown, preview=preview, **how)
     if as_json:
         print_json({**document, "folder": str(place.path)})
     elif tiled and document["status"] == "interrupted":
@@ -219,7 +219,7 @@ def _shown(spec: RunSpec, where: str) -> str:
     return "" if value is None else str(value)
 
 
-def _run(place: RunFolder, resumed: bool, shown: Progress, **tiled: Any) -> tuple[dict[str, Any], bool]:
+def _run(place: RunFolder, resumed: bool, shown: Progress, **how: Any) -> tuple[dict[str, Any], bool]:
     """What ``run.json`` says in the end, and whether there was anything left to do."""
     from fpmtools.runs import running
 
@@ -237,7 +237,7 @@ def _run(place: RunFolder, resumed: bool, shown: Progress, **tiled: Any) -> tupl
     with private_stdout():
         try:
             go = running.carry_on if resumed else running.start
-            document = go(place, on_event=on_event, **tiled)
+            document = go(place, on_event=on_event, **how)
         finally:
             shown.finish()
     return document, heard

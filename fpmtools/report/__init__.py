@@ -25,4 +25,11 @@ def fpmtools_writers() -> list[WriterRecord]:
             suffixes=(".gif",),
             holds="picture",
         ),
+        WriterRecord(
+            name="mp4",
+            summary="the same film as H.264 (extra video)",
+            write="fpmtools.report.pictures:write_mp4",
+            suffixes=(".mp4",),
+            holds="picture",
+        ),
     ]

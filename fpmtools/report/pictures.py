@@ -73,6 +73,18 @@ def write_gif(path: Path, volume: Volume) -> None:
     """Amplitude and phase of each plane, as a film."""
     from fpmtools.report import video
 
+    video.write_gif(path, *_amplitude_phase(volume), volume.z_um, volume.extent_um)
+
+
+def write_mp4(path: Path, volume: Volume) -> None:
+    """The same film as an MP4."""
+    from fpmtools.report import video
+
+    video.write_mp4(path, *_amplitude_phase(volume), volume.z_um, volume.extent_um)
+
+
+def _amplitude_phase(volume: Volume) -> tuple[_Lazy, _Lazy]:
+    """Of each plane, when they are asked for."""
     last: dict[int, NDArray[np.complex64]] = {}
 
     def plane(k: int) -> NDArray[np.complex64]:
@@ -81,8 +93,7 @@ def write_gif(path: Path, volume: Volume) -> None:
             last[k] = volume.plane(volume.z_um[k])
         return last[k]
 
-    amplitude, phase = (_Lazy(plane, of) for of in (channel("amplitude").of, channel("phase").of))
-    video.write_gif(path, amplitude, phase, volume.z_um, volume.extent_um)
+    return _Lazy(plane, channel("amplitude").of), _Lazy(plane, channel("phase").of)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ RESULT_FILE = "reconstruction.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 PATIENCE_S = 1.0  # a process that was killed a moment ago is still letting go of its folder
 LOG_FILE = "run.log"
+PREVIEW_FILE = "preview.png"
 CALIBRATION_FILE = "calibration.safetensors"  # where a joint fit was made
 
 RUNNING = "running"
@@ -75,7 +76,7 @@ class RunFolder:
                 _unlock(lock)
                 raise
             folder = cls(path, lock, document | {"replaces": _written_before(path)})
-            for older in (RUN_FILE, CHECKPOINT_FILE, CALIBRATION_FILE, JOURNAL_FILE, LOG_FILE):
+            for older in (RUN_FILE, CHECKPOINT_FILE, CALIBRATION_FILE, JOURNAL_FILE, LOG_FILE, PREVIEW_FILE):
                 (path / older).unlink(missing_ok=True)
         try:
             folder.update()

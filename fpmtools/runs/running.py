@@ -117,21 +117,27 @@ def start(
 
 
 def carry_on(
-    place: RunFolder, *, dataset: Dataset | None = None, on_event: OnEvent | None = None, **tiled: Any
+    place: RunFolder,
+    *,
+    dataset: Dataset | None = None,
+    on_event: OnEvent | None = None,
+    preview: bool = False,
+    **tiled: Any,
 ) -> dict[str, Any]:
     """:func:`resume` in a folder that is open: solve, unless there is a sound result; then measure and draw.
 
-    ``tiled``: how a run in tiles is done, see :func:`fpmtools.tiling.running.carry_on`.
+    ``preview``: write ``preview.png`` meanwhile. ``tiled``: how a run in tiles is done, see
+    :func:`fpmtools.tiling.running.carry_on`.
     """
     with log.kept(place, on_event) as tell:
         if place.spec.tiles is not None:
             module, _, name = TILED.partition(":")
             in_tiles: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
-            return in_tiles(place, dataset=dataset, on_event=tell, **tiled)
-        return _carry_on(place, dataset, tell)
+            return in_tiles(place, dataset=dataset, on_event=tell, preview=preview, **tiled)
+        return _carry_on(place, dataset, tell, preview)
 
 
-def _carry_on(place: RunFolder, dataset: Dataset | None, tell: OnEvent) -> dict[str, Any]:
+def _carry_on(place: RunFolder, dataset: Dataset | None, tell: OnEvent, preview: bool) -> dict[str, Any]:
     ended, trouble = place.solved()
     if trouble:
         tell({"event": "warning", "text": f"{trouble}; it is solved again"})
@@ -143,7 +149,7 @@ def _carry_on(place: RunFolder, dataset: Dataset | None, tell: OnEvent) -> dict[
     place.document["status"] = RUNNING
     found = load(place.spec.data) if dataset is None else dataset
     if not ended:
-        _solve(place, found, tell)
+        _solve(place, found, tell, preview)
     with threads.limited(place.spec.threads):
         _measure(place, found, tell)
     return finish(place)
@@ -221,7 +227,7 @@ def _calibrated(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Calibratio
     return found
 
 
-def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
+def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent, preview: bool) -> None:
     """Solve, from the last checkpoint if there is one, and make the result safe."""
     from fpmtools import engine
     from fpmtools.calibrate import inspection
@@ -250,7 +256,7 @@ def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent) -> None:
         for text in [*(said or inspection.brief(dataset)), *_left_out(problem, solver, spec.solver)]:
             tell({"event": "warning", "text": text})
         try:
-            _until_safe(place, problem, solver, memory, tell)
+            _until_safe(place, problem, solver, memory, tell, preview)
         except SolverError as error:
             place.update(status=error.status, reason=" ".join(str(error).split()))
             raise
@@ -264,8 +270,11 @@ def _left_out(problem: Problem, solver: Solver[Any], name: str) -> list[str]:
     return [f"{fate}: {problem.dataset.images.bad}"]
 
 
-def _until_safe(place: RunFolder, problem: Problem, solver: Solver[Any], memory: PeakMemory, tell: OnEvent) -> None:
+def _until_safe(
+    place: RunFolder, problem: Problem, solver: Solver[Any], memory: PeakMemory, tell: OnEvent, preview: bool
+) -> None:
     from fpmtools import engine
+    from fpmtools.runs.preview import Preview
     from fpmtools.runs.tracking import GROWTH, Tracker
 
     spec = place.spec
@@ -277,6 +286,11 @@ def _until_safe(place: RunFolder, problem: Problem, solver: Solver[Any], memory:
         tell({"event": "warning", "text": f"solver {spec.solver!r} cannot be resumed; it starts afresh"})
     if spec.outputs.warm_up:
         engine.warm_up(problem, type(solver)(solver.options))
+
+    def warn(text: str) -> None:
+        tell({"event": "warning", "text": text})
+
+    planes = problem.z_um
     outcome = engine.solve(
         problem,
         solver,
@@ -288,7 +302,8 @@ def _until_safe(place: RunFolder, problem: Problem, solver: Solver[Any], memory:
         resume=True,
         keep=kept,
         exact=spec.exact,
-        on_warning=lambda text: tell({"event": "warning", "text": text}),
+        on_warning=warn,
+        on_preview=Preview(place.path, planes[len(planes) // 2], warn) if preview else None,
     )
     about = describe(spec, outcome, problem, solver) | (tracker.record() if tracker else {})
     about |= {"peak_memory_mb": memory.mb(), "calibration_file": place.calibration.is_file()}

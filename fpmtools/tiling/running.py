@@ -112,7 +112,7 @@ def carry_on(
     if not left and before[0] in FINISHED and place.document.get("finished"):
         place.document["status"] = before[0]
         return place.document
-    shown = Preview(place.path, slide.plan, slide.grids["upsample"]) if preview else None
+    shown = Preview(place.path, slide.plan) if preview else None
     with contextlib.ExitStack() as stack:
         given = executor or stack.enter_context(_executor(slide, len(left), workers, tell))
         interrupted = _work(slide, left, given, tell, shown)

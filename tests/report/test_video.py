@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import imageio_ffmpeg
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
+import fpmtools
+from fpmtools.errors import OutputError
 from fpmtools.report import video
 
 
@@ -64,3 +70,44 @@ def test_phase_has_the_colours_of_the_still_figures(tmp_path):
     for column, share in ((2, 0.0), (width // 2, 0.5), (width - 3, 1.0)):
         expected = 255 * np.array(matplotlib.colormaps["viridis"](share)[:3])
         np.testing.assert_allclose(row[column], expected, atol=8)
+
+
+@pytest.mark.parametrize("shape", [(48, 65), (91, 17)])
+def test_mp4_has_the_frames_of_the_gif(cells, tmp_path, shape):
+    stack = np.array([cells(*shape, seed=k) for k in range(5)])
+    z_um, extent = np.linspace(-4, 4, 5), (shape[0] * 0.2, shape[1] * 0.2)
+    film = video.write_mp4(tmp_path / "a.mp4", np.abs(stack), np.angle(stack), z_um, extent)
+    gif = list(frames(video.write_gif(tmp_path / "a.gif", np.abs(stack), np.angle(stack), z_um, extent)))
+    height, width = (n + n % 2 for n in gif[0].shape[:2])
+    program = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", film, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(program, capture_output=True, check=True, timeout=60)
+    assert f"h264 (High) (avc1 / 0x31637661), yuv420p(progressive), {width}x{height}".encode() in done.stderr
+    assert b" 2 fps" in done.stderr
+    shown = np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
+    assert len(shown) == 5
+    for found, expected in zip(shown, gif, strict=True):
+        part = found[: expected.shape[0], : expected.shape[1]].astype(float)
+        assert np.abs(part - expected).mean() < 6
+
+
+def test_without_ffmpeg_the_way_out_is_named(tmp_path):
+    code = """
+import sys
+sys.modules["imageio_ffmpeg"] = None
+from fpmtools.cli import main
+sys.exit(main(["render", sys.argv[1], "--out", sys.argv[1] + ".mp4"]))
+"""
+    data = fpmtools.simulate("thin", image_shape=(16, 24))
+    file = fpmtools.reconstruct(data, "ap", options={"sweeps": 1}).save(tmp_path / "a.safetensors")
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, timeout=120, check=False)
+    assert not list(tmp_path.glob("*.mp4"))
+    assert done.returncode == 5
+    assert done.stderr.splitlines() == [
+        "error: MP4 needs the package imageio-ffmpeg: pip install 'fpmtools[video]'; or write .gif"
+    ]
+
+
+def test_what_ffmpeg_cannot_write_is_said(tmp_path):
+    ones = np.ones((2, 12, 20), np.float32)
+    with pytest.raises(OutputError, match="No such file or directory"):
+        video.write_mp4(tmp_path / "nowhere" / "a.mp4", ones, ones, (0.0, 1.0), (12.0, 20.0))

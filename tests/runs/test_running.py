@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import signal
@@ -30,6 +31,7 @@ from fpmtools.results import open_result
 from fpmtools.runs import measuring, running, tasks
 from fpmtools.runs.folder import RunFolder
 from fpmtools.runs.journal import Found, Journal
+from fpmtools.runs.preview import BRIGHTEST, Canvas
 from fpmtools.runs.spec import DataSpec, Limits, Outputs, RunSpec
 
 RESULT = "reconstruction.safetensors"
@@ -100,6 +102,43 @@ def test_outputs_are_what_is_asked_for(spec: RunSpec, tmp_path: Path) -> None:
     assert names(tmp_path / "nothing") == {RESULT, "run.json", "run.log"}
     assert "quality_over_time" not in nothing
     assert (tmp_path / "run" / RESULT).read_bytes() == (tmp_path / "nothing" / RESULT).read_bytes()
+
+
+def test_a_preview_shows_what_there_is_and_changes_nothing(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(spec, outputs=Outputs(track=False, measures=(), pictures=()))
+    running.run(spec, tmp_path / "plain")
+    drawn = []
+    monkeypatch.setattr(engine, "PREVIEW_EVERY_S", 0.0)
+    monkeypatch.setattr(engine, "PREVIEW_SHARE", math.inf)
+    write = Canvas.write
+    monkeypatch.setattr(Canvas, "write", lambda canvas: (drawn.append(canvas), write(canvas)))
+    with RunFolder.create(tmp_path / "run", spec) as place:
+        running.carry_on(place, preview=True)
+    assert len(drawn) > 1
+    grid = open_result(tmp_path / "run").grid
+    with Image.open(tmp_path / "run" / "preview.png") as picture:
+        assert picture.size == (2 * grid.shape[1], grid.shape[0])
+        levels = np.asarray(picture)
+    amplitude = np.abs(open_result(tmp_path / "run").field(0.0))
+    assert np.abs(levels[:, : grid.shape[1]] / 255 * BRIGHTEST - np.clip(amplitude, 0, BRIGHTEST)).max() < 0.02
+    assert (tmp_path / "run" / RESULT).read_bytes() == (tmp_path / "plain" / RESULT).read_bytes()
+    running.run(spec, tmp_path / "run", force=True)
+    assert not (tmp_path / "run" / "preview.png").exists()
+
+
+def test_a_preview_that_cannot_be_drawn_is_given_up(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PREVIEW_EVERY_S", 0.0)
+    monkeypatch.setattr(engine, "PREVIEW_SHARE", math.inf)
+    monkeypatch.setattr(Canvas, "write", lambda canvas: 1 / 0)
+    events: list[dict[str, Any]] = []
+    with RunFolder.create(tmp_path / "run", replace(spec, outputs=Outputs(False, (), ()))) as place:
+        assert running.carry_on(place, preview=True, on_event=events.append)["status"] == "done"
+    told = [event["text"] for event in events if event["event"] == "warning" and "preview" in event["text"]]
+    assert told == ["no preview: ZeroDivisionError: division by zero"]
 
 
 def test_an_older_run_is_replaced_and_other_files_are_left(spec: RunSpec, tmp_path: Path) -> None:

@@ -216,7 +216,6 @@ def test_one_folder_has_one_master(solved: Path, spec: RunSpec) -> None:
     [
         (["--overlap", "8"], 2, "--overlap is of tiles: give --tiles too"),
         (["--workers", "2"], 2, "--workers is for a run in tiles"),
-        (["--preview"], 2, "--preview is for a run in tiles"),
         (["--tiles", "48", "--overlap", "48"], 2, "larger than that"),
         (["--tiles", "48", "--overlap", "3"], 2, "cannot be joined"),
         (["--tiles", "32", "--margin", "40"], 2, "smaller than their margin"),

@@ -15,8 +15,8 @@ from fpmtools import errors, pupil
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 WITH_EXAMPLE = {
-    "calibrate", "compare", "evaluate", "inspect", "open_result", "options", "reconstruct", "resume", "run", "simulate",
-    "solvers", "Dataset", "Optics", "Reconstruction",
+    "calibrate", "compare", "evaluate", "inspect", "load", "open_result", "options", "reconstruct", "resume", "run",
+    "simulate", "solvers", "Dataset", "Optics", "Reconstruction",
 }  # fmt: skip
 
 

@@ -90,6 +90,7 @@ def calibrate(
       found       nothing: all as it was given
     """
     expect_dataset(dataset, "calibrate: dataset")
+    expect(seed, int, "calibrate: seed", "a whole number")
 
     def tell(step: int, steps: int) -> None:
         show({"step": step, "total": steps, "doing": "calibrating"})

@@ -268,6 +268,7 @@ def compare(
     expect(repeats, int, "compare: repeats", "a whole number")
     expect(seeds, Iterable, "compare: seeds", "whole numbers, such as (0, 1, 2)")
     expect(targets or {}, Mapping, "compare: targets", "names with numbers, such as {'psnr': 25}")
+    expect(calibrate, str, "compare: calibrate", "auto, none, or names with commas between them")
     how = ways(calibrate)
     contenders = in_each_way(check_solvers(solvers), how)
     if repeats < 1:

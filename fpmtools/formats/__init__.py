@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fpmtools.errors import expect
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -101,9 +103,22 @@ def load(
         When a number of the microscope is missing or impossible.
     OptionError
         When an argument is unknown or does not fit, or the config says otherwise than the data.
+
+    Examples
+    --------
+    >>> images = np.random.default_rng(0).poisson(100, (9, 16, 24)).astype(np.uint16)
+    >>> np.save("images.npy", images)
+    >>> optics = {"wavelength_um": 0.53, "na": 0.1, "magnification": 4, "camera_pixel_um": 3.45}
+    >>> leds = [(0.05 * x, 0.05 * y) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    >>> data = fpmtools.load("images.npy", optics=optics, leds=leds, roi=(0, 4, 16, 20))
+    >>> data.n_images, data.image_shape, data.optics.na
+    (9, (16, 20), 0.1)
     """
     from fpmtools.formats import settings
 
+    expect(source, (str, Path), "load: source", "a path, or the name of a data set", "such as 'sim:tilted'")
+    expect(config, (str, Path, type(None)), "load: config", "the path of a YAML file")
+    expect(optics or {}, Mapping, "load: optics", "numbers by name, such as {'na': 0.1}")
     asked = settings.Settings(
         format=format, key=key, channel=channel, roi=roi, optics=optics or {}, leds=leds, axes=axes,
         patterns=patterns, leds_use=leds_use, max_na=max_na, dark_level=dark_level, dark=dark, amplitudes=amplitudes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fpmtools import leds
 from fpmtools.dataset import Dataset
-from fpmtools.errors import DataError, OptionError, printable
+from fpmtools.errors import DataError, OptionError, expect, printable
 from fpmtools.formats import images, saturation
 from fpmtools.formats.light import Light
 from fpmtools.formats.recording import Recording
@@ -44,6 +44,7 @@ def with_patterns(recording: Recording, patterns: Any) -> Board:
         raise DataError(f"{recording.name}: patterns need the LED positions: give leds too")
     known = recording.calibration
     board = recording.leds or Board(na, height_mm=None if known is None else known.height_mm)
+    expect(patterns, (str, Path, Sequence, np.ndarray), "patterns", "a file, or numbers [image, led]")
     if isinstance(patterns, str | Path):
         path, patterns = patterns, leds.patterns_from_file(patterns)
         try:

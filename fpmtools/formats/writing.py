@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from fpmtools import registry, storage
-from fpmtools.errors import OptionError, OutputError, printable, unknown
+from fpmtools.errors import OptionError, OutputError, expect, printable, unknown
 from fpmtools.records import WriterRecord
 
 if TYPE_CHECKING:
@@ -61,14 +61,20 @@ def export(
     OutputError
         When the file is there already, or cannot be written.
     """
+    from fpmtools.dataset import as_planes
     from fpmtools.formats.volume import Volume
+    from fpmtools.reconstruction import Reconstruction
 
+    expect(reconstruction, Reconstruction, "export: reconstruction", "a Reconstruction")
+    expect(path, (str, Path), "export: path", "a path")
+    expect(shape or (1, 1), (tuple, list), "export: shape", "two whole numbers (y, x)")
+    expect(name, str, "export: name", "a text")
     path = Path(path)
     writer = writer_for(path, format)
     low, high = reconstruction.grid.z_range
     if z_um is None and low != high:
         raise OptionError(f"the reconstruction covers z from {low:g} to {high:g} µm: say which z")
-    planes = [low] if z_um is None else [z_um] if isinstance(z_um, int | float) else list(z_um)
+    planes = [low] if z_um is None else as_planes(z_um)
     check(writer, path, len(planes), channels)
     claim(writer, path, force)
     called = name or path.name.partition(".")[0] or "reconstruction"

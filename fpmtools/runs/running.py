@@ -69,6 +69,12 @@ def run(
     ('done', True)
     """
     expect(spec, RunSpec, "run: spec", "a RunSpec", "such as fpmtools.RunSpec('sim:thin', 'ap')")
+    expect(folder, (str, Path), "run: folder", "a path")
+    expect(command, Sequence, "run: command", "words")
+    if dataset is not None:
+        from fpmtools.dataset import expect_dataset
+
+        expect_dataset(dataset, "run: dataset")
     with RunFolder.create(folder, spec, force=force, command=command) as place:
         return start(place, dataset=dataset, on_event=on_event)
 

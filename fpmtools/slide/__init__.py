@@ -176,6 +176,7 @@ def simulate_slide(
     0.05 %, without steps anywhere; 10 000 photons have 1 % of noise. It is some per cent where the direct light of an
     LED grazes the pupil's edge; with the board that is the default none does, anywhere in a frame of 2048².
     """
+    expect(out, (str, Path), "slide: out", "a path")
     slide = _checked(
         image_shape, leds, pitch_mm, height_mm, upsample, tilt_um, bow_um, aberration_rad, photons, seed, optics
     )
@@ -215,14 +216,19 @@ def _checked(
     if len(image_shape) != 2 or min(image_shape) < 8 or leds < 1 or upsample < 1:
         raise OptionError("slide: images need 8 × 8 pixels at least, and leds and upsample must be 1 or more")
     reals = {"pitch_mm": pitch_mm, "height_mm": height_mm, "photons": 1.0 if photons is None else photons}
+    bent = {"tilt_um": tilt_um, "bow_um": bow_um, "aberration_rad": aberration_rad}
+    for name, number in {**reals, **bent}.items():
+        expect(number, numbers.Real, f"slide: {name}", "a number")
+    expect(seed, numbers.Integral, "slide: seed", "a whole number")
     for name, number in reals.items():
         if not (math.isfinite(number) and number > 0):
             raise OptionError(f"slide: {name} must be a positive number, got {number:g}")
-    for name, number in {"tilt_um": tilt_um, "bow_um": bow_um, "aberration_rad": aberration_rad}.items():
+    for name, number in bent.items():
         if not math.isfinite(number):
             raise OptionError(f"slide: {name} must be a finite number, got {number:g}")
     if seed < 0:
         raise OptionError("slide: seed must be 0 or more")
+    expect(optics or {}, (Optics, Mapping), "slide: optics", "an Optics, or numbers by name")
     system = optics if isinstance(optics, Optics) else Optics.of({**OPTICS.to_dict(), **(optics or {})})
     block = min(BLOCK, max(image_shape) + max(image_shape) % 2)
     slide = _Slide(

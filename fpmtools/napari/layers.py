@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import printable
 from fpmtools.formats.volume import even_spacing, flat_phase
-from fpmtools.napari.stacks import Stack, kept
+from fpmtools.napari.stacks import Stack, Tiles, kept
 from fpmtools.optics import Shape, resample
-from fpmtools.reconstruction import Reconstruction
+from fpmtools.reconstruction import Grid, Reconstruction
 from fpmtools.report.contrast import gray_scale, phase_scale
+from fpmtools.viewer.regions import Box, InParts, Parts, level_shape, levels
 
 Layer = tuple[Any, dict[str, Any], str]
 Field = NDArray[np.complexfloating[Any, Any]]
 
+COARSEST = 512  # pixels of a side of the smallest level of what is read part by part
 STEPS = 100  # of the slider over z, at least
 MICROMETRE = "µm"
 
@@ -125,12 +127,47 @@ def contrasts(fields: Sequence[Field]) -> dict[str, dict[str, Any]]:
 def of_result(name: str, result: Reconstruction, corner_um: tuple[float, float] = (0.0, 0.0)) -> list[Layer]:
     """Amplitude and phase through all z that a result covers, rendered where one looks."""
     depths, place = Depths.of(result), Place(result.grid.pixel_um, corner_um)
+    if isinstance(result, InParts):
+        return _of_parts(name, result, depths, place)
     return of_fields(name, lambda k: _at(result, depths.z_um(k)), result.grid.shape, depths, place)
 
 
 def _at(result: Reconstruction, z_um: float) -> Field:
-    low, high = result.grid.z_range
-    return result.field(min(max(z_um, low), high))  # the last step may end a rounding error beyond
+    return result.field(_within(result.grid, z_um))
+
+
+def _within(grid: Grid, z_um: float) -> float:
+    low, high = grid.z_range
+    return min(max(z_um, low), high)  # the last step may end a rounding error beyond
+
+
+def _of_parts(name: str, result: InParts, depths: Depths, place: Place) -> list[Layer]:
+    """Of a result that is read part by part: layers of several levels, of each only what is looked at."""
+    shape, parts = result.grid.shape, Parts(result)
+    count = levels(shape, COARSEST)
+    whole = Box(0, 0, *level_shape(shape, count - 1))
+
+    def field(k: int, box: tuple[int, int, int, int], level: int) -> Field:
+        return parts.region(_within(result.grid, depths.z_um(k)), Box(*box), level)
+
+    small = kept(lambda k: field(k, whole, count - 1), 8 * math.prod(whole[2:]))
+    looks = contrasts([small(k) for k in sorted({0, depths.count // 2, depths.count - 1})])
+    values: dict[str, Callable[[int, Field], NDArray[Any]]] = {
+        "phase": lambda k, part: np.angle(part * np.exp(-1j * np.angle(small(k).sum()))),
+        "amplitude": lambda k, part: np.abs(part),
+    }
+
+    def level_of(level: int, of: Callable[[int, Field], NDArray[Any]]) -> Tiles:
+        return Tiles(depths.count, level_shape(shape, level), lambda k, box: of(k, field(k, box, level)))
+
+    return [
+        (
+            [level_of(level, of) for level in range(count)],
+            {"name": f"{printable(name)} {quantity}", "multiscale": True, **place.where(depths), **looks[quantity]},
+            "image",
+        )
+        for quantity, of in values.items()
+    ]
 
 
 def of_truth(

@@ -8,12 +8,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fpmtools.optics import Box as WholeBox
 from fpmtools.optics import Shape
+from fpmtools.reconstruction import Grid
 
 TILE = 512  # pixels of a tile's side
 KEPT_BYTES = 256 << 20
@@ -28,13 +31,38 @@ class Box(NamedTuple):
     width: int
 
 
-@runtime_checkable
 class Regions(Protocol):
     """Gives parts of a field. Level 0 is full size; each further one has half the pixels per axis, rounded up."""
 
     def region(self, z_um: float, box: Box, level: int) -> NDArray[np.complex64]:
         """The pixels ``box`` of ``level`` at ``z_um``, [y, x] complex64."""
         ...
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """A result that gives parts of itself, as a mosaic does: the box is in pixels of full size, whatever the level."""
+
+    @property
+    def grid(self) -> Grid:
+        """Its pixels at full size."""
+        ...
+
+    def region(self, z_um: float | None, box: WholeBox, level: int = 0) -> NDArray[np.complex64]:
+        """As :meth:`fpmtools.tiling.mosaic.Mosaic.region`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The regions of a result that is read part by part; nothing else of it is."""
+
+    result: InParts
+
+    def region(self, z_um: float, box: Box, level: int) -> NDArray[np.complex64]:
+        """As :class:`Regions` has it."""
+        (h, w), (y, x, height, width) = self.result.grid.shape, (n << level for n in box)
+        return self.result.region(z_um, (y, x, min(height, h - y), min(width, w - x)), level)
 
 
 class Kept:

@@ -17,7 +17,7 @@ from fpmtools.optics import Shape, to_spectrum
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.report.contrast import Scale, gray_scale, phase_scale
 from fpmtools.viewer.layers import CYCLIC, Reals
-from fpmtools.viewer.regions import Box, Kept, Pyramid, Regions, level_shape, levels
+from fpmtools.viewer.regions import Box, InParts, Kept, Parts, Pyramid, Regions, level_shape, levels
 
 AMPLITUDE, PHASE, UNWRAPPED, COLOUR, RAW, SPECTRUM = "amplitude", "phase", "unwrapped", "colour", "raw", "spectrum"
 WHOLE = 1 << 20  # pixels that are transformed or unwrapped at once
@@ -153,7 +153,7 @@ class FieldSource(Source):
     def of(cls, result: Reconstruction, name: str, kept: Kept, **more: Any) -> FieldSource:
         """A result; one that gives regions is asked for them, others are rendered whole."""
         grid = result.grid
-        regions = result if isinstance(result, Regions) else Pyramid(result.field, kept)
+        regions = Parts(result) if isinstance(result, InParts) else Pyramid(result.field, kept)
         planes = result.planes_um
         return cls(name, grid.shape, grid.extent_um, kept, regions=regions, z_range=grid.z_range, planes=planes, **more)
 

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from fpmtools.reconstruction import Grid
 from fpmtools.tiling.mosaic import Mosaic, Part, _shared
 from fpmtools.tiling.plan import Plan
-from fpmtools.tiling.stitching import Seam, curvature, join, seam, without_curvature
+from fpmtools.tiling.stitching import (
+    KNOWN_RAMP,
+    SPREAD_RAMP,
+    Seam,
+    curvature,
+    join,
+    seam,
+    without_curvature,
+)
 
 
 def join_tiles(
@@ -43,6 +51,7 @@ def join_tiles(
     height_um
         Of the LEDs, whose light is curved by it over each tile, by k/2h at most: how much of that the tiles show is
         found where they overlap, for so slow a phase is seen by few LEDs, and a solver that starts flat may stay so.
+        Angles of its own place leave a tile no ramp; where no height is known it may have any.
     """
     middles = [(z[0] + z[-1]) / 2 for z in depths]
     common = float(np.median(middles))
@@ -70,7 +79,8 @@ def join_tiles(
     compared = seams(mosaic, (planes[0] + planes[-1]) / 2)
     mosaic.curvature = curvature(compared, centres, curved)
     compared = without_curvature(compared, centres, mosaic.curvature)
-    found = join(count, compared, centres, min(plan.size) * factor / 2)
+    spread = SPREAD_RAMP if height_um is None else KNOWN_RAMP
+    found = join(count, compared, centres, min(plan.size) * factor / 2, spread)
     there = np.array([part.sha256 is not None for part in parts])
     gain = np.where(there, mosaic.gain * np.exp(found.gain + 1j * found.phase), 0)
     mosaic.gain, mosaic.ramp = gain, found.ramp

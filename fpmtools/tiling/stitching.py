@@ -28,6 +28,7 @@ OUTLYING = 2.0  # standard deviations: what is farther from the plane counts les
 EXACT = 1e-8  # rad², the least variance of a seam's phase: what is known better spoils the numbers of the solve
 RESOLVED = 16  # pixels of a field that are one independent number
 SPREAD_RAMP, SPREAD_GAIN = 1.0, 0.2  # that tiles are expected to have: rad at half a side, log
+KNOWN_RAMP = 0.01  # the same where each tile was solved with the angles of its own place, which leave none
 ROUNDS = 4  # of choosing whole turns and solving
 
 
@@ -118,22 +119,26 @@ def without_curvature(seams: Sequence[Seam], centres: Floats, curvature: float) 
     return found
 
 
-def join(count: int, seams: Sequence[Seam], centres: Floats, half: float) -> Joined:
+def join(
+    count: int, seams: Sequence[Seam], centres: Floats, half: float, spread_ramp: float = SPREAD_RAMP
+) -> Joined:
     """Gains, phases and ramps of ``count`` tiles with ``centres`` [tile, (y, x)] and sides of twice ``half``, pixels.
 
-    What no overlap tells, such as the phase of all tiles together, is the least possible.
+    What no overlap tells, such as the phase of all tiles together, is the least possible. ``spread_ramp``: the ramps
+    that are expected, rad at half a side. A seam is narrow and tells a slope worse than known angles do; its errors
+    have a sign along a row of tiles, and would add up to a bowl.
     """
     if not seams:
         return Joined(np.zeros(count), np.zeros(count), np.zeros((count, 2)))
     first, second = np.array([s.first for s in seams]), np.array([s.second for s in seams])
     gain = _gains(count, seams, first, second)
     planes = np.array([s.plane for s in seams])
-    ramp = _ramps(count, seams, half)
+    ramp = _ramps(count, seams, half, spread_ramp)
     phase, roots = _along_tree(count, seams, planes[:, 0] - _expected(seams, np.zeros(count), ramp, centres))
     for _ in range(ROUNDS):
         expected = _expected(seams, phase, ramp, centres)
         turned = planes[:, 0] + 2 * np.pi * np.rint((expected - planes[:, 0]) / (2 * np.pi))
-        phase, ramp = _solved(count, seams, turned, centres, half, roots)
+        phase, ramp = _solved(count, seams, turned, centres, half / spread_ramp, roots)
     return Joined(gain, phase - phase.mean(), ramp)
 
 
@@ -191,7 +196,7 @@ def _gains(count: int, seams: Sequence[Seam], first: NDArray[np.intp], second: N
     return _least_squares(matrix, weight * [s.gain for s in seams], np.full(count, 1 / SPREAD_GAIN))
 
 
-def _ramps(count: int, seams: Sequence[Seam], half: float) -> Floats:
+def _ramps(count: int, seams: Sequence[Seam], half: float, spread: float) -> Floats:
     """By the seams' ramps alone, which have no whole turns to be chosen."""
     rows = np.arange(len(seams))
     found = np.zeros((count, 2))
@@ -200,14 +205,17 @@ def _ramps(count: int, seams: Sequence[Seam], half: float) -> Floats:
         ends = (np.concatenate([rows, rows]), np.concatenate([[s.second for s in seams], [s.first for s in seams]]))
         matrix = scipy.sparse.csr_matrix((np.concatenate([weight, -weight]), ends), (len(seams), count))
         measured = weight * [s.plane[axis + 1] for s in seams]
-        found[:, axis] = _least_squares(matrix, measured, np.full(count, half / SPREAD_RAMP))
+        found[:, axis] = _least_squares(matrix, measured, np.full(count, half / spread))
     return found
 
 
 def _solved(
-    count: int, seams: Sequence[Seam], phases: Floats, centres: Floats, half: float, roots: NDArray[np.bool_]
+    count: int, seams: Sequence[Seam], phases: Floats, centres: Floats, flat: float, roots: NDArray[np.bool_]
 ) -> tuple[Floats, Floats]:
-    """Phases [tile] and ramps [tile, (y, x)], from the seams with whole turns chosen; the phase of ``roots`` is 0."""
+    """Phases [tile] and ramps [tile, (y, x)], from the seams with whole turns chosen; the phase of ``roots`` is 0.
+
+    ``flat``: the inverse of the ramps that are expected, pixels per rad.
+    """
     data, rows, columns, measured = [], [], [], []
     for k, s in enumerate(seams):
         root = np.linalg.cholesky(s.information + 1e-12 * np.trace(s.information) * np.eye(3)).T
@@ -220,7 +228,7 @@ def _solved(
             columns.append(np.tile(np.arange(3) + 3 * tile, 3))
     where = (np.concatenate(rows), np.concatenate(columns))
     matrix = scipy.sparse.csr_matrix((np.concatenate(data), where), (3 * len(seams), 3 * count))
-    expected = np.full((count, 3), half / SPREAD_RAMP)
+    expected = np.full((count, 3), flat)
     expected[:, 0] = roots
     found = _least_squares(matrix, np.concatenate(measured), expected.ravel()).reshape(count, 3)
     return found[:, 0], found[:, 1:]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from fpmtools.tiling.plan import Plan
-from fpmtools.tiling.stitching import Seam, curvature, join, seam, without_curvature
+from fpmtools.tiling.stitching import KNOWN_RAMP, Seam, curvature, join, seam, without_curvature
 
 SHAPE = (97, 121)
 
@@ -127,3 +127,21 @@ def test_a_curvature_that_all_tiles_have_is_no_ramp_of_each() -> None:
     left_over = join(len(flat), without_curvature(seams, centres, 4e-3), centres, 24)
     assert np.abs(left_over.ramp).max() < 1e-7
     assert np.abs(np.exp(1j * left_over.phase) - np.exp(1j * left_over.phase[0])).max() < 1e-6
+
+
+def test_what_each_tile_bends_by_does_not_become_a_bowl_where_ramps_are_known() -> None:
+    """A slight curve of each tile makes all seams of a row slope the same way."""
+    count, half, bend = 9, 64.0, 0.05
+    step = 1.7 * half
+    centres = np.array([(half, half + k * step) for k in range(count)])
+    weight = np.diag([1e4, 1e5, 1e5])
+    seams = []
+    for k in range(count - 1):
+        middle = (centres[k] + centres[k + 1]) / 2
+        slope = bend / half**2 * 2 * step  # of bend · |s / half|², from either side
+        seams.append(Seam(k, k + 1, middle, np.array([0.0, 0.0, slope]), weight, 0.0, 1.0))
+    bowl = np.ptp(join(count, seams, centres, half).phase)
+    flat = join(count, seams, centres, half, KNOWN_RAMP)
+    assert bowl > 1
+    assert np.ptp(flat.phase) < 0.1
+    assert np.abs(flat.ramp).max() * half < 0.1

@@ -119,9 +119,7 @@ def without_curvature(seams: Sequence[Seam], centres: Floats, curvature: float) 
     return found
 
 
-def join(
-    count: int, seams: Sequence[Seam], centres: Floats, half: float, spread_ramp: float = SPREAD_RAMP
-) -> Joined:
+def join(count: int, seams: Sequence[Seam], centres: Floats, half: float, spread_ramp: float = SPREAD_RAMP) -> Joined:
     """Gains, phases and ramps of ``count`` tiles with ``centres`` [tile, (y, x)] and sides of twice ``half``, pixels.
 
     What no overlap tells, such as the phase of all tiles together, is the least possible. ``spread_ramp``: the ramps

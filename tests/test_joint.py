@@ -18,7 +18,7 @@ from fpmtools.calibrate.instrument import DEFOCUS, MODES, Instrument
 from fpmtools.calibration import JOINT, Calibration
 from fpmtools.cli import main
 from fpmtools.dataset import Dataset
-from fpmtools.errors import OptionError
+from fpmtools.errors import FpmError, OptionError
 from fpmtools.formats import native
 from fpmtools.optics import resample
 from fpmtools.problem import prepare
@@ -116,6 +116,19 @@ def test_a_dark_field_that_was_exposed_longer_is_found() -> None:
     assert kept(found) == {"exposure"}
     assert f"the dark field's exposure (× {found.found['joint']['exposure']:.3g})" in said_of(found)[0]
     assert found.gain[dark] / found.gain[~dark].mean() == pytest.approx(np.full(dark.sum(), longer), rel=0.15)
+
+
+@pytest.mark.slow
+def test_a_dark_field_that_holds_hardly_any_light_says_nothing_of_its_exposure() -> None:
+    """Its rings hold less than a count; the more it is darkened the better the bright field, × 144 and more."""
+    try:
+        dataset = fpmtools.load("thu_phase_target").crop(224, 224, 64, 64)
+    except FpmError:
+        pytest.skip("the measured data set thu_phase_target is not there")
+    found = joint.fit(dataset, dataset.calibration, z_um=180.0, groups=("exposure",))
+    assert found.found["joint"]["groups"]["exposure"]["kept"] is False
+    assert "exposure" not in found.found["joint"]
+    assert (found.gain == dataset.calibration.gain).all()
 
 
 @pytest.mark.slow

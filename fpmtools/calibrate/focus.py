@@ -22,13 +22,18 @@ SWEEPS = 15  # of the object at each depth
 SAMPLES = 65  # of the pupil along an axis, where modes are told from one another
 
 
-def search(problem: Problem, instrument: Instrument, bright: list[int]) -> float:
+def search(
+    problem: Problem, instrument: Instrument, bright: list[int], step_um: float | None = None, between: bool = False
+) -> float:
     """z in µm, the problem's own where none beside it explains the images ``bright`` better.
+
+    ``step_um`` apart, half a depth of field unless it is given. ``between``: what lies between the problem's own and
+    the one beside it is told too, where nothing else is going to find it.
 
     Both directions are tried, farther than that only where the best of the nearest depths is the last of them: what is
     nearly right takes little time. The vertex of a parabola through the best and the two beside it is returned.
     """
-    (start,), depth = problem.z_um, STEP * problem.forward.optics.depth_of_field_um
+    (start,), depth = problem.z_um, step_um or STEP * problem.forward.optics.depth_of_field_um
     dark = [i for i in range(len(problem.amplitudes)) if i not in bright]
     found: dict[int, float] = {}
 
@@ -41,7 +46,7 @@ def search(problem: Problem, instrument: Instrument, bright: list[int]) -> float
         return min(found, key=lambda step: found[step])
 
     best = look(range(-NEAR, NEAR + 1))
-    if best == 0:
+    if best == 0 and not between:
         return start
     if abs(best) == NEAR:
         best = look(range(-FARTHEST, FARTHEST + 1))

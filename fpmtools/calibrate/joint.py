@@ -40,6 +40,7 @@ SMALL = 1e-3  # of the light of the bright field, that is not worth it either
 # In a solve at its end these must pay as any group: −5 to 3 % and 9 to 33 %.
 ALL_PAY = 0.05
 EXPOSED = 0.4  # log of the dark field's exposure that is told from none
+WRONG = math.log(3)  # by which the exposure that the bright field predicts may be off
 LOOKS = 2  # on the way to the first comparison
 LEAST_LEDS, LEAST_PIXELS = 12, 48
 
@@ -205,7 +206,10 @@ def _focused(
 def _exposed(dataset: Dataset, problem: Problem, rival: _Rival, held: list[int]) -> tuple[float, dict[str, Any]]:
     """The dark field's exposure that left-out images are predicted best with, 0 if none pays; and how that was judged.
 
-    It is looked for from what the bright field predicts on, which may be wrong by a factor of two.
+    It is looked for from what the bright field predicts on, which may be wrong by a factor of two. An empty dark field
+    is the better the less of the object it speaks of: the error then falls with the exposure without end, through the
+    bright field alone, and so is no evidence. There must be an optimum near what the light predicts, and the dark field
+    must gain by it, each image by its light.
     """
     instrument = rival.instrument.without("gain")  # which will have made up for some of it
     found = exposure.dark_field(dataset, instrument.background)
@@ -223,8 +227,11 @@ def _exposed(dataset: Dataset, problem: Problem, rival: _Rival, held: list[int])
     while best and step > EXPOSED / 8:
         near = min(best - step, best + step, key=error)
         best, step = (near, step) if error(near) < error(best) else (best, step / 2)
+        if abs(best - start) > WRONG:
+            best = 0.0
     after = errors.get(best or start / 2, rival.errors)
-    better = best != 0.0 and pays(after, rival.errors)
+    dark = ~dataset.bright_field[held]
+    better = best != 0.0 and pays(after, rival.errors) and bool(after[dark].sum() < rival.errors[dark].sum())
     return best if better else 0.0, verdict(better, rival.errors, after)
 
 

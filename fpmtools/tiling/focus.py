@@ -23,6 +23,7 @@ TERMS = {1: ((0, 0),), 3: ((0, 0), (1, 0), (0, 1)), 6: ((0, 0), (1, 0), (0, 1), 
 FEWEST = {3: 5, 6: 8}  # places that a plane, and a curved surface, need
 PAYS = 0.7  # of the error at places that were left out, that a surface with more terms may have at most
 SMALL = 0.1  # depths of field, that a surface must differ from a constant by
+FINE = 0.125  # depths of field, between the depths that are looked at last
 OUTLYING = 2.0  # typical errors, beyond which a place counts less and less
 
 
@@ -77,8 +78,10 @@ def depth(dataset: Dataset, calibration: Calibration, z_um: float) -> float:
     seen = calibration.selected().seen_from(chosen.box, dataset.box, dataset.optics.pixel_um)
     chosen = replace(chosen, calibration=seen)
     bright = [int(i) for i in np.flatnonzero(seen.bright_field(dataset.optics))]
-    problem = part.problem(chosen, z_um, part.margin(chosen, z_um))
-    return focus.search(problem, Instrument.of(seen, dataset.optics.na), bright)
+    problem, instrument = part.problem(chosen, z_um, part.margin(chosen, z_um)), Instrument.of(seen, dataset.optics.na)
+    near = focus.search(problem, instrument, bright)
+    step_um = FINE * dataset.optics.depth_of_field_um
+    return focus.search(replace(problem, z_um=(near,)), instrument, bright, step_um, between=True)
 
 
 def fit(boxes: Sequence[Box], z_um: Sequence[float], frame: tuple[int, int], optics: Optics) -> Surface:

@@ -59,3 +59,12 @@ def test_the_depth_of_a_part_of_a_tilted_sample_is_found() -> None:
     region = replace(whole, truth=None).with_calibration(defocus_um=None).crop(0, 96, 48, 48)
     found = focus.depth(region, region.calibration, 0.0)
     assert found == pytest.approx(-16 + 32 * 120 / 150, abs=0.25 * whole.optics.depth_of_field_um)
+
+
+def test_a_depth_far_below_the_depth_of_field_is_told() -> None:
+    """No pupil is fitted at a tile, which would find what is left."""
+    sample = fpmtools.simulate("thin", image_shape=(56, 64), leds="grid", surround=2, defocus_um=3.0, seed=4)
+    dataset = replace(sample, truth=None)
+    assert dataset.optics.depth_of_field_um / 2 > 3.0, "the distance of the depths that are looked at first"
+    calibration = replace(dataset.calibration, defocus_um=None)
+    assert focus.depth(dataset, calibration, 0.0) == pytest.approx(3.0, abs=0.7)

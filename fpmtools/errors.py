@@ -64,6 +64,16 @@ class OutputError(FpmError):
         return cls(f"cannot write {where or 'the results'}: {reason}")
 
 
+class InUse(OutputError):
+    """A folder that another process works in."""
+
+
+class ClusterError(FpmError):
+    """A scheduler that does not answer, or workers that cannot do what is asked of them."""
+
+    exit_code = 7
+
+
 class Terminated(FpmError):
     """SIGTERM or SIGHUP asked a run to leave; it can be resumed. The exit code is 128 + the signal's number."""
 

@@ -11,7 +11,7 @@ HEADINGS = {
     "Solver": ("name", "solvers", "options", "preset", "loss", "z_um", "seed", "seeds", "repeats"),
     "Instrument": ("calibration", "calibrate", "trust_leds", "groups"),
     "Sampling": ("upsample", "critical_grid", "subpixel", "margin", "dtype"),
-    "Tiles": ("tiles", "overlap", "workers"),
+    "Tiles": ("tiles", "overlap", "workers", "scheduler"),
     "Machine and limits": ("device", "threads", "budget_s", "targets", "timeout_s", "memory_bytes"),
     "Measuring": ("track", "held_out", "ring_correlation"),
     "Going on, and again": ("resume", "from_file"),

@@ -89,6 +89,11 @@ SPELLED = {
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Processes that solve tiles (default: one per core)."
 )
+@click.option(
+    "--scheduler",
+    metavar="local|tcp://…|FILE",
+    help="Have tiles solved by dask: by --workers processes here, or by a scheduler that runs (docs/slides.md).",
+)
 @click.option("--preview", is_flag=True, help="Write preview.png into the folder every few seconds.")
 @_inputs.result_options
 @click.option(
@@ -104,8 +109,10 @@ SPELLED = {
 def run(out: Path | None, force: bool, resume: str | None, from_file: Path | None, **choices: Any) -> int:
     """Reconstruct one data set with one solver, in one piece or in tiles."""
     quiet, verbose, progress, as_json = (choices.pop(name) for name in ("quiet", "verbose", "progress", "as_json"))
-    workers, preview = choices.pop("workers"), choices.pop("preview")
-    alone = "--workers" if workers else ""
+    preview, tiled = choices.pop("preview"), {name: choices.pop(name) for name in ("workers", "scheduler")}
+    alone = next((_inputs.flag(name) for name, value in tiled.items() if value), "")
+    if tiled["workers"] and tiled["scheduler"] not in (None, "local"):
+        raise OptionError("--workers: a scheduler that runs has workers of its own; leave it out")
     given = [name for name in _inputs.given() if name in SPELLED]
     if resume is not None and from_file is not None:
         raise OptionError("--resume goes on with a run, --from repeats one: give one of them")
@@ -120,14 +127,13 @@ def run(out: Path | None, force: bool, resume: str | None, from_file: Path | Non
             else _again(Path(resume or out or ""), choices, given)
         )
         with place:
-            tiled = place.spec.tiles is not None
             _need_tiles(place.spec, alone)
             shown = Progress(place.spec.solver, style="none" if quiet else progress, verbose=verbose)
-            how = {"workers": workers} if tiled else {}
+            how = {} if place.spec.tiles is None else tiled
             document, heard = _run(place, resume is not None, shown, preview=preview, **how)
     if as_json:
         print_json({**document, "folder": str(place.path)})
-    elif tiled and document["status"] == "interrupted":
+    elif how and document["status"] == "interrupted":
         done, count = len(document["tiles"].get("state", {})), document["tiles"]["count"]
         echo(f"interrupted: {done} of {count} tiles are done; fpmtools run --resume {place.path} goes on")
     else:

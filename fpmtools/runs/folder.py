@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fpmtools.errors import DataError, OptionError, OutputError
+from fpmtools.errors import DataError, InUse, OptionError, OutputError
 from fpmtools.interrupts import postponed
 from fpmtools.runs.journal import JOURNAL_FILE, Journal
 from fpmtools.runs.spec import SCHEMA, RunSpec, read_json
@@ -294,9 +294,7 @@ def _locked(path: Path, patience_s: float = 0.0) -> int | None:
     try:
         while not _taken(descriptor):
             if time.monotonic() > until:
-                raise OutputError(
-                    f"{path} is in use: another process works in it; wait for it, or choose another folder"
-                )
+                raise InUse(f"{path} is in use: another process works in it; wait for it, or choose another folder")
             time.sleep(0.02)
     except (OSError, OutputError) as error:
         os.close(descriptor)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,16 +21,16 @@ from fpmtools.calibrate import improve, resolve
 from fpmtools.calibrate import warnings as said_of
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
-from fpmtools.errors import DataError, FpmError, OptionError, OutputError, SolverError, Terminated
+from fpmtools.errors import ClusterError, DataError, FpmError, InUse, OptionError, OutputError, SolverError, Terminated
 from fpmtools.interrupts import Caught, signals
 from fpmtools.problem import choose_device
 from fpmtools.runs import log, tasks
 from fpmtools.runs.document import with_evidence
 from fpmtools.runs.environment import usable_cores
-from fpmtools.runs.folder import FINISHED, INTERRUPTED, RESULT_FILE, RUNNING, RunFolder, sha256
+from fpmtools.runs.folder import FINISHED, INTERRUPTED, RESULT_FILE, RUN_FILE, RUNNING, RunFolder, sha256
 from fpmtools.runs.memory import PeakMemory
 from fpmtools.runs.running import load, make_solver
-from fpmtools.runs.spec import RunSpec
+from fpmtools.runs.spec import RunSpec, read_json
 from fpmtools.sampling import intensity_scale, margin_for, repeats
 from fpmtools.tiling import focus, joining
 from fpmtools.tiling.mosaic import TILES_FOLDER
@@ -38,6 +38,9 @@ from fpmtools.tiling.plan import LARGEST, LEAST_OVERLAP, Plan, choose
 from fpmtools.tiling.preview import Preview
 from fpmtools.tiling.tile import look, solve_tile, spec_of
 from fpmtools.tiling.workers import Executor, Here, WorkerLost, Workers
+
+if TYPE_CHECKING:
+    from fpmtools.tiling.cluster import Cluster
 
 OnEvent = Callable[[dict[str, Any]], object]
 
@@ -82,6 +85,7 @@ def carry_on(
     on_event: OnEvent | None = None,
     executor: Executor | None = None,
     workers: int | None = 1,
+    scheduler: str | None = None,
     preview: bool = False,
 ) -> dict[str, Any]:
     """Start or go on with a tiled run in its open folder; what its ``run.json`` says in the end.
@@ -93,6 +97,8 @@ def carry_on(
     workers
         Where there is no executor: 1 solves all tiles in this process, more in as many others; None: as many as there
         are processors, but one for a GPU.
+    scheduler
+        Have the workers of this scheduler of dask solve them, see :mod:`fpmtools.tiling.cluster`.
     preview
         Write ``preview.png`` as tiles come in.
 
@@ -106,15 +112,19 @@ def carry_on(
         raise OptionError("a tiled run reads its tiles from files: give where the data are, not a data set")
     memory = PeakMemory()
     place.document["status"] = RUNNING
-    slide = _prepared(place, load(place.spec.data), tell)
-    before = place.solved()
-    left = _left(slide, tell)
-    if not left and before[0] in FINISHED and place.document.get("finished"):
-        place.document["status"] = before[0]
-        return place.document
-    shown = Preview(place.path, slide.plan) if preview else None
     with contextlib.ExitStack() as stack:
-        given = executor or stack.enter_context(_executor(slide, len(left), workers, tell))
+        # What is wrong with a cluster is said before anything takes long.
+        cluster = None if scheduler is None else stack.enter_context(_cluster(place, scheduler, workers, tell))
+        found = load(place.spec.data)
+        device = None if cluster is None else cluster.admit(place, found)
+        slide = _prepared(place, found, device, tell)
+        before = place.solved()
+        left = _left(slide, tell)
+        if not left and before[0] in FINISHED and place.document.get("finished"):
+            place.document["status"] = before[0]
+            return place.document
+        shown = Preview(place.path, slide.plan) if preview else None
+        given = executor or cluster or stack.enter_context(_executor(slide, len(left), workers, tell))
         interrupted = _work(slide, left, given, tell, shown)
     slide.note()
     if interrupted:
@@ -127,7 +137,17 @@ def carry_on(
     return _finished(slide, memory, tell)
 
 
-def _prepared(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Slide:
+def _cluster(
+    place: RunFolder, scheduler: str, workers: int | None, tell: OnEvent
+) -> contextlib.AbstractContextManager[Cluster]:
+    try:
+        from fpmtools.tiling import cluster
+    except ModuleNotFoundError as error:
+        raise OptionError(f"--scheduler needs the package {error.name}: pip install 'fpmtools[dask]'") from error
+    return cluster.connected(scheduler, workers or usable_cores() // (place.spec.threads or 1) or 1, tell)
+
+
+def _prepared(place: RunFolder, dataset: Dataset, device: str | None, tell: OnEvent) -> Slide:
     """What must be known before the first tile: data, calibration, plan, depths; what is in ``run.json`` stays so."""
     spec, digest = place.spec, dataset.digest
     if spec.data.digest not in (None, digest):
@@ -143,7 +163,7 @@ def _prepared(place: RunFolder, dataset: Dataset, tell: OnEvent) -> Slide:
     plan = Plan(
         dataset.image_shape, tuple(known["size"]), known["overlap"], tuple(known["rows"]), tuple(known["columns"])
     )
-    resolved = {"threads": spec.threads or 1, "device": str(choose_device(spec.device)), "digest": digest}
+    resolved = {"threads": spec.threads or 1, "device": device or str(choose_device(spec.device)), "digest": digest}
     place.update(tiles=known, resolved=resolved)
     size, each = " × ".join(map(str, plan.size)), f"device {resolved['device']}, threads {resolved['threads']}"
     tiles = f"{len(plan.tiles)} tiles of {size} camera pixels, {plan.overlap} or more shared; {each} for each"
@@ -294,9 +314,7 @@ def _work(slide: Slide, left: list[int], executor: Executor, tell: OnEvent, prev
                 index = pending.pop(future)
                 try:
                     about = future.result()
-                except (OutputError, OptionError):
-                    raise
-                except (Terminated, WorkerLost) as error:
+                except (Terminated, WorkerLost, InUse) as error:
                     losses[index] = losses.get(index, 0) + 1
                     if _asked(caught):
                         continue
@@ -305,6 +323,8 @@ def _work(slide: Slide, left: list[int], executor: Executor, tell: OnEvent, prev
                     else:
                         waiting.append(index)
                     continue
+                except (OutputError, OptionError, ClusterError):
+                    raise
                 except Exception as error:
                     tries[index] = tries.get(index, 0) + 1
                     if tries[index] < TRIES:
@@ -385,6 +405,13 @@ def _numbers(slide: Slide, name: str) -> Iterator[float]:
     return (float(about[name]) for about in slide.ended.values() if about.get(name) is not None)
 
 
+def _hardware(slide: Slide) -> dict[str, Any]:
+    """What the first tile that could be solved was solved with."""
+    first = next(index for index, about in sorted(slide.ended.items()) if "sha256" in about)
+    found: dict[str, Any] = read_json(slide.folder(first) / RUN_FILE)["hardware"]
+    return found
+
+
 def _describe(slide: Slide, mosaic: Any) -> dict[str, Any]:
     """As :func:`fpmtools.runs.document.describe`, of all tiles together; times are those of all workers."""
     from fpmtools.runs import environment
@@ -432,7 +459,7 @@ def _describe(slide: Slide, mosaic: Any) -> dict[str, Any]:
         "dense_bytes": dense,
         "dense_ratio": dense / mosaic.stored_bytes,
         "versions": environment.versions(),
-        "hardware": environment.hardware(choose_device(slide.grids["device"])),
+        "hardware": _hardware(slide),
         "warnings": [*dataset.check(), *said_of(slide.calibration)],
         "calibration_file": True,
     }

@@ -12,9 +12,10 @@ import os
 import sys
 from typing import Any
 
-from fpmtools.errors import FpmError, OptionError
+from fpmtools.errors import OptionError
 from fpmtools.processes import keep_torch_alone
 from fpmtools.runs.worker import die_with, teller
+from fpmtools.tiling.workers import RETURNED, as_event
 
 
 def main(words: list[str]) -> int:
@@ -25,13 +26,9 @@ def main(words: list[str]) -> int:
     while line := sys.stdin.buffer.readline():
         try:
             call = json.loads(line)
-            tell({"event": "returned", "value": _function(call["function"])(*call["arguments"])})
-        except FpmError as error:
-            known = {"kind": type(error).__name__, "exit_code": error.exit_code}
-            tell({"event": "raised", **known, "message": " ".join(str(error).split())})
+            tell({"event": RETURNED, "value": _function(call["function"])(*call["arguments"])})
         except Exception as error:
-            text = " ".join(str(error).split())
-            tell({"event": "raised", "kind": "SolverError", "message": f"{type(error).__name__}: {text}"})
+            tell(as_event(error))
     return 0
 
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -131,7 +131,7 @@ class Workers:
             if event["event"] == RETURNED:
                 return event["value"]
             if event["event"] == RAISED:
-                raise _error(event)
+                raise error_of(event)
             if event["event"] == "line" and event["text"].strip():
                 last = event["text"].strip()
                 self._on_line(last)
@@ -161,11 +161,23 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.stderr.close()
 
 
-def _error(event: dict[str, Any]) -> Exception:
-    """What a worker's call has raised, as it would have been raised here."""
-    kind, message = getattr(errors, str(event.get("kind")), None), str(event.get("message", ""))
-    if kind is Terminated:
+def as_event(error: Exception) -> Result:
+    """What a call has raised, JSON-ready."""
+    text = " ".join(str(error).split())
+    if isinstance(error, FpmError | WorkerLost):
+        code = error.exit_code if isinstance(error, FpmError) else 0
+        return {"event": RAISED, "kind": type(error).__name__, "exit_code": code, "message": text}
+    return {"event": RAISED, "kind": "SolverError", "message": f"{type(error).__name__}: {text}"}
+
+
+def error_of(event: Mapping[str, Any]) -> Exception:
+    """What a call elsewhere has raised, as it would have been raised here."""
+    kind, message = str(event.get("kind")), str(event.get("message", ""))
+    if kind == WorkerLost.__name__:
+        return WorkerLost(message)
+    found = getattr(errors, kind, None)
+    if found is Terminated:
         return Terminated(message, int(event["exit_code"]) - 128)
-    if isinstance(kind, type) and issubclass(kind, FpmError):
-        return kind(message)
+    if isinstance(found, type) and issubclass(found, FpmError):
+        return found(message)
     return SolverError(message)

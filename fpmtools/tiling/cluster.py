@@ -7,6 +7,7 @@ TLS. docs/slides.md tells how one is set up.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import hashlib
@@ -16,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -202,15 +203,11 @@ def connected(where: str, workers: int, tell: OnEvent) -> Iterator[Cluster]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_quiet())
         stack.enter_context(dask.config.set(SETTINGS))
-        address: Any = stack.enter_context(_started(workers)) if where == LOCAL else address_of(where)
-        try:
-            client = Client(address, timeout=ANSWER_S, set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise ClusterError(
-                f"the scheduler {where} does not answer: is it running, and can it be reached from here?"
-            ) from error
-        stack.enter_context(client)
-        tell({"event": "line", "text": f"dashboard: {client.dashboard_link}"})
+        address = stack.enter_context(_started(workers)).scheduler_address if where == LOCAL else address_of(where)
+        _ask(address, where)
+        client = stack.enter_context(Client(address, timeout=ANSWER_S, set_as_default=False))
+        if link := client.dashboard_link:
+            tell({"event": "line", "text": f"dashboard: {link}"})
         name = "the cluster on this machine" if where == LOCAL else f"the scheduler {where}"
         cluster = Cluster(client, name, tell)
         stack.callback(cluster.leave)
@@ -227,6 +224,24 @@ def address_of(where: str) -> str:
     if not isinstance(address, str):
         raise OptionError(f"--scheduler {where}: this is no scheduler's file, for it has no address in it")
     return address
+
+
+def _ask(address: str, where: str) -> None:
+    """Whether a scheduler answers there; a client that gets no answer would take longer to give up than to ask."""
+
+    async def ask() -> None:
+        async with asyncio.timeout(ANSWER_S), distributed.rpc(address, timeout=ANSWER_S) as there:
+            await there.identity()
+
+    try:
+        with ThreadPoolExecutor(1) as thread:  # this one may have a loop that runs, as in a notebook
+            thread.submit(asyncio.run, ask()).result()
+    except OSError as error:
+        text = f"the scheduler {where} does not answer: is it running, and can it be reached from here?"
+        raise ClusterError(text) from error
+    except Exception as error:  # what some other server says is taken for anything
+        why = f" ({error})" if isinstance(error, ValueError) else ""
+        raise ClusterError(f"{where}: no scheduler of dask answers there{why}") from error
 
 
 @contextlib.contextmanager

@@ -249,9 +249,10 @@ def _started(workers: int) -> Iterator[LocalCluster]:
     """A scheduler in this process, and workers in as many others; what dask writes to the disk goes with them."""
     with (
         tempfile.TemporaryDirectory(prefix="fpmtools-dask-", ignore_cleanup_errors=True) as folder,
+        dask.config.set({"temporary-directory": folder}),
         LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
-            memory_limit=0, local_directory=folder, silence_logs=logging.CRITICAL + 1,
+            memory_limit=0, silence_logs=logging.CRITICAL + 1,
         ) as cluster,
     ):  # fmt: skip
         yield cluster

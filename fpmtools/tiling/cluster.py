@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,8 @@ class Cluster:
     Before anything is submitted, :meth:`admit` tells them what the run needs.
     """
 
-    def __init__(self, client: Client, where: str, tell: OnEvent) -> None:
-        self._client, self._where, self._tell = client, where, tell
+    def __init__(self, client: Client, where: str, tell: OnEvent, *, local: bool) -> None:
+        self._client, self._where, self._tell, self._local = client, where, tell, local
         self._name = ""
         self._reports: dict[str, Result] = {}  # by the workers' addresses
         self._pending: dict[Future[Any], tuple[distributed.Future[Any], list[str]]] = {}
@@ -74,7 +74,7 @@ class Cluster:
         top, left = spec.data.roi[:2] if spec.data.roi else (0, 0)
         part = replace(spec.data, roi=(top, left, min(height, 32), min(width, 32)), digest=None)
         sample = replace(part, digest=load(part).digest)
-        needs = {"version": mine, "spec": replace(spec, data=sample).to_dict()}
+        needs = {"version": mine, "local": self._local, "spec": replace(spec, data=sample).to_dict()}
         needs |= {"folder": str(folder), "created": place.document["created"]}
         with self._reached():
             self._client.register_plugin(TileWorker(self._name, needs), name=self._name)
@@ -135,7 +135,9 @@ class Cluster:
         if self._pending.pop(future, None) is None:
             return
         try:
-            event = given.result()
+            if given.status in ("cancelled", "lost"):  # the scheduler is gone, and has forgotten all
+                raise self._gone()
+            event = given.result(timeout=ANSWER_S)
             if event["event"] == RETURNED:
                 future.set_result(event["value"])
                 return
@@ -144,10 +146,10 @@ class Cluster:
                 self._failed.setdefault(what, set()).add(event["worker"])
         except distributed.KilledWorker as lost:
             error = WorkerLost(f"several workers were lost at it, {lost.last_worker.address} last")
+        except (ClusterError, OSError, CancelledError, asyncio.CancelledError):  # or it went a moment ago
+            error = self._gone()
         except Exception as raised:
             error = SolverError(f"{type(raised).__name__}: {' '.join(str(raised).split())}")
-        except BaseException:  # cancelled: the scheduler is gone, and has forgotten all
-            error = self._gone()
         future.set_exception(error)
 
     def _look(self) -> None:
@@ -209,7 +211,7 @@ def connected(where: str, workers: int, tell: OnEvent) -> Iterator[Cluster]:
         if link := client.dashboard_link:
             tell({"event": "line", "text": f"dashboard: {link}"})
         name = "the cluster on this machine" if where == LOCAL else f"the scheduler {where}"
-        cluster = Cluster(client, name, tell)
+        cluster = Cluster(client, name, tell, local=where == LOCAL)
         stack.callback(cluster.leave)
         yield cluster
 

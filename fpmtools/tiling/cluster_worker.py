@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ class TileWorker(WorkerPlugin):
     name
         The run's, in this scheduler.
     needs
-        The arguments of :func:`examine`, and ``version``, that of fpmtools; JSON-ready.
+        The arguments of :func:`examine`; ``version``, that of fpmtools; and whether the worker is ``local``, started
+        for this run. JSON-ready.
     """
 
     def __init__(self, name: str, needs: Mapping[str, Any]) -> None:
@@ -43,7 +45,10 @@ class TileWorker(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         """Look at what is here, and offer it."""
-        version = self._needs.pop("version")
+        version, local = self._needs.pop("version"), self._needs.pop("local")
+        if local and hasattr(os, "setsid"):
+            with contextlib.suppress(OSError):
+                os.setsid()  # the terminal's Ctrl-C does not reach it: the run passes on what is to be
         if version != fpmtools.__version__:
             problem = f"has fpmtools {fpmtools.__version__}, and this is {version}"
             self.report = {"slots": 0, "problems": [problem]}

@@ -221,7 +221,7 @@ def test_the_scheduler_is_killed_and_another_goes_on(solved: Path, spec: RunSpec
         carry_on(place, scheduler=str(dask.file), on_event=kill)
     assert not (folder / RESULT_FILE).exists()
     dask.end()
-    again = Dask(dask.folder)
+    again = Dask(tmp_path)
     try:
         again.work()
         with RunFolder.reopen(folder) as place:

@@ -30,14 +30,14 @@ import fpmtools
 from fpmtools.dataset import Dataset
 from fpmtools.errors import ClusterError, OptionError, SolverError
 from fpmtools.runs.folder import RunFolder
-from fpmtools.runs.running import load
 from fpmtools.runs.spec import read_json
-from fpmtools.tiling.cluster_worker import TILE, TileWorker, called, reported, stopped
+from fpmtools.tiling.cluster_worker import TILE, TileWorker, called, reported, seen, stopped
 from fpmtools.tiling.workers import RETURNED, Result, WorkerLost, error_of
 
 LOCAL = "local"
 ANSWER_S = 7.0  # that a scheduler has to answer
 LOOK_S = 2.0  # between two looks at who is there
+SAMPLE = 32  # camera pixels along the side of what workers are to see of the data
 SHOWN = 3  # workers that are named in an error
 SETTINGS = {"distributed.comm.timeouts.connect": ANSWER_S, "distributed.comm.retry.count": 0}
 
@@ -70,11 +70,12 @@ class Cluster:
             versions = self._client.run(importlib.metadata.version, "fpmtools", on_error="return")
         mine = fpmtools.__version__
         self._refuse({at: [_has(v, mine)] for at, v in versions.items() if v != mine})
-        spec, (height, width) = place.spec, dataset.image_shape
-        top, left = spec.data.roi[:2] if spec.data.roi else (0, 0)
-        part = replace(spec.data, roi=(top, left, min(height, 32), min(width, 32)), digest=None)
-        sample = replace(part, digest=load(part).digest)
-        needs = {"version": mine, "local": self._local, "spec": replace(spec, data=sample).to_dict()}
+        spec, shape = place.spec, dataset.image_shape
+        start = spec.data.roi[:2] if spec.data.roi else (0, 0)
+        size = [min(n, SAMPLE) for n in shape]
+        corner = [first + (n - side) // 2 for first, n, side in zip(start, shape, size, strict=True)]
+        sample = replace(spec, data=replace(spec.data, roi=(*corner, *size), digest=None))
+        needs = {"version": mine, "local": self._local, "spec": sample.to_dict(), "sees": seen(sample.data)}
         needs |= {"folder": str(folder), "created": place.document["created"]}
         with self._reached():
             self._client.register_plugin(TileWorker(self._name, needs), name=self._name)

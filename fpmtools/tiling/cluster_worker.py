@@ -19,7 +19,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 import fpmtools
 from fpmtools.errors import FpmError
 from fpmtools.runs.folder import RUN_FILE
-from fpmtools.runs.spec import RunSpec, read_json
+from fpmtools.runs.spec import DataSpec, RunSpec, read_json
 from fpmtools.tiling.workers import RETURNED, Result, WorkerLost, Workers, as_event
 
 TILE = "fpmtools-tile"  # one for each tile that a worker solves at a time, of whatever run
@@ -86,13 +86,15 @@ class TileWorker(WorkerPlugin):
             self._workers.stop()
 
 
-def examine(spec: dict[str, Any], folder: str, created: str) -> Result:
+def examine(spec: dict[str, Any], sees: str, folder: str, created: str) -> Result:
     """What this process has of what the run ``spec`` (:meth:`RunSpec.to_dict`) in ``folder`` needs.
 
     Parameters
     ----------
     spec
-        With a small region and its digest as data: more of them are not read.
+        With a small region as data: more of them are not read.
+    sees
+        What :func:`seen` says of them where the run was started.
     created
         What the run's ``run.json`` says of that; so its folder is known again.
 
@@ -102,7 +104,7 @@ def examine(spec: dict[str, Any], folder: str, created: str) -> Result:
         ``problems``, each in a few words; ``device``, that tiles would be solved on.
     """
     from fpmtools.problem import choose_device
-    from fpmtools.runs.running import load, make_solver
+    from fpmtools.runs.running import make_solver
 
     wanted, device = RunSpec.from_dict(spec), "cpu"
     problems = []
@@ -117,12 +119,19 @@ def examine(spec: dict[str, Any], folder: str, created: str) -> Result:
         shared = False
     if not shared:
         problems.append(f"does not see the run's folder {folder}: mount the same storage there")
-    try:
-        if load(wanted.data).digest != wanted.data.digest:
-            problems.append(f"sees other data at {wanted.data.source}")
-    except FpmError as error:
-        problems.append(f"cannot read the data: {error}")
+    if (found := seen(wanted.data)) != sees:
+        problems.append(f"does not see the same data: {found}")
     return {"problems": problems, "device": device}
+
+
+def seen(data: DataSpec) -> str:
+    """The digest of these data, or why they cannot be used, in one line."""
+    from fpmtools.runs.running import load
+
+    try:
+        return load(data).digest
+    except FpmError as error:
+        return " ".join(str(error).split())
 
 
 def called(name: str, function: Callable[..., Any], *arguments: Any) -> Result:

@@ -238,10 +238,10 @@ def test_asked_to_leave(field: Path, tmp_path: Path, scratch: Path, number: int,
     command = [sys.executable, "-m", "fpmtools", "run", "--data", str(field), *slow, *words]
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        while not list(folder.glob("tiles/*/run.json")):
+        while not any('"resolved"' in file.read_text() for file in folder.glob("tiles/*/run.json")):
             assert process.poll() is None
             time.sleep(0.05)
-        time.sleep(1.0)
+        time.sleep(0.5)
         below = children(psutil.Process(process.pid))
         os.killpg(process.pid, number)  # as a terminal does
         said = process.stderr.read()

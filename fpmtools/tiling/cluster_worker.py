@@ -120,7 +120,7 @@ def examine(spec: dict[str, Any], sees: str, folder: str, created: str) -> Resul
     if not shared:
         problems.append(f"does not see the run's folder {folder}: mount the same storage there")
     if (found := seen(wanted.data)) != sees:
-        problems.append(f"does not see the same data: {found}")
+        problems.append(f"sees other data at {wanted.data.source} ({found[:100]})")
     return {"problems": problems, "device": device}
 
 

@@ -248,7 +248,7 @@ def test_asked_to_leave(field: Path, tmp_path: Path, scratch: Path, number: int,
         assert process.wait(60) == code
     assert "Traceback" not in said
     assert not [child for child in below if child.is_running()]
-    assert list(folder.glob("tiles/*/checkpoint.safetensors"))
+    assert not (folder / RESULT_FILE).exists()
     assert list(scratch.iterdir()) == []
 
 

@@ -29,7 +29,9 @@ class DataError(FpmError):
 
 
 class OpticsError(DataError):
-    """A microscope that is missing a number, or whose numbers cannot work."""
+    """A microscope that is missing a number, or whose numbers cannot work; ``missing``: the names of such numbers."""
+
+    missing: tuple[str, ...] = ()
 
 
 class SolverError(FpmError):

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fpmtools import storage
+from fpmtools import clear, storage
 from fpmtools.calibration import Calibration
 from fpmtools.columns import size
 from fpmtools.dataset import as_planes
 from fpmtools.display import Shown, depths, drawn, number, span
 from fpmtools.errors import DataError, OptionError, expect
-from fpmtools.optics import Shape, resample, resample_inside, to_field
+from fpmtools.optics import Box, Shape, resample, resample_inside, to_field
 
 if TYPE_CHECKING:
     import xarray
@@ -76,6 +76,7 @@ class Reconstruction(Shown, ABC):
     def __init__(self, grid: Grid, metadata: Mapping[str, Any] | None = None) -> None:
         self.grid = grid
         self.metadata: dict[str, Any] = dict(metadata or {})
+        self._rendered: tuple[float, NDArray[np.complex64]] | None = None
 
     @abstractmethod
     def native_field(self, z_um: float) -> NDArray[np.complex64]:
@@ -154,26 +155,71 @@ class Reconstruction(Shown, ABC):
         """:meth:`field` with the margins: [y, x] complex64 at ``shape`` over all that was solved."""
         return np.asarray(resample(self._native(z_um), shape), dtype=np.complex64)
 
+    def region(self, z_um: float | None, box: Box, level: int = 0) -> NDArray[np.complex64]:
+        """A part of :meth:`field`.
+
+        Parameters
+        ----------
+        z_um
+            As for :meth:`field`.
+        box
+            (y, x, height, width) in pixels of ``grid.shape``.
+        level
+            0: pixel by pixel; each level more halves the size, 2^level × 2^level pixels becoming their mean.
+
+        Returns
+        -------
+        numpy.ndarray
+            [y, x] complex64, of height and width over 2^level, rounded up.
+
+        Raises
+        ------
+        OptionError
+            A box that does not lie in the field, or z out of range.
+        """
+        self._check_box(box, level)
+        z = self._inside(z_um)
+        if self._rendered is None or self._rendered[0] != z:  # parts of one plane are asked for one after the other
+            self._rendered = z, self.field(z)
+        y, x, height, width = box
+        return mean_cells(self._rendered[1][y : y + height, x : x + width].copy(), 1 << level)
+
+    def components(self) -> dict[str, Reconstruction]:
+        """What it shows by name: itself, without one; of a sample in several colours each of them."""
+        return {"": self}
+
     def amplitude(self, z_um: float | None = None, shape: Shape | None = None) -> NDArray[np.float32]:
         """The modulus of :meth:`field` [y, x] float32; 1 is that of an empty bright field."""
         return np.abs(self.field(z_um, shape))
 
     def phase(
-        self, z_um: float | None = None, shape: Shape | None = None, *, unwrap: bool = False
+        self,
+        z_um: float | None = None,
+        shape: Shape | None = None,
+        *,
+        unwrap: bool = False,
+        flatten: bool = False,
     ) -> NDArray[np.float32]:
         """The phase of :meth:`field` [y, x] float32, rad, relative to that of the field's mean.
 
         It lies in (−π, π]. With ``unwrap`` it is continued over these ends (``skimage.restoration.unwrap_phase``:
         Herráez et al., Appl. Opt. 41, 7437, 2002), its median in that range; where the amplitude is near zero no
-        phase can be told, and whole turns beyond such places may be wrong.
+        phase can be told, and whole turns beyond such places may be wrong. With ``flatten`` it is continued too, and
+        then the plane through the clear field is taken away (:func:`fpmtools.clear.flattened`), which so has phase 0:
+        what a tilt of the light, or a wedge of the slide, adds to all.
         """
-        wrapped = np.angle(without_piston(self.field(z_um, shape))).astype(np.float32)
-        if not unwrap:
-            return wrapped
-        from skimage.restoration import unwrap_phase
+        field = without_piston(self.field(z_um, shape))
+        if flatten:
+            return level_phase(field)
+        return unwrapped(field) if unwrap else np.angle(field).astype(np.float32)
 
-        whole: Any = unwrap_phase(wrapped, rng=0)  # type: ignore[no-untyped-call]
-        return np.asarray(whole - 2 * np.pi * np.round(np.median(whole) / (2 * np.pi)), dtype=np.float32)
+    def optical_path_nm(self, z_um: float | None = None, shape: Shape | None = None) -> NDArray[np.float32]:
+        """How much longer light travels through the sample than beside it, nm [y, x] float32: phase · λ/2π.
+
+        From :meth:`phase` with ``flatten``. Positive where the sample is thicker, or of higher index, than what is
+        around it: ∫(n − n₀) dz. Raises :class:`OptionError` where the result does not know its wavelength.
+        """
+        return self.phase(z_um, shape, flatten=True) * nm_per_rad(self.metadata.get("wavelength_um"))
 
     def plot(
         self, z_um: float | None = None, *, unwrap: bool = False, axes: Sequence[Axes] | None = None
@@ -222,6 +268,15 @@ class Reconstruction(Shown, ABC):
         return (low,) if low == high else ()
 
     def _native(self, z_um: float | None) -> NDArray[np.complex64]:
+        return self.native_field(self._inside(z_um))
+
+    def _check_box(self, box: Box, level: int) -> None:
+        (h, w), (y, x, height, width) = self.grid.shape, box
+        if min(y, x, level) < 0 or min(height, width) < 1 or y + height > h or x + width > w:
+            raise OptionError(f"region {box} does not lie in the field of {h} × {w} pixels")
+
+    def _inside(self, z_um: float | None) -> float:
+        """``z_um``, or what it is where it is left out; :class:`OptionError` if it is out of range."""
         low, high = self.grid.z_range
         if z_um is None:
             z_um = low if low == high else 0.0
@@ -229,7 +284,7 @@ class Reconstruction(Shown, ABC):
         slack = 1e-6 * max(1.0, abs(low), abs(high))
         if not low - slack <= z_um <= high + slack:
             raise OptionError(f"z = {float(z_um):g} µm is outside the reconstructed range {low:g} … {high:g} µm")
-        return self.native_field(min(max(float(z_um), low), high))
+        return min(max(float(z_um), low), high)
 
     @property
     def stored_bytes(self) -> int:
@@ -329,6 +384,18 @@ class PlaneStack(Reconstruction):
         return cls(planes, tuple(float(z) for z in config["z_um"]), grid)
 
 
+def mean_cells(values: NDArray[Any], cell: int) -> NDArray[Any]:
+    """``values`` [y, x] with ``cell`` × ``cell`` pixels as their mean; at the far ends there may be fewer."""
+    if cell == 1:
+        return values
+    for axis in (0, 1):
+        n = values.shape[axis]
+        counts = np.diff([*range(0, n, cell), n]).astype(np.float32)
+        total = np.add.reduceat(values, np.arange(0, n, cell), axis=axis)
+        values = total / (counts[:, None] if axis == 0 else counts)
+    return values
+
+
 def without_piston(field: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np.complex64]:
     """``field`` [y, x] turned by one global phase so that its sum is real and positive.
 
@@ -336,3 +403,23 @@ def without_piston(field: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np.c
     """
     piston = np.angle(field.sum(dtype=np.complex128))
     return np.asarray(field * np.complex64(np.exp(-1j * piston)), dtype=np.complex64)
+
+
+def unwrapped(field: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np.float32]:
+    """The phase of ``field`` [y, x], rad, continued beyond −π and π, its median between them."""
+    from skimage.restoration import unwrap_phase
+
+    whole: Any = unwrap_phase(np.angle(field).astype(np.float32), rng=0)  # type: ignore[no-untyped-call]
+    return np.asarray(whole - 2 * np.pi * np.round(np.median(whole) / (2 * np.pi)), dtype=np.float32)
+
+
+def level_phase(field: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np.float32]:
+    """:func:`unwrapped`, and 0 in the clear field; what has little light counts little."""
+    return clear.flattened(unwrapped(field), np.minimum(np.abs(field) ** 2, 1))
+
+
+def nm_per_rad(wavelength_um: object) -> np.float32:
+    """Optical path of a radian; :class:`OptionError` where the wavelength is not known."""
+    if not isinstance(wavelength_um, int | float):
+        raise OptionError("an optical path needs the wavelength, which this result does not tell: solve it again")
+    return np.float32(1e3 * wavelength_um / (2 * np.pi))

@@ -216,6 +216,8 @@ class WriterRecord:
         ``"complex"``: the field itself; ``"real"``: the channels that are asked for; ``"picture"``: what one looks at.
     stacks
         Whether a file holds several planes.
+    colours
+        Of a picture: whether it shows a result in several colours, by ``Volume.picture``.
     folder
         Where such a file is a folder: names of files in it any of which tells that it is one, and may be replaced.
     api_version
@@ -233,6 +235,7 @@ class WriterRecord:
     suffixes: tuple[str, ...] = ()
     holds: str = "real"
     stacks: bool = True
+    colours: bool = False
     folder: tuple[str, ...] = ()
     api_version: int = API_VERSION
 
@@ -241,6 +244,7 @@ class WriterRecord:
         _check_format(self, "writer", kind, "write")
         _need(self.holds in HOLDS, "holds", self.holds, "'complex', 'real' or 'picture'", kind)
         _need(isinstance(self.stacks, bool), "stacks", self.stacks, "True or False", kind)
+        _need(isinstance(self.colours, bool), "colours", self.colours, "True or False", kind)
         _need_lines("folder", self.folder, kind)
         object.__setattr__(self, "folder", tuple(self.folder))
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 from pathlib import Path
 
 from fpmtools import registry, storage
 from fpmtools.calibration import Calibration
-from fpmtools.errors import DataError, expect
+from fpmtools.errors import DataError, expect, printable
 from fpmtools.low_rank import LowRankStack
 from fpmtools.reconstruction import CALIBRATION, RESULT_FILE, Grid, PlaneStack, Reconstruction
 
 OWN: dict[str, type[Reconstruction]] = {cls.kind: cls for cls in (PlaneStack, LowRankStack)}
 # Named and not imported, like a plugin's: it is made of other results, and comes after them.
-LATER = {"mosaic": "fpmtools.tiling.mosaic:Mosaic"}
+LATER = {
+    "mosaic": "fpmtools.tiling.mosaic:Mosaic",
+    "colour": "fpmtools.colour.result:ColourReconstruction",
+}
 
 
 def open_result(path: str | Path) -> Reconstruction:
@@ -61,6 +65,26 @@ def open_result(path: str | Path) -> Reconstruction:
         return result
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a complete reconstruction ({error!r})") from error
+
+
+def open_part(folder: Path | None, beside: str, name: str, checksum: str | None) -> Reconstruction:
+    """A result that another one is made of: that of the run in ``beside``/``name`` below the other one's ``folder``.
+
+    Raises :class:`DataError` where its file is damaged, missing, or does not lie there.
+    """
+    if folder is None:
+        raise DataError("this result has no folder with its parts; open it from where it was solved")
+    path = folder / beside / name / RESULT_FILE
+    if Path(name).name != name or not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{folder}: {beside}/{printable(name)} does not lie in this folder")
+    try:
+        with path.open("rb") as content:
+            sound = hashlib.file_digest(content, "sha256").hexdigest() == checksum
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); resume the run") from error
+    if not sound:
+        raise DataError(f"{path}: damaged: its checksum is another; resume the run to have it solved again")
+    return open_result(path)
 
 
 def _class_of(kind: str) -> type[Reconstruction]:

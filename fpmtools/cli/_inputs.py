@@ -123,6 +123,22 @@ def seeds(text: str) -> tuple[int, ...]:
     return found
 
 
+def channels(text: str) -> tuple[Any, ...]:
+    """Colours, each ``NAME``, ``NAME=µm``, ``NAME:DATA`` or ``NAME:DATA=µm``."""
+    from fpmtools.runs.spec import ChannelSpec
+
+    found = []
+    for word in text.split(","):
+        named, _, wave = word.strip().rpartition("=")
+        try:
+            wavelength_um = float(wave) if named else None
+        except ValueError:
+            raise OptionError(f"--channels {word}: {wave!r} is no wavelength in µm, such as 0.532") from None
+        name, _, source = (named or wave).partition(":")
+        found.append(ChannelSpec(name, absolute(source) if source else None, wavelength_um=wavelength_um))
+    return tuple(found)
+
+
 def optics_value(text: str) -> tuple[str, float]:
     """``key=value`` of a number of the microscope."""
     from fpmtools.formats.numbers import OPTICS

@@ -10,11 +10,12 @@ import click
 
 from fpmtools.cli._inputs import force_option, integers, json_option, one_plane, planes
 from fpmtools.cli._output import claim_file, echo, print_json
-from fpmtools.errors import OptionError, OutputError
+from fpmtools.errors import OptionError, OutputError, unknown
 
 if TYPE_CHECKING:
     from fpmtools.formats.volume import Volume
     from fpmtools.formats.writing import Writer
+    from fpmtools.reconstruction import Reconstruction
 
 
 @click.command(short_help="Write a result at any z, as TIFF, OME-TIFF, OME-Zarr, NumPy, PNG, GIF.")
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
     "--channels",
     type=lambda text: [part.strip() for part in text.split(",")],
     metavar="NAME,…",
-    help="Of formats that hold real numbers: amplitude, phase (rad), path (nm) (default: amplitude,phase).",
+    help="Of formats that hold real numbers: amplitude, phase (rad), path (nm), intensity (default: amplitude,phase; "
+    "intensity of several colours).",
 )
+@click.option("--channel", metavar="NAME", help="One colour of a result that has several.")
 @force_option
 @json_option
 def render(
@@ -52,6 +55,7 @@ def render(
     out: Path | None,
     format_name: str | None,
     channels: list[str] | None,
+    channel: str | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -67,6 +71,8 @@ def render(
     from fpmtools.results import open_result
 
     reconstruction = open_result(result)
+    if channel is not None:
+        reconstruction = _one_colour(reconstruction, channel)
     z_um = (one_plane(reconstruction, result),) if z_um is None else z_um
     if out is None:
         beside = result if result.is_dir() else result.parent
@@ -76,7 +82,7 @@ def render(
         _claim(writer, out, force)
     writing.check(writer, out, len(z_um), channels)
     called = os.path.basename(os.path.abspath(result if result.is_dir() else result.parent))
-    volume = Volume.of(reconstruction, z_um, shape, channels or writing.DEFAULT_CHANNELS, called)
+    volume = Volume.of(reconstruction, z_um, shape, channels, called)
     told = writing.write(writer, out, volume)
     about = _describe(writer, volume, out, told)
     if as_json:
@@ -87,6 +93,15 @@ def render(
     echo(f"{out}: {count}{height} × {width} at z = {_depths(z_um)} µm, {_held(writer, volume)}")
     for line in told:
         echo(f"note: {line}")
+
+
+def _one_colour(reconstruction: Reconstruction, name: str) -> Reconstruction:
+    colours = reconstruction.components()
+    if len(colours) == 1:
+        raise OptionError(f"--channel {name}: the result has one colour; leave it out")
+    if name not in colours:
+        raise unknown("channel", name, colours)
+    return colours[name]
 
 
 def _claim(writer: Writer, out: Path, force: bool) -> None:
@@ -109,7 +124,7 @@ def _held(writer: Writer, volume: Volume) -> str:
     if writer.record.holds == "complex":
         return "the complex field"
     if writer.record.holds == "picture":
-        return "a picture of amplitude and phase"
+        return "a picture of amplitude and phase" if volume.picture is None else "a picture in colour"
     return f"{', '.join(channel.label for channel in volume.channels)}"
 
 

@@ -44,6 +44,7 @@ SPELLED = {
     "threads": "threads",
     "targets": "limits.targets",
     "tiles": "tiles.size",
+    "channels": "channels",
     "overlap": "tiles.overlap",
     "budget_s": "limits.budget_s",
     "track": "outputs.track",
@@ -74,6 +75,12 @@ SPELLED = {
 )
 @click.option("--preset", metavar="NAME", shell_complete=_complete.preset, help="Preset of the solver, such as paper.")
 @_inputs.solving_options
+@click.option(
+    "--channels",
+    type=_inputs.channels,
+    metavar="NAME[:DATA][=µM],…",
+    help="Solve several colours, and show them as one: r=0.632,g=0.53,b=0.47, or of a data set each.",
+)
 @click.option(
     "--tiles",
     callback=_inputs.tiles,
@@ -185,6 +192,13 @@ def _spec(choices: dict[str, Any]) -> RunSpec:
     from fpmtools.runs.spec import AUTO, DataSpec, Limits, Outputs, RunSpec, TilesSpec
 
     values = dict(choices)
+    channels = values.pop("channels") or ()
+    if channels and values["channel"] is not None:
+        raise OptionError("--channel takes one colour of the images, --channels several: give one of them")
+    if channels and all(one.source for one in channels):
+        if "data" in _inputs.given():
+            raise OptionError("--data: each of the --channels names data of its own; leave one of them out")
+        values["data"] = channels[0].source
     size, overlap = values.pop("tiles"), values.pop("overlap")
     if overlap is not None and size is None:
         raise OptionError("--overlap is of tiles: give --tiles too")
@@ -199,6 +213,7 @@ def _spec(choices: dict[str, Any]) -> RunSpec:
         limits=limits,
         outputs=Outputs(track=values.pop("track")),
         tiles=tiles,
+        channels=channels,
         **values,
     )
 
@@ -271,6 +286,11 @@ def _summarise(document: dict[str, Any], folder: Path) -> None:
         f"{document['total_steps']} steps, {times['solve_s']:.1f} s (set-up {times['setup_s']:.1f} s), "
         f"{document['peak_memory_mb']:.0f} MB"
     )
+    for name, about in document.get("channels", {}).items():
+        (y, x), z_um = about["shift_px"], ", ".join(f"{z:.3g}" for z in about["z_um"][:3])
+        moved = "" if name == document["reference"] else f", moved by {x:.2f}, {y:.2f} pixels (x, y)"
+        moved += f", {1 + about['scale']:.4f} × as large" if about["scale"] else ""
+        echo(f"{name} ({1e3 * about['wavelength_um']:.0f} nm): z = {z_um} µm{moved}")
     if tiles := document.get("tiles"):
         side, missing = " × ".join(map(str, tiles["size"])), sum("reason" in about for about in tiles["state"].values())
         joined = f"{tiles['count']} tiles of {side} camera pixels, {tiles['overlap']} or more shared by neighbours"

@@ -79,7 +79,11 @@ def write(path: Path, volume: Volume) -> list[str]:
     """The channels of a volume as float32 [z, c, y, x] ([c, y, x] where it has one plane)."""
     z_um, names = volume.z_um, [channel.name for channel in volume.channels]
     said = "; ".join(f"channel {k + 1}: {channel.content}" for k, channel in enumerate(volume.channels))
-    metadata: dict[str, Any] = {"axes": "ZCYX", "mode": "grayscale", "z_um": " ".join(f"{z:.9g}" for z in z_um)}
+    metadata: dict[str, Any] = {
+        "axes": "ZCYX",
+        "mode": "composite" if volume.colours else "grayscale",
+        "z_um": " ".join(f"{z:.9g}" for z in z_um),
+    }
     leading: tuple[int, ...]
     if len(z_um) == 1:
         metadata |= {"axes": "CYX", "content": f"plane at {z_um[0]:.9g} um; {said}"}

@@ -96,7 +96,13 @@ def _document(volume: Volume) -> bytes:
     pixels = SubElement(image, "Pixels", about)
     for c, channel in enumerate(channels):
         name = {"ID": f"Channel:0:{c}", "Name": channel.label, "SamplesPerPixel": "1"}
-        SubElement(pixels, "Channel", name | {"IlluminationType": "Transmitted"})
+        name |= {"IlluminationType": "Transmitted"}
+        if channel.wavelength_um is not None:
+            name |= {"EmissionWavelength": repr(1e3 * channel.wavelength_um), "EmissionWavelengthUnit": "nm"}
+        if channel.colour is not None:  # as a signed number of four bytes, the last of them opacity
+            shade = int(channel.colour + "FF", 16)
+            name |= {"Color": str(shade - 2**32 if shade >= 2**31 else shade)}
+        SubElement(pixels, "Channel", name)
     SubElement(pixels, "TiffData", {"IFD": "0", "PlaneCount": str(len(z_um) * len(channels))})
     for z, position in enumerate(z_um):
         for c in range(len(channels)):

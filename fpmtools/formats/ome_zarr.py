@@ -100,7 +100,11 @@ def _attributes(volume: Volume, count: int, windows: NDArray[np.float64], versio
     omero = {
         "name": volume.name,
         "channels": [_channel(volume, c, windows[c]) for c in range(len(volume.channels))],
-        "rdefs": {"model": "greyscale", "defaultT": 0, "defaultZ": len(volume.z_um) // 2},
+        "rdefs": {
+            "model": "color" if volume.colours else "greyscale",
+            "defaultT": 0,
+            "defaultZ": len(volume.z_um) // 2,
+        },
     }
     if version == "0.5":
         known: dict[str, Any] = {"ome": {"version": "0.5", "multiscales": multiscales, "omero": omero}}
@@ -134,9 +138,11 @@ def _place(volume: Volume, level: int) -> list[dict[str, Any]]:
 def _channel(volume: Volume, c: int, window: NDArray[np.float64]) -> dict[str, Any]:
     channel = volume.channels[c]
     lowest, start, end, highest = (float(value) for value in window)
+    if channel.colour is not None:  # white is white only where all have one window
+        start, end = 0.0, 1.0
     return {
         "label": channel.label,
-        "color": _COLOURS.get(channel.name, "FFFFFF"),
-        "active": c == 0,
+        "color": channel.colour or _COLOURS.get(channel.name, "FFFFFF"),
+        "active": c == 0 or channel.colour is not None,
         "window": {"min": lowest, "start": start, "end": max(end, start + 1e-6), "max": max(highest, start + 1e-6)},
     }

@@ -128,7 +128,10 @@ class Recording:
         if missing:
             kind = OpticsError if numbers else DataError
             text = f"{self.name}: not in the file: {', '.join(missing)}; give, for example, {' and '.join(wanted)}"
-            raise kind(text)
+            error = kind(text)
+            if isinstance(error, OpticsError):
+                error.missing = tuple(missing)
+            raise error
 
 
 def led_first(mat: MatFile, key: str, leds: int | None = None) -> NDArray[Any]:

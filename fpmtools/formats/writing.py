@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Writer: TypeAlias = Supplied[WriterRecord]
 
-DEFAULT_CHANNELS = ("amplitude", "phase")
-
 
 def export(
     reconstruction: Reconstruction,
@@ -45,7 +43,8 @@ def export(
     format
         Name of a writer, in place of the one that the path's end means.
     channels
-        ``"amplitude"``, ``"phase"`` (rad) and ``"path"`` (nm) of formats that hold real numbers; default: the first 2.
+        ``"amplitude"``, ``"phase"`` (rad), ``"path"`` (nm) and ``"intensity"`` of formats that hold real numbers;
+        default: the first 2, of a result in several colours the intensity of each.
     name
         What the image is called in the file; default: the file's own name.
 
@@ -78,7 +77,7 @@ def export(
     check(writer, path, len(planes), channels)
     claim(writer, path, force)
     called = name or path.name.partition(".")[0] or "reconstruction"
-    return write(writer, path, Volume.of(reconstruction, planes, shape, channels or DEFAULT_CHANNELS, called))
+    return write(writer, path, Volume.of(reconstruction, planes, shape, channels, called))
 
 
 def writer_for(path: Path, name: str | None = None) -> Writer:
@@ -117,7 +116,7 @@ def check(writer: Writer, path: Path, planes: int, channels: Sequence[str] | Non
         held = "the complex field" if record.holds == "complex" else "a picture of amplitude and phase"
         raise OptionError(f"{printable(path)}: {record.name} holds {held}: leave out the channels")
     if channels is not None and not channels:
-        raise OptionError("channels: name at least one of amplitude, phase, path")
+        raise OptionError("channels: name at least one of amplitude, phase, path, intensity")
 
 
 def claim(writer: Writer, path: Path, force: bool) -> None:
@@ -134,6 +133,10 @@ def claim(writer: Writer, path: Path, force: bool) -> None:
 
 def write(writer: Writer, path: Path, volume: Volume) -> list[str]:
     """Let a writer write, to a temporary place first; returns what users must be told, a line for each."""
+    record = writer.record
+    if volume.colours and (record.holds == "complex" or (record.holds == "picture" and not record.colours)):
+        known = ", ".join(volume.colours)
+        raise OptionError(f"{printable(path)}: {record.name} holds one colour, this result has {known}: say which")
     told: list[str] = []
     function = registry.format_function(writer)
     storage.place(path, lambda made: told.extend(function(made, volume) or ()))

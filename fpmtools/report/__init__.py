@@ -12,11 +12,12 @@ def fpmtools_writers() -> list[WriterRecord]:
     return [
         WriterRecord(
             name="png",
-            summary="a figure of amplitude and phase, with scale bar and colour bars",
+            summary="a figure of amplitude and phase, with scale bar and colour bars; several colours as one sees them",
             write="fpmtools.report.pictures:write_png",
             suffixes=(".png",),
             holds="picture",
             stacks=False,
+            colours=True,
         ),
         WriterRecord(
             name="gif",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fpmtools import storage
 from fpmtools.dataset import Dataset
 from fpmtools.formats.volume import Volume, channel
 from fpmtools.reconstruction import Reconstruction
@@ -17,6 +19,7 @@ from fpmtools.report import rendering
 
 STACK_FILE = "stack.gif"
 RESIDUAL_FILE = "residual.png"
+COLOUR_FILE = "colour.png"
 LARGEST = 4096  # pixels of the longer side; what is larger is drawn smaller, and at full size by render
 FILES = ("amplitude.tiff", "phase.tiff", "amplitude.png", "phase.png", STACK_FILE, "loss.png", RESIDUAL_FILE)
 
@@ -54,17 +57,36 @@ def draw(folder: Path, reconstruction: Reconstruction, dataset: Dataset, documen
     return [path.name for path in written]
 
 
+def draw_colour(folder: Path, result: Any) -> list[str]:
+    """The picture of several colours (:class:`fpmtools.colour.result.ColourReconstruction`), in its run's folder."""
+    shape = rendering.scaled(result.grid.shape, LARGEST)
+    write_picture(folder / COLOUR_FILE, result.colour(sum(result.grid.z_range) / 2, shape))
+    return [COLOUR_FILE]
+
+
+def write_picture(path: Path, picture: NDArray[np.floating[Any]]) -> None:
+    """Colours [y, x, (r, g, b)] from 0 to 1 as a PNG of so many pixels."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(np.rint(255 * picture).astype(np.uint8)).save(content, "png")
+    storage.write_bytes(path, content.getvalue())
+
+
 def render(folder: Path, reconstruction: Reconstruction, dataset: Dataset, document: Mapping[str, Any]) -> list[str]:
     """What the report of a comparison draws of it."""
     return [rendering.render(reconstruction, document["z_um"], dataset.truth, dataset).save(folder).name]
 
 
 def write_png(path: Path, volume: Volume) -> None:
-    """Amplitude and phase of one plane as a figure."""
+    """Amplitude and phase of one plane as a figure; of several colours what one sees, pixel by pixel."""
     from fpmtools.report import figures
     from fpmtools.report.contrast import z_label
 
     (z_um,) = volume.z_um
+    if volume.picture is not None:
+        write_picture(path, volume.picture(z_um))
+        return
     title = z_label(z_um)
     figures.save(figures.amplitude_phase(volume.plane(z_um), volume.extent_um, title=title), path)
 

@@ -27,6 +27,7 @@ OnEvent = Callable[[dict[str, Any]], object]
 
 # How a field in tiles is solved. Named and not imported, for it is made of runs, and comes after them.
 TILED = "fpmtools.tiling.running:carry_on"
+COLOURED = "fpmtools.colour.running:carry_on"  # several colours
 
 
 def run(
@@ -136,10 +137,10 @@ def carry_on(
     :func:`fpmtools.tiling.running.carry_on`.
     """
     with log.kept(place, on_event) as tell:
-        if place.spec.tiles is not None:
-            module, _, name = TILED.partition(":")
-            in_tiles: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
-            return in_tiles(place, dataset=dataset, on_event=tell, preview=preview, **tiled)
+        if place.spec.channels or place.spec.tiles is not None:
+            module, _, name = (COLOURED if place.spec.channels else TILED).partition(":")
+            in_parts: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
+            return in_parts(place, dataset=dataset, on_event=tell, preview=preview, **tiled)
         return _carry_on(place, dataset, tell, preview)
 
 

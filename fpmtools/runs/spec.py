@@ -30,6 +30,7 @@ GROUPS = (
     "focus", "background", "exposure", "board", "pupil", "apodization", "gain", "jitter", "stray", "vignetting"
 )  # fmt: skip
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+CHANNEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._+-]{0,38}[A-Za-z0-9+_-])?")  # is the name of a folder too
 
 PARTS: dict[str, type[Any]] = {}  # of a spec, by the names of their fields
 
@@ -181,6 +182,41 @@ class TilesSpec:
             raise OptionError(f"an overlap of {self.overlap} pixels needs tiles larger than that, not of {self.size}")
 
 
+@dataclass(frozen=True)
+class ChannelSpec:
+    """One colour of a sample, solved by a run of its own.
+
+    Parameters
+    ----------
+    name
+        What it is called, and its folder too.
+    source
+        Where its images are; None: with those of the others, as the colour ``channel`` of them (None: of its name).
+    wavelength_um
+        Of its light; None: as its images say.
+    digest
+        What its data must turn out to be, see :class:`DataSpec`.
+    """
+
+    name: str
+    source: str | None = None
+    channel: str | int | None = None
+    wavelength_um: float | None = None
+    digest: str | None = None
+
+    def __post_init__(self) -> None:
+        sound = isinstance(self.name, str) and CHANNEL.fullmatch(self.name)
+        _need(sound, "channel", self.name, "a name of letters, digits, blanks and ._+- (40 at most)")
+        _check_texts(self, "source", "digest")
+        known = self.channel is None or isinstance(self.channel, str | int)
+        _need(known, f"channel {self.name}: channel", self.channel, "a name or a number")
+        wave = self.wavelength_um
+        _need(
+            wave is None or (_is_number(wave) and 0.05 <= wave <= 20), f"channel {self.name}: wavelength_um", wave,
+            "a wavelength in µm, such as 0.532",
+        )  # fmt: skip
+
+
 PARTS |= {"data": DataSpec, "limits": Limits, "outputs": Outputs, "tiles": TilesSpec}
 
 
@@ -192,7 +228,8 @@ class RunSpec:
     to be. ``calibration``: "auto" (what the images say of the instrument), "nominal" (what the data say), or a file.
     ``calibrate``: what is fitted from there on, together with the object: "auto" for all of it, "none", or some of
     :data:`GROUPS` with commas between them; only what left-out images confirm is kept. ``loss`` None: the solver's own.
-    ``exact``: a stack of planes is stored to all digits. ``tiles``: None solves the field in one piece.
+    ``exact``: a stack of planes is stored to all digits. ``tiles``: None solves the field in one piece. ``channels``:
+    colours that are solved each by itself, as ``data`` says but for what their :class:`ChannelSpec` says otherwise.
     The rest is as in :func:`fpmtools.problem.prepare`; None leaves it to the solver or the problem. Raises
     :class:`OptionError` for a value of the wrong kind.
     """
@@ -217,6 +254,7 @@ class RunSpec:
     limits: Limits = field(default_factory=Limits)
     outputs: Outputs = field(default_factory=Outputs)
     tiles: TilesSpec | None = None
+    channels: tuple[ChannelSpec, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.data, str | Path):
@@ -260,6 +298,27 @@ class RunSpec:
         _need(isinstance(self.exact, bool), "exact", self.exact, "true or false")
         _need(self.threads is None or _is_whole(self.threads, 1), "threads", self.threads, "a positive whole number")
         threads.check(self.threads)
+        self._check_channels()
+
+    def _check_channels(self) -> None:
+        object.__setattr__(self, "channels", _tuple("channels", self.channels))
+        sound = all(isinstance(one, ChannelSpec) for one in self.channels)
+        _need(sound, "channels", self.channels, "a list of ChannelSpec")
+        names = [one.name.lower() for one in self.channels]
+        if twice := [one.name for one in self.channels if names.count(one.name.lower()) > 1]:
+            raise OptionError(f"channels: {twice[0]} is there twice; name each once")
+        if self.channels and self.data.channel is not None:
+            raise OptionError("channel takes one colour of the images, channels takes several: give one of them")
+
+    def of_channel(self, name: str) -> RunSpec:
+        """The run of one of the :attr:`channels`."""
+        one = next(channel for channel in self.channels if channel.name == name)
+        channel = one.channel if one.source or one.channel is not None else one.name
+        optics = {**self.data.optics, **({} if one.wavelength_um is None else {"wavelength_um": one.wavelength_um})}
+        data = replace(
+            self.data, source=one.source or self.data.source, channel=channel, optics=optics, digest=one.digest
+        )
+        return replace(self, data=data, channels=())
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the schema's number."""
@@ -278,6 +337,8 @@ class RunSpec:
         for name, kind in PARTS.items():
             if values.get(name) is not None:
                 values[name] = _build(kind, values[name], f"{name}.")
+        if isinstance(listed := values.get("channels"), list):
+            values["channels"] = [_build(ChannelSpec, one, "channels.") for one in listed]
         spec: RunSpec = _build(cls, values, "")
         return spec
 
@@ -292,8 +353,11 @@ class RunSpec:
     def resolved(self, chosen: Mapping[str, Any]) -> RunSpec:
         """With the number of threads, the device and the data's digest that a run of it has ``chosen``."""
         data = replace(self.data, digest=self.data.digest or chosen.get("digest"))
+        digests = chosen.get("channels") or {}
+        channels = tuple(replace(one, digest=one.digest or digests.get(one.name)) for one in self.channels)
         device = chosen.get("device", self.device) if self.device == "auto" else self.device
-        return replace(self, data=data, device=device, threads=self.threads or chosen.get("threads"))
+        count = self.threads or chosen.get("threads")
+        return replace(self, data=data, channels=channels, device=device, threads=count)
 
     @property
     def digest(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,13 @@ from fpmtools.display import span
 from fpmtools.errors import DataError, OptionError, expect
 from fpmtools.metrics.focus import AllInFocus, all_in_focus
 from fpmtools.optics import Box, Shape, resample
-from fpmtools.reconstruction import RESULT_FILE, Grid, Reconstruction
-from fpmtools.results import open_result
-from fpmtools.runs.folder import sha256
+from fpmtools.reconstruction import Grid, Reconstruction
+from fpmtools.results import open_part
 from fpmtools.tiling.plan import Plan
 
 KIND = "mosaic"
 TILES_FOLDER = "tiles"  # in that of the run
 OPEN_TILES = 8  # that are kept open
-NAME = re.compile(r"y\d{5,}-x\d{5,}")
 FINEST = 2  # a picture with so many times fewer pixels is a mean of pixels; a larger one is resampled in its band
 
 
@@ -115,18 +112,7 @@ class Mosaic(Reconstruction):
 
     def _opened(self, index: int) -> Reconstruction:
         part = self.parts[index]
-        if self.folder is None:
-            raise DataError("this mosaic has no folder with tiles; open it from where it was solved")
-        path = self.folder / TILES_FOLDER / part.name / RESULT_FILE
-        if not NAME.fullmatch(part.name) or not path.resolve().is_relative_to(self.folder.resolve()):
-            raise DataError(f"{self.folder}: tile {part.name!r} does not lie in this folder")
-        try:
-            sound = sha256(path) == part.sha256
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror or error}); resume the run") from error
-        if not sound:
-            raise DataError(f"{path}: damaged: its checksum is another; resume the run to have it solved again")
-        return open_result(path)
+        return open_part(self.folder, TILES_FOLDER, part.name, part.sha256)
 
     def tile_field(self, index: int, z_um: float) -> NDArray[np.complex64]:
         """A tile [y, x] at the mosaic's pixels, without the curvature of its light, and not yet brought to others."""
@@ -195,41 +181,11 @@ class Mosaic(Reconstruction):
         return np.asarray(resample(self.native_field(self._inside(z_um)), (shape[0], shape[1])), np.complex64)
 
     def region(self, z_um: float | None, box: Box, level: int = 0) -> NDArray[np.complex64]:
-        """A part of the field, for which no other tiles are read than those that it lies in.
-
-        Parameters
-        ----------
-        z_um
-            As for :meth:`field`.
-        box
-            (y, x, height, width) in pixels of ``grid.shape``.
-        level
-            0: pixel by pixel; each level more halves the size, 2^level × 2^level pixels becoming their mean.
-
-        Returns
-        -------
-        numpy.ndarray
-            [y, x] complex64, of height and width over 2^level, rounded up.
-
-        Raises
-        ------
-        OptionError
-            A box that does not lie in the field, or z out of range.
-        """
-        (h, w), (y, x, height, width) = self.grid.shape, box
-        if min(y, x, level) < 0 or min(height, width) < 1 or y + height > h or x + width > w:
-            raise OptionError(f"region {box} does not lie in the {h} × {w} pixels of the mosaic")
+        """As :meth:`Reconstruction.region`, for which no other tiles are read than those that the box lies in."""
+        self._check_box(box, level)
+        height, width = box[2:]
         shape = ((height + (1 << level) - 1) >> level, (width + (1 << level) - 1) >> level)
         return self._render(self._inside(z_um), box, shape, 1 << level)
-
-    def _inside(self, z_um: float | None) -> float:
-        """``z_um`` if it is in range, else :class:`OptionError`."""
-        low, high = self.grid.z_range
-        z = (low if low == high else 0.0) if z_um is None else as_planes(z_um)[0]
-        slack = 1e-6 * max(1.0, abs(low), abs(high))
-        if not low - slack <= z <= high + slack:
-            raise OptionError(f"z = {z:g} µm is outside the reconstructed range {low:g} … {high:g} µm")
-        return min(max(z, low), high)
 
     def _render(self, z_um: float, box: Box, shape: Shape, cell: int | None = None) -> NDArray[np.complex64]:
         """The pixels of ``box`` at ``shape``, each the mean of what it covers; ``cell``: of so many along each axis."""

@@ -10,10 +10,10 @@ from typing import Any
 from fpmtools.errors import FpmError
 from fpmtools.optics import Box
 from fpmtools.runs import running
-from fpmtools.runs.folder import FINISHED, RESULT_FILE, RUN_FILE, RunFolder, sha256
+from fpmtools.runs.folder import FINISHED, RESULT_FILE, RUN_FILE, sha256
+from fpmtools.runs.part import opened, same
 from fpmtools.runs.spec import DataSpec, Outputs, RunSpec, read_json
 
-MOVES = {"calibration", "data.source"}  # what may be elsewhere when a slide's folder, or its data, were moved
 ABOUT = ("status", "reason", "z_um", "stored_bytes", "steps", "total_steps", "metrics", "peak_memory_mb")
 
 
@@ -54,7 +54,7 @@ def solve_tile(spec: Mapping[str, Any], folder: str) -> dict[str, Any]:
         As :func:`fpmtools.runs.running.resume`.
     """
     wanted, path = RunSpec.from_dict(dict(spec)), Path(folder)
-    with _opened(path, wanted) as place:
+    with opened(path, wanted) as place:
         return _about(running.carry_on(place))
 
 
@@ -62,30 +62,12 @@ def look(spec: RunSpec, folder: Path) -> dict[str, Any] | None:
     """What a finished and sound tile is: ``status``, ``sha256``, numbers; None where it is yet to be solved."""
     try:
         document = read_json(folder / RUN_FILE)
-        same = _same(RunSpec.from_dict(document["spec"]), spec)
+        alike = same(RunSpec.from_dict(document["spec"]), spec)
         ended = document.get("status") in FINISHED
-        sound = ended and same and sha256(folder / RESULT_FILE) == document["result_sha256"]
+        sound = ended and alike and sha256(folder / RESULT_FILE) == document["result_sha256"]
         return _about(document) if sound else None
     except (FpmError, OSError, KeyError, TypeError):
         return None
-
-
-def _opened(path: Path, spec: RunSpec) -> RunFolder:
-    """The folder of the tile, with what was done of it if that is of the same run."""
-    try:
-        place = RunFolder.reopen(path)
-    except FpmError:
-        return RunFolder.create(path, spec, force=True)  # which says so if another process works in it
-    same = _same(RunSpec.from_dict(place.document["spec"]), spec)
-    if same:
-        place.document["spec"] = spec.to_dict()
-        return place
-    place.close()
-    return RunFolder.create(path, spec, force=True)
-
-
-def _same(one: RunSpec, other: RunSpec) -> bool:
-    return set(one.differences(other)) <= MOVES
 
 
 def _about(document: Mapping[str, Any]) -> dict[str, Any]:

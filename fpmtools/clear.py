@@ -1,0 +1,105 @@
+"""The clear field, light that has gone past the sample: what is white, and where the phase is zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Reals = NDArray[np.floating[Any]]
+
+BINS = 400  # of amplitudes
+WIDTH = 0.015  # of the peaks that count as one, of an amplitude
+LEAST = 0.15  # of the highest peak, that the brightest one must have
+NEAR = 0.08  # of the level: what is clear
+SHARE = 0.01  # of all pixels that must be clear
+SAMPLES = 1 << 18  # pixels that a level is found from
+TURNS = 40  # of the fit
+
+
+def level(amplitude: Reals) -> float:
+    """The amplitude of the clear field, by the brightest peak of the histogram of an ``amplitude`` [y, x].
+
+    Fringes beside edges are brighter still, and few; where a sample fills the field it is what is brightest of it.
+    """
+    values = amplitude[np.isfinite(amplitude)].ravel()
+    values = values[:: max(1, len(values) // SAMPLES)]
+    top = float(np.percentile(values, 99.9)) if len(values) else 0.0
+    if top <= 0:
+        return 1.0
+    counts, edges = np.histogram(values, BINS, (0.0, 1.1 * top))
+    bins = np.arange(-BINS // 8, BINS // 8 + 1)
+    kernel = np.exp(-0.5 * (bins / (WIDTH * BINS)) ** 2)
+    smooth = np.convolve(counts, kernel / kernel.sum(), "same")
+    inner = smooth[1:-1]
+    peaks = 1 + np.flatnonzero((inner >= smooth[:-2]) & (inner > smooth[2:]) & (inner >= LEAST * smooth.max()))
+    middles = (edges[1:] + edges[:-1]) / 2
+    found = float(middles[peaks[-1] if len(peaks) else smooth.argmax()])
+    for _ in range(5):
+        found = float(np.median(values[np.abs(values - found) < NEAR * found]))
+    return found
+
+
+def white(amplitudes: Sequence[Reals]) -> tuple[list[float], float]:
+    """The amplitude of white in each of several colours [y, x], and the share of pixels that are clear in all of them.
+
+    A pixel that is clear in one colour only is no clear field: a stain lets its own colour pass.
+    """
+    levels = [level(one) for one in amplitudes]
+    clear = np.logical_and.reduce([np.abs(one - at) < NEAR * at for one, at in zip(amplitudes, levels, strict=True)])
+    share = float(clear.mean())
+    if share >= SHARE:
+        levels = [float(np.sqrt(np.mean(np.square(one[clear])))) for one in amplitudes]
+    return levels, share
+
+
+def flattened(phase: Reals, weight: Reals | None = None) -> NDArray[np.float32]:
+    """An unwrapped ``phase`` [y, x], rad, less the plane through the clear field, which so becomes zero.
+
+    The plane is fitted by least squares in which a pixel counts the less the farther off it is, and more and more so
+    (weights 1/(1 + (r/s)²), s shrinking to the spread of those that agree): what most of the field lies on is the
+    clear part of it, and a sample that is thicker or denser does not pull. ``weight`` [y, x]: what a pixel counts at
+    most, its amplitude squared for instance.
+    """
+    step = max(1, int(np.sqrt(phase.size / SAMPLES)))
+    values = np.asarray(phase[::step, ::step], dtype=np.float64)
+    rows, columns = (np.linspace(-1, 1, n)[::step] for n in phase.shape)
+    most = np.ones_like(values) if weight is None else np.asarray(weight[::step, ::step], np.float64)
+    terms = [np.broadcast_to(term, values.shape) for term in (1.0, rows[:, None], columns[None, :])]
+    plane = np.array([float(np.median(values)), *_slopes(values, rows, columns)])
+    for turn in range(TURNS):
+        left = values - sum(c * term for c, term in zip(plane, terms, strict=True))
+        left -= (middle := _mode(left, most))
+        plane[0] += middle
+        spread = max(1.5 * float(np.median(np.abs(left))) * max(0.3, 0.9**turn), 1e-6)
+        counted = most / (1 + (left / spread) ** 2) ** 2
+        normal = np.array([[np.sum(counted * a * b) for b in terms] for a in terms])
+        change = np.linalg.lstsq(normal, np.array([np.sum(counted * a * left) for a in terms]), rcond=None)[0]
+        plane += change
+        if np.abs(change).max() < 1e-5 and turn > TURNS // 2:
+            break
+    rows, columns = (np.linspace(-1, 1, n) for n in phase.shape)
+    return np.asarray(phase - (plane[0] + plane[1] * rows[:, None] + plane[2] * columns), dtype=np.float32)
+
+
+def _slopes(values: Reals, rows: Reals, columns: Reals) -> tuple[float, float]:
+    """What most neighbours differ by along each axis, for a step of one in ``rows`` and ``columns``."""
+    found = []
+    for axis, at in ((0, rows), (1, columns)):
+        steps = np.diff(values, axis=axis)
+        found.append(float(np.median(steps)) / float(at[1] - at[0]) if steps.size else 0.0)
+    return found[0], found[1]
+
+
+def _mode(values: Reals, weight: Reals) -> float:
+    """Where most of them lie: the middle of the highest peak of their histogram."""
+    low, high = np.percentile(values, (1, 99))
+    if high <= low:
+        return float(low)
+    counts, edges = np.histogram(values, BINS, (low, high), weights=weight)
+    bins = np.arange(-BINS // 8, BINS // 8 + 1)
+    smooth = np.convolve(counts, np.exp(-0.5 * (bins / (WIDTH * BINS)) ** 2), "same")
+    at = int(smooth.argmax())
+    return float((edges[at] + edges[at + 1]) / 2)

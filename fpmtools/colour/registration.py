@@ -122,7 +122,7 @@ def _windows(frame: Shape) -> list[Box]:
 
 
 def _darkness(field: NDArray[Any]) -> Floats:
-    return np.log(np.maximum(np.abs(field), DARKEST)).astype(np.float64)
+    return np.asarray(np.log(np.maximum(np.abs(field), DARKEST)), dtype=np.float64)
 
 
 def _phase(field: NDArray[Any]) -> Floats:

@@ -42,7 +42,7 @@ class Sample:
 
 
 def cells(shape: tuple[int, int], pixel_um: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How much of a cell's body, and of a nucleus, there is at each pixel [y, x], from 0 to 1: discs with soft edges."""
+    """How much of cells' bodies, and of nuclei, is at each pixel [y, x], from 0 to 1: discs with soft edges."""
     rng, body, nucleus = np.random.default_rng(5), np.zeros(shape), np.zeros(shape)
     axes = [np.arange(n) * pixel_um for n in shape]
     for _ in range(max(1, round(shape[0] * shape[1] * pixel_um**2 / 420))):

@@ -173,6 +173,9 @@ reading_options = _all_of(
     click.option("--format", metavar="NAME", help="Reader to use (default: found out from the content)."),
     click.option("--key", metavar="NAME", help="Array that holds the images, in a file with several."),
     click.option("--channel", metavar="NAME|INDEX", help="Colour channel of colour images."),
+    click.option(
+        "--bayer", metavar="RGGB", help="The images are a colour camera's, unprocessed: the first 2 × 2 pixels."
+    ),
     click.option("--roi", type=integers("Y,X,H,W"), metavar="Y,X,H,W", help="Region of interest in camera pixels."),
     click.option("--leds", metavar="FILE|RULE", help="LED positions: a CSV or JSON file, or a rule."),
     click.option("--axes", metavar="X,Y", help="Board axes that run along the image's x and y, such as -y,x."),
@@ -317,8 +320,8 @@ result_options = _all_of(
 
 
 READING = (
-    "config", "format", "key", "channel", "roi", "leds", "axes", "patterns", "leds_use", "max_na", "dark_level", "dark",
-    "amplitudes", "optics",
+    "config", "format", "key", "channel", "bayer", "roi", "leds", "axes", "patterns", "leds_use", "max_na",
+    "dark_level", "dark", "amplitudes", "optics",
 )  # fmt: skip
 _PATHS = ("config", "leds", "patterns", "dark")  # may be paths, and are then as seen from anywhere
 

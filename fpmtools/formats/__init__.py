@@ -30,6 +30,7 @@ def load(
     format: str | None = None,  # what everyone calls it, even if it hides a builtin
     key: str | None = None,
     channel: str | int | None = None,
+    bayer: str | None = None,
     roi: Sequence[int] | None = None,
     optics: Mapping[str, float] | None = None,
     leds: str | Path | Mapping[str, Any] | ArrayLike | Board | None = None,
@@ -59,6 +60,10 @@ def load(
         Which array of a file with several holds the images; which section of a PtyLab file.
     channel
         Colour plane of colour images: r, g, b or 0, 1, 2.
+    bayer
+        The images are a colour camera's as it records them, a filter on each pixel: ``"RGGB"`` and the like, the
+        colours of the first pixels of the first two rows. Of these the ``channel``'s own are read; ``roi`` and
+        ``camera_pixel_um`` are still those of the camera, and all four numbers of ``roi`` even.
     roi
         (y, x, height, width) in camera pixels.
     optics
@@ -120,7 +125,7 @@ def load(
     expect(config, (str, Path, type(None)), "load: config", "the path of a YAML file")
     expect(optics or {}, Mapping, "load: optics", "numbers by name, such as {'na': 0.1}")
     asked = settings.Settings(
-        format=format, key=key, channel=channel, roi=roi, optics=optics or {}, leds=leds, axes=axes,
+        format=format, key=key, channel=channel, bayer=bayer, roi=roi, optics=optics or {}, leds=leds, axes=axes,
         patterns=patterns, leds_use=leds_use, max_na=max_na, dark_level=dark_level, dark=dark, amplitudes=amplitudes,
         defocus_um=defocus_um,
     )  # fmt: skip
@@ -131,7 +136,7 @@ def load(
 def _load(source: str | Path, asked: Settings, config: Settings, where: str) -> Dataset:
     """Read, compare with the config, and put together what is known."""
     from fpmtools import leds
-    from fpmtools.formats import numbers, preparing, settings, sources
+    from fpmtools.formats import bayer, numbers, preparing, settings, sources
 
     wanted = asked.over(config)
     if wanted.format is not None:
@@ -141,7 +146,9 @@ def _load(source: str | Path, asked: Settings, config: Settings, where: str) -> 
         board = None if wanted.leds is None else sources.board(wanted.leds, what=what)
     except leds.NamesNeeded:
         board = None
-    recording = sources.read(source, wanted, None if board is None or wanted.patterns is not None else board.images)
+    first = None if wanted.bayer is None else bayer.site(wanted.bayer, wanted.channel)
+    files = wanted if first is None else replace(wanted, channel=None)
+    recording = sources.read(source, files, None if board is None or wanted.patterns is not None else board.images)
     about = {"config": where} if where else {}
     recording = replace(recording, provenance={"source": str(source), **recording.provenance, **about})
     if wanted.leds is not None and board is None:
@@ -153,4 +160,10 @@ def _load(source: str | Path, asked: Settings, config: Settings, where: str) -> 
         recording = recording.lit_by(preparing.with_patterns(recording, wanted.patterns))
     if wanted.defocus_um is not None:
         recording = replace(recording, defocus_um=wanted.defocus_um)
-    return preparing.dataset(recording, wanted, numbers.combine(recording.optics, wanted.optics))
+    known = numbers.combine(recording.optics, wanted.optics)
+    if first is None:
+        return preparing.dataset(recording, wanted, known)
+    if "camera_pixel_um" in known:
+        known["camera_pixel_um"] *= 2
+    roi = None if wanted.roi is None else bayer.halved_box(wanted.roi)
+    return preparing.dataset(bayer.of_colour(recording, first), replace(wanted, roi=roi), known, first)

@@ -33,7 +33,7 @@ _SLACK = 1 << 20  # bytes
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOURS = (2, 6)  # the header's byte for RGB, RGBA
-_CHANNELS = {"r": 0, "red": 0, "0": 0, "g": 1, "green": 1, "1": 1, "b": 2, "blue": 2, "2": 2}
+CHANNELS = {"r": 0, "red": 0, "0": 0, "g": 1, "green": 1, "1": 1, "b": 2, "blue": 2, "2": 2}
 _DTYPES = {"I": "i4", "F": "f4", "I;16": "u2", "I;16L": "u2", "I;16B": "u2"}  # of Pillow's modes; others have u1
 _CONVERTED = {"P": "RGB", "1": "L"}  # a palette's indices and bits are no intensities
 
@@ -301,6 +301,6 @@ def _channel(shape: tuple[int, ...], channel: str | int | None, file: Path) -> i
         raise DataError(f"{file}: a page must be [y, x] or [y, x, colour], got shape {shape}")
     if channel is None:
         return None
-    if str(channel).lower() not in _CHANNELS:
+    if str(channel).lower() not in CHANNELS:
         raise OptionError(f"unknown channel {channel!r}: choose r, g or b")
-    return _CHANNELS[str(channel).lower()]
+    return CHANNELS[str(channel).lower()]

@@ -23,12 +23,17 @@ from fpmtools.leds import Board
 KEPT_BYTES = 1 << 28  # of images in float32: no more are read at once, and kept
 
 
-def dataset(recording: Recording, wanted: Settings, optics: Mapping[str, float]) -> Dataset:
-    """The validated data set, float32 intensities without the dark level, with notes of what was done."""
+def dataset(
+    recording: Recording, wanted: Settings, optics: Mapping[str, float], first: tuple[int, int] | None = None
+) -> Dataset:
+    """The validated data set, float32 intensities without the dark level, with notes of what was done.
+
+    ``first``: of a mosaic's colour, see :mod:`fpmtools.formats.bayer`; a dark frame that is given is a mosaic too.
+    """
     found = recording.dataset(optics)
     if wanted.axes is not None:
         found = found.with_calibration(na=leds.orient(found.na, wanted.axes))
-    dark = _dark(recording, wanted, found.image_shape)
+    dark = _dark(recording, wanted, found.image_shape, first)
     if wanted.roi is not None:
         y, x, height, width = wanted.roi
         found = found.crop(y, x, height, width)
@@ -88,16 +93,20 @@ def _listed(listed: Any, found: Dataset) -> NDArray[np.bool_]:
     return used
 
 
-def _dark(recording: Recording, wanted: Settings, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+def _dark(
+    recording: Recording, wanted: Settings, shape: tuple[int, int], first: tuple[int, int] | None
+) -> NDArray[np.float32] | None:
     """The dark frame [y, x] that is to be subtracted, if there is one."""
     if wanted.dark_level is not None:
         return None
     frame: Any = recording.dark if wanted.dark is None else wanted.dark
     if isinstance(frame, str | Path):
-        frame = images.read_frame(Path(frame), wanted.channel)
+        frame = images.read_frame(Path(frame), wanted.channel if first is None else None)
     if frame is None:
         return None
     frame = np.asarray(frame)
+    if first is not None and wanted.dark is not None:
+        frame = frame[first[0] :: 2, first[1] :: 2]
     if frame.shape != shape or frame.dtype.kind not in "iuf" or not np.isfinite(frame).all():
         raise DataError(
             f"{recording.name}: the dark frame must be a finite image of {shape} like the others, got {frame.dtype} "

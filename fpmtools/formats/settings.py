@@ -29,6 +29,7 @@ class Settings:
     format: str | None = None
     key: str | None = None
     channel: str | int | None = None
+    bayer: str | None = None
     roi: Any = None
     optics: Mapping[str, float] = field(default_factory=dict)
     leds: Any = None
@@ -49,7 +50,7 @@ class Settings:
         for name in ("max_na", "dark_level"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise OptionError(f"{name} must be 0 or a positive number, got {value:g}")
-        for name in ("format", "key", "axes"):
+        for name in ("format", "key", "axes", "bayer"):
             value = getattr(self, name)
             if not isinstance(value, str | None):
                 raise OptionError(f"{name} must be text, got {printable(value)}")

@@ -88,6 +88,7 @@ class DataSpec:
     format: str | None = None
     key: str | None = None
     channel: str | int | None = None
+    bayer: str | None = None
     roi: tuple[int, ...] | None = None
     leds: str | None = None
     axes: str | None = None
@@ -102,7 +103,7 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         _need(isinstance(self.source, str) and self.source, "the data's source", self.source, "a name or a path")
-        texts = ("config", "format", "key", "leds", "axes", "patterns", "leds_use", "dark", "digest")
+        texts = ("config", "format", "key", "bayer", "leds", "axes", "patterns", "leds_use", "dark", "digest")
         _check_texts(self, *texts)
         _need(
             self.channel is None or isinstance(self.channel, str | int), "channel", self.channel, "a name or a number"

@@ -37,8 +37,16 @@ class Sample:
     frames: NDArray[np.uint16]
     clear: NDArray[np.bool_]
 
-    def optics(self, colour: str) -> Optics:
-        return Optics(wavelength_um=WAVES[colour], **NUMBERS)
+    shape, up, numbers, leds, waves, shifts, focus_um = SHAPE, UP, NUMBERS, LEDS, WAVES, SHIFTS, FOCUS_UM
+
+    def moved(self, colour: str, more: tuple[float, float] = (0.0, 0.0)) -> NDArray[np.complex128]:
+        """A colour where its images show it, and ``more`` pixels (y, x) further."""
+        return moved(self.fields[colour], np.add(SHIFTS[colour], more))
+
+    @staticmethod
+    def write(folder: Path, frames: NDArray[Any]) -> Path:
+        """One TIFF for each LED, in colour or as the camera's mosaic, and the board beside them."""
+        return write_frames(folder, frames)
 
 
 def cells(shape: tuple[int, int], pixel_um: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -58,28 +66,30 @@ def cells(shape: tuple[int, int], pixel_um: float) -> tuple[NDArray[np.float64],
     return body, nucleus
 
 
-def made(shape: tuple[int, int] = SHAPE, shifts: dict[str, tuple[float, float]] | None = None) -> Sample:
+def moved(field: NDArray[np.complex128], by: NDArray[Any]) -> NDArray[np.complex128]:
+    """A field moved by so many of its pixels (y, x)."""
+    fy, fx = frequency_axes(field.shape, 1.0)
+    return np.asarray(to_field(to_spectrum(field) * np.exp(-2j * np.pi * (fy[:, None] * by[0] + fx * by[1]))))
+
+
+def made(shape: tuple[int, int] = SHAPE) -> Sample:
     """The sample, in images of ``shape``."""
     pixel_um = NUMBERS["camera_pixel_um"] / NUMBERS["magnification"] / UP
     fine = (shape[0] * UP, shape[1] * UP)
     body, nucleus = cells(fine, pixel_um)
-    moved = SHIFTS if shifts is None else shifts
     fields, frames = {}, []
     for colour, wave in WAVES.items():
         optics = Optics(wavelength_um=wave, **NUMBERS)
         dye = BODY[colour] * body + NUCLEUS[colour] * nucleus
         field = np.exp(-dye + 2j * np.pi * PATH_UM * (body + nucleus) / wave)
         fields[colour] = field
-        fy, fx = frequency_axes(fine, 1.0)
-        y, x = moved[colour]
-        there = to_field(to_spectrum(field) * np.exp(-2j * np.pi * (fy[:, None] * y + fx * x)))
+        there = moved(field, np.array(SHIFTS[colour]))
         frames.append(LIGHT[colour] * image_intensities(there, optics, LEDS, shape, defocus_um=FOCUS_UM[colour]))
     clear = body + nucleus < 1e-3
     return Sample(fields, np.round(30000 * np.stack(frames, axis=-1)).astype(np.uint16), clear)
 
 
 def write_frames(folder: Path, frames: NDArray[Any]) -> Path:
-    """One TIFF for each LED, in colour or as the camera's mosaic, and the board beside them."""
     folder.mkdir(parents=True)
     for k, frame in enumerate(frames):
         tifffile.imwrite(folder / f"led{k:03d}.tif", frame, photometric="rgb" if frame.ndim == 3 else "minisblack")

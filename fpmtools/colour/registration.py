@@ -16,7 +16,7 @@ from fpmtools.sampling import continued
 Floats = NDArray[np.float64]
 Read = Callable[[Box], NDArray[Any]]  # a part of a field, [y, x]
 
-ROUNDS = 4  # each finds what the one before has left
+ROUNDS = 3  # each finds what the one before has left
 FINE = 100  # parts of a pixel
 WINDOWS = 3  # that are compared, along each axis
 LARGEST, SMALLEST = 512, 128  # pixels of a window

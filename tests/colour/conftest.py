@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,4 +125,20 @@ def solved(spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of that run, not to be changed."""
     folder = tmp_path_factory.mktemp("colours") / "run"
     running.run(spec, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quick(spec: RunSpec) -> RunSpec:
+    """The same in a second: no focus is looked for."""
+    return replace(
+        spec, options={"sweeps": 2}, calibrate="none", z_um=(0.0,), outputs=Outputs(measures=(), pictures=("files",))
+    )
+
+
+@pytest.fixture(scope="session")
+def done(quick: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of that, not to be changed."""
+    folder = tmp_path_factory.mktemp("quick") / "run"
+    running.run(quick, folder)
     return folder

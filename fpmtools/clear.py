@@ -16,7 +16,8 @@ LEAST = 0.15  # of the highest peak, that the brightest one must have
 NEAR = 0.08  # of the level: what is clear
 SHARE = 0.01  # of all pixels that must be clear
 SAMPLES = 1 << 18  # pixels that a level is found from
-TURNS = 40  # of the fit
+TURNS = 100  # of the fit
+OUTLYING = 2.5  # typical errors, beyond which a pixel counts less and less
 
 
 def level(amplitude: Reals) -> float:
@@ -58,27 +59,25 @@ def white(amplitudes: Sequence[Reals]) -> tuple[list[float], float]:
 def flattened(phase: Reals, weight: Reals | None = None) -> NDArray[np.float32]:
     """An unwrapped ``phase`` [y, x], rad, less the plane through the clear field, which so becomes zero.
 
-    The plane is fitted by least squares in which a pixel counts the less the farther off it is, and more and more so
-    (weights 1/(1 + (r/s)²), s shrinking to the spread of those that agree): what most of the field lies on is the
-    clear part of it, and a sample that is thicker or denser does not pull. ``weight`` [y, x]: what a pixel counts at
-    most, its amplitude squared for instance.
+    The plane is fitted by least squares in which a pixel counts the less the farther off it is, 1/(1 + (r/s)²)² with s
+    a few times the typical r: what most of the field lies on is the clear part of it, and a sample that is thicker or
+    denser hardly pulls. ``weight`` [y, x]: what a pixel counts at most, its amplitude squared for instance.
     """
     step = max(1, int(np.sqrt(phase.size / SAMPLES)))
     values = np.asarray(phase[::step, ::step], dtype=np.float64)
     rows, columns = (np.linspace(-1, 1, n)[::step] for n in phase.shape)
     most = np.ones_like(values) if weight is None else np.asarray(weight[::step, ::step], np.float64)
     terms = [np.broadcast_to(term, values.shape) for term in (1.0, rows[:, None], columns[None, :])]
-    plane = np.array([float(np.median(values)), *_slopes(values, rows, columns)])
-    for turn in range(TURNS):
+    plane = np.array([0.0, *_slopes(values, rows, columns)])
+    plane[0] = _mode(values - sum(c * term for c, term in zip(plane, terms, strict=True)), most)
+    for _ in range(TURNS):
         left = values - sum(c * term for c, term in zip(plane, terms, strict=True))
-        left -= (middle := _mode(left, most))
-        plane[0] += middle
-        spread = max(1.5 * float(np.median(np.abs(left))) * max(0.3, 0.9**turn), 1e-6)
-        counted = most / (1 + (left / spread) ** 2) ** 2
+        spread = max(float(np.median(np.abs(left))), 1e-6)
+        counted = most / (1 + (left / (OUTLYING * spread)) ** 2) ** 2
         normal = np.array([[np.sum(counted * a * b) for b in terms] for a in terms])
         change = np.linalg.lstsq(normal, np.array([np.sum(counted * a * left) for a in terms]), rcond=None)[0]
         plane += change
-        if np.abs(change).max() < 1e-5 and turn > TURNS // 2:
+        if np.abs(change).max() < 1e-5:
             break
     rows, columns = (np.linspace(-1, 1, n) for n in phase.shape)
     return np.asarray(phase - (plane[0] + plane[1] * rows[:, None] + plane[2] * columns), dtype=np.float32)

@@ -140,6 +140,9 @@ def run(out: Path | None, force: bool, resume: str | None, from_file: Path | Non
             document, heard = _run(place, resume is not None, shown, preview=preview, **how)
     if as_json:
         print_json({**document, "folder": str(place.path)})
+    elif place.spec.channels and document["status"] == "interrupted":
+        begun = [name for name in document["channels"] if (place.path / "channels" / name).is_dir()]
+        echo(f"interrupted in channel {begun[-1]}; fpmtools run --resume {place.path} goes on")
     elif how and document["status"] == "interrupted":
         done, count = len(document["tiles"].get("state", {})), document["tiles"]["count"]
         echo(f"interrupted: {done} of {count} tiles are done; fpmtools run --resume {place.path} goes on")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from fpmtools.runs.spec import RunSpec
 
 OnEvent = Callable[[dict[str, Any]], object]
 
+# What draws. Named and not imported, for drawing comes after running.
+PICTURE = "fpmtools.report.pictures:draw_colour"
 PARTIAL = "partial"  # of a mosaic: some of its tiles are missing
 SAME = 1e-6  # relative difference of numbers of one microscope
 # Of a run's document, what is the same for all colours, and is taken from the reference's.
@@ -148,20 +151,24 @@ def _solved(place: RunFolder, spec: RunSpec, name: str, tell: OnEvent, tiled: Ma
 
 def _finished(place: RunFolder, ended: Mapping[str, dict[str, Any]], tell: OnEvent) -> dict[str, Any]:
     """Bring the colours onto each other, make the result safe, and draw it."""
-    from fpmtools.report import pictures
-
     with threads.limited(place.spec.threads):
         tell({"event": tasks.MEASURING, "task": "registering channels"})
         result = join(place.path, ended, lambda text: tell({"event": "warning", "text": text}))
         file = result.save(place.path / RESULT_FILE)
         tell({"event": tasks.MEASURING, "task": "picture"})
-        drawn = pictures.draw_colour(place.path, result) if "files" in place.spec.outputs.pictures else []
+        drawn = _drawn(place.path, result) if "files" in place.spec.outputs.pictures else []
     solved = PARTIAL if any(document["solved"] == PARTIAL for document in ended.values()) else "done"
     about = _described(ended, result)
     files = sorted([RUN_FILE, RESULT_FILE, *drawn])
     place.document.pop("replaces", None)
     place.update(**about, solved=solved, status=solved, result_sha256=sha256(file), files=files)
     return place.document
+
+
+def _drawn(folder: Path, result: ColourReconstruction) -> list[str]:
+    module, _, name = PICTURE.partition(":")
+    draw: Callable[..., list[str]] = getattr(importlib.import_module(module), name)
+    return draw(folder, result)
 
 
 def join(

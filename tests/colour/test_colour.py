@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,19 @@ def test_a_resumed_run_ends_as_one_without_a_stop(quick: RunSpec, done: Path, tm
     stamps = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
     assert running.resume(folder)["status"] == "done"
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == stamps
+
+
+def test_ctrl_c_ends_a_colour_and_resume_goes_on(quick: RunSpec, done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "interrupted"
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if (folder / "channels" / "g").is_dir() and event["event"] == "progress":
+            signal.raise_signal(signal.SIGINT)
+
+    assert running.run(quick, folder, on_event=interrupt)["status"] == "interrupted"
+    assert not (folder / "channels" / "b").exists()
+    assert main(["run", "--resume", str(folder), "--quiet"]) == 0
+    assert files(folder) == files(done)
 
 
 def test_a_damaged_colour_is_told_of_and_solved_again(done: Path, tmp_path: Path) -> None:

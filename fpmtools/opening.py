@@ -20,7 +20,7 @@ from fpmtools.report import html_folder
 from fpmtools.results import open_result
 from fpmtools.runs.folder import RUN_FILE
 from fpmtools.runs.running import load
-from fpmtools.runs.spec import DataSpec, RunSpec, read_json
+from fpmtools.runs.spec import DataSpec, data_of, read_json
 
 DATA_FOLDER = "data"  # of a comparison
 
@@ -70,7 +70,7 @@ class Solved:
     @property
     def data(self) -> DataSpec:
         """Where its data are now; an :class:`FpmError` where the record does not say."""
-        spec = RunSpec.from_dict(self.record.get("spec")).data
+        spec = data_of(self.record)
         moved = None if self.data_folder is None else self.data_folder / Path(spec.source).name
         return replace(spec, source=str(moved)) if moved is not None and moved.is_file() else spec
 

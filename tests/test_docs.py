@@ -34,7 +34,10 @@ ELSEWHERE = {
     "writing-a-metric.md": "plugins/test_docs.py",
     "writing-a-solver.md": "plugins/test_docs.py",
 }
-TOO_LARGE = {"slides.md": "needs a frame of thousands of pixels, slide.h5; its commands are tested where tiles are"}
+TOO_LARGE = {
+    "slides.md": "needs a frame of thousands of pixels, slide.h5; its commands are tested where tiles are",
+    "colour.md": "needs frames in colour, and measured data; its commands are tested in tests/colour",
+}
 NOT_RUN = {
     "make demo": "installs; its words are those of fpmtools compare below it",
     "make test": "runs this",

@@ -19,7 +19,7 @@ from fpmtools.errors import DataError, FpmError, OpticsError, OptionError
 from fpmtools.optics import Box
 from fpmtools.reconstruction import Grid, Reconstruction
 from fpmtools.results import open_result
-from fpmtools.runs import running, tasks
+from fpmtools.runs import log, running, tasks
 from fpmtools.runs.folder import INTERRUPTED, RESULT_FILE, RUN_FILE, RUNNING, RunFolder, sha256
 from fpmtools.runs.part import opened
 from fpmtools.runs.spec import RunSpec
@@ -71,6 +71,8 @@ def carry_on(
     known = place.document["channels"]
     ended = {}
     for name in known:
+        if not (place.path / CHANNELS_FOLDER / name).is_dir():
+            tell({"event": log.LOG, "text": f"channel {name} begins: its log is in {CHANNELS_FOLDER}/{name}"})
         ended[name] = _solved(place, spec, name, _named(tell, name), tiled)
         if ended[name]["status"] == INTERRUPTED:
             place.update(status=INTERRUPTED)
@@ -129,10 +131,11 @@ def _check_same(first: str, mine: Dataset, name: str, other: Dataset) -> None:
 
 
 def _named(tell: OnEvent, name: str) -> OnEvent:
-    """Warnings of a colour say which."""
+    """Warnings of a colour say which; the lines of its log are in its own folder."""
 
     def told(event: dict[str, Any]) -> None:
-        tell({**event, "text": f"channel {name}: {event['text']}"} if event["event"] == "warning" else event)
+        if event["event"] != log.LOG:
+            tell({**event, "text": f"channel {name}: {event['text']}"} if event["event"] == "warning" else event)
 
     return told
 

@@ -14,7 +14,7 @@ from fpmtools.report.html_folder import Folder, Row
 from fpmtools.results import open_result
 from fpmtools.runs import running
 from fpmtools.runs.folder import RESULT_FILE, RUN_FILE
-from fpmtools.runs.spec import RunSpec, read_json
+from fpmtools.runs.spec import data_of, read_json
 
 
 def read(folder: str | Path) -> Folder:
@@ -48,8 +48,7 @@ def read(folder: str | Path) -> Folder:
 def _data(record: dict[str, Any]) -> Dataset | None:
     """None where they are not here any more, or are others."""
     with contextlib.suppress(FpmError, KeyError):
-        spec = RunSpec.from_dict(record["spec"])
-        dataset = running.load(spec.data)
+        dataset = running.load(data_of(record))
         return dataset if dataset.digest == record["data"]["digest"] else None
     return None
 

@@ -313,7 +313,9 @@ class RunSpec:
 
     def of_channel(self, name: str) -> RunSpec:
         """The run of one of the :attr:`channels`."""
-        one = next(channel for channel in self.channels if channel.name == name)
+        one = next((channel for channel in self.channels if channel.name == name), None)
+        if one is None:
+            raise unknown("channel", str(name), [channel.name for channel in self.channels])
         channel = one.channel if one.source or one.channel is not None else one.name
         optics = {**self.data.optics, **({} if one.wavelength_um is None else {"wavelength_um": one.wavelength_um})}
         data = replace(
@@ -373,6 +375,15 @@ class RunSpec:
     def differences(self, other: RunSpec) -> list[str]:
         """Names of what differs between the two, ``data.roi`` for instance."""
         return [name for name in names(RunSpec) if plain(value_of(self, name)) != plain(value_of(other, name))]
+
+
+def data_of(record: Mapping[str, Any]) -> DataSpec:
+    """Where the data of the run are that ``record`` (``run.json``) describes; of several colours the reference's.
+
+    Raises :class:`OptionError` where it does not say.
+    """
+    spec = RunSpec.from_dict(record.get("spec"))
+    return (spec.of_channel(str(record.get("reference"))) if spec.channels else spec).data
 
 
 def names(kind: type[Any] = RunSpec) -> list[str]:

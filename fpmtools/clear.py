@@ -56,12 +56,17 @@ def white(amplitudes: Sequence[Reals]) -> tuple[list[float], float]:
     return levels, share
 
 
+def likeness(amplitude: Reals) -> NDArray[np.float64]:
+    """How much each pixel [y, x] is as bright as the clear field, from 0 to 1; of a sample that only delays, all."""
+    return np.asarray(1 / (1 + ((amplitude / level(amplitude) - 1) / NEAR) ** 2) ** 2, dtype=np.float64)
+
+
 def flattened(phase: Reals, weight: Reals | None = None) -> NDArray[np.float32]:
     """An unwrapped ``phase`` [y, x], rad, less the plane through the clear field, which so becomes zero.
 
     The plane is fitted by least squares in which a pixel counts the less the farther off it is, 1/(1 + (r/s)²)² with s
     a few times the typical r: what most of the field lies on is the clear part of it, and a sample that is thicker or
-    denser hardly pulls. ``weight`` [y, x]: what a pixel counts at most, its amplitude squared for instance.
+    denser hardly pulls. ``weight`` [y, x]: what a pixel counts at most, its :func:`likeness` for instance.
     """
     step = max(1, int(np.sqrt(phase.size / SAMPLES)))
     values = np.asarray(phase[::step, ::step], dtype=np.float64)
@@ -72,7 +77,7 @@ def flattened(phase: Reals, weight: Reals | None = None) -> NDArray[np.float32]:
     plane[0] = _mode(values - sum(c * term for c, term in zip(plane, terms, strict=True)), most)
     for _ in range(TURNS):
         left = values - sum(c * term for c, term in zip(plane, terms, strict=True))
-        spread = max(float(np.median(np.abs(left))), 1e-6)
+        spread = max(float(np.average(np.abs(left), weights=most)), 1e-6)
         counted = most / (1 + (left / (OUTLYING * spread)) ** 2) ** 2
         normal = np.array([[np.sum(counted * a * b) for b in terms] for a in terms])
         change = np.linalg.lstsq(normal, np.array([np.sum(counted * a * left) for a in terms]), rcond=None)[0]

@@ -414,8 +414,8 @@ def unwrapped(field: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np.float3
 
 
 def level_phase(field: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np.float32]:
-    """:func:`unwrapped`, and 0 in the clear field; what has little light counts little."""
-    return clear.flattened(unwrapped(field), np.minimum(np.abs(field) ** 2, 1))
+    """:func:`unwrapped`, and 0 in the clear field: what is as bright as that counts."""
+    return clear.flattened(unwrapped(field), clear.likeness(np.abs(field)))
 
 
 def nm_per_rad(wavelength_um: object) -> np.float32:

@@ -73,11 +73,12 @@ def flattened(phase: Reals, weight: Reals | None = None) -> NDArray[np.float32]:
     rows, columns = (np.linspace(-1, 1, n)[::step] for n in phase.shape)
     most = np.ones_like(values) if weight is None else np.asarray(weight[::step, ::step], np.float64)
     terms = [np.broadcast_to(term, values.shape) for term in (1.0, rows[:, None], columns[None, :])]
+    counting = most >= most.max() / 2
     plane = np.array([0.0, *_slopes(values, rows, columns)])
     plane[0] = _mode(values - sum(c * term for c, term in zip(plane, terms, strict=True)), most)
     for _ in range(TURNS):
         left = values - sum(c * term for c, term in zip(plane, terms, strict=True))
-        spread = max(float(np.average(np.abs(left), weights=most)), 1e-6)
+        spread = max(float(np.median(np.abs(left[counting]))), 1e-6)
         counted = most / (1 + (left / (OUTLYING * spread)) ** 2) ** 2
         normal = np.array([[np.sum(counted * a * b) for b in terms] for a in terms])
         change = np.linalg.lstsq(normal, np.array([np.sum(counted * a * left) for a in terms]), rcond=None)[0]

@@ -155,34 +155,17 @@ class Reconstruction(Shown, ABC):
         """:meth:`field` with the margins: [y, x] complex64 at ``shape`` over all that was solved."""
         return np.asarray(resample(self._native(z_um), shape), dtype=np.complex64)
 
-    def region(self, z_um: float | None, box: Box, level: int = 0) -> NDArray[np.complex64]:
-        """A part of :meth:`field`.
+    def part(self, z_um: float | None, box: Box) -> NDArray[np.complex64]:
+        """The pixels of :meth:`field` in a ``box`` (y, x, height, width) of ``grid.shape``, complex64 [y, x].
 
-        Parameters
-        ----------
-        z_um
-            As for :meth:`field`.
-        box
-            (y, x, height, width) in pixels of ``grid.shape``.
-        level
-            0: pixel by pixel; each level more halves the size, 2^level × 2^level pixels becoming their mean.
-
-        Returns
-        -------
-        numpy.ndarray
-            [y, x] complex64, of height and width over 2^level, rounded up.
-
-        Raises
-        ------
-        OptionError
-            A box that does not lie in the field, or z out of range.
+        Raises :class:`OptionError` for a box that does not lie in the field, or z out of range.
         """
-        self._check_box(box, level)
+        self._check_box(box, 0)
         z = self._inside(z_um)
         if self._rendered is None or self._rendered[0] != z:  # parts of one plane are asked for one after the other
             self._rendered = z, self.field(z)
         y, x, height, width = box
-        return mean_cells(self._rendered[1][y : y + height, x : x + width].copy(), 1 << level)
+        return self._rendered[1][y : y + height, x : x + width].copy()
 
     def components(self) -> dict[str, Reconstruction]:
         """What it shows by name: itself, without one; of a sample in several colours each of them."""

@@ -97,7 +97,7 @@ class ColourReconstruction(Reconstruction):
     def _read(self, name: str) -> Reconstruction:
         return open_part(self.folder, CHANNELS_FOLDER, name, self.parts[name].sha256)
 
-    def channel(self, name: str) -> Reconstruction:
+    def channel(self, name: str) -> Aligned:
         """A colour on the common grid, at the common z."""
         return Aligned(self, name, self.result(name))
 
@@ -115,8 +115,12 @@ class ColourReconstruction(Reconstruction):
         """The reference's, without margins."""
         return self.channel(self.reference).native_field(z_um)
 
+    def part(self, z_um: float | None, box: Box) -> NDArray[np.complex64]:
+        """:meth:`region` pixel by pixel."""
+        return self.region(z_um, box)
+
     def region(self, z_um: float | None, box: Box, level: int = 0) -> NDArray[np.complex64]:
-        """The reference's, see :meth:`Reconstruction.region`."""
+        """The reference's, see :meth:`fpmtools.tiling.mosaic.Mosaic.region`."""
         return self.channel(self.reference).region(z_um, box, level)
 
     def colour(
@@ -205,14 +209,18 @@ class Aligned(Reconstruction):
         self.about, self.own, self.calibration = whole.parts[name], own, own.calibration
         self.metadata["wavelength_um"] = self.about.wavelength_um
 
+    def part(self, z_um: float | None, box: Box) -> NDArray[np.complex64]:
+        """:meth:`region` pixel by pixel."""
+        return self.region(z_um, box)
+
     def region(self, z_um: float | None, box: Box, level: int = 0) -> NDArray[np.complex64]:
-        """As :meth:`Reconstruction.region`; of what the colour is made of only the parts are read that lie in it."""
+        """As :meth:`fpmtools.tiling.mosaic.Mosaic.region`; only what lies in the box is read."""
         low, high = self.own.grid.z_range
         z = min(max(self._inside(z_um) + self.about.z_um, low), high)
         self._check_box(box, level)
 
         def read(part: Box) -> NDArray[np.complex64]:
-            return moved(lambda at: self.own.region(z, at), part, self.about.place, self.grid.shape)
+            return moved(lambda at: self.own.part(z, at), part, self.about.place, self.grid.shape)
 
         return _in_blocks(read, box, level)
 

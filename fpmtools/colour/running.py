@@ -58,7 +58,7 @@ def carry_on(
 ) -> dict[str, Any]:
     """Start or go on with a run in several colours in its open folder; what its ``run.json`` says in the end.
 
-    ``tiled``: how those are solved that are solved in tiles, see :func:`fpmtools.tiling.running.carry_on`. Raises as
+    ``tiled``: how each is solved, see :func:`fpmtools.tiling.running.carry_on`; ``preview`` is of each. Raises as
     :func:`fpmtools.runs.running.resume`, with the name of the colour.
     """
     tell: OnEvent = on_event or (lambda event: None)
@@ -147,7 +147,8 @@ def _solved(place: RunFolder, spec: RunSpec, name: str, tell: OnEvent, tiled: Ma
         own = replace(own, upsample=float(place.document["channels"][name]["upsample"]))
     try:
         with opened(place.path / CHANNELS_FOLDER / name, own) as folder:
-            return running.carry_on(folder, on_event=tell, **(tiled if own.tiles is not None else {}))
+            how = tiled if own.tiles is not None else {"preview": tiled.get("preview", False)}
+            return running.carry_on(folder, on_event=tell, **how)
     except (DataError, OptionError) as error:
         raise type(error)(f"channel {name}: {error}") from error
 
@@ -223,7 +224,7 @@ def _reader(result: Reconstruction) -> registration.Read:
     z_um = sum(result.grid.z_range) / 2
 
     def read(box: Box) -> Any:
-        return result.region(z_um, box)
+        return result.part(z_um, box)
 
     return read
 

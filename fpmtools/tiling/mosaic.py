@@ -180,8 +180,32 @@ class Mosaic(Reconstruction):
             return self._render(self._inside(z_um), (0, 0, *self.grid.shape), (shape[0], shape[1]))
         return np.asarray(resample(self.native_field(self._inside(z_um)), (shape[0], shape[1])), np.complex64)
 
+    def part(self, z_um: float | None, box: Box) -> NDArray[np.complex64]:
+        """:meth:`region` pixel by pixel."""
+        return self.region(z_um, box)
+
     def region(self, z_um: float | None, box: Box, level: int = 0) -> NDArray[np.complex64]:
-        """As :meth:`Reconstruction.region`, for which no other tiles are read than those that the box lies in."""
+        """A part of the field, for which no other tiles are read than those that it lies in.
+
+        Parameters
+        ----------
+        z_um
+            As for :meth:`field`.
+        box
+            (y, x, height, width) in pixels of ``grid.shape``.
+        level
+            0: pixel by pixel; each level more halves the size, 2^level × 2^level pixels becoming their mean.
+
+        Returns
+        -------
+        numpy.ndarray
+            [y, x] complex64, of height and width over 2^level, rounded up.
+
+        Raises
+        ------
+        OptionError
+            A box that does not lie in the field, or z out of range.
+        """
         self._check_box(box, level)
         height, width = box[2:]
         shape = ((height + (1 << level) - 1) >> level, (width + (1 << level) - 1) >> level)

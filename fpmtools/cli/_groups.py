@@ -11,6 +11,7 @@ HEADINGS = {
     "Solver": ("name", "solvers", "options", "preset", "loss", "z_um", "seed", "seeds", "repeats"),
     "Instrument": ("calibration", "calibrate", "trust_leds", "groups"),
     "Sampling": ("upsample", "critical_grid", "subpixel", "margin", "dtype"),
+    "Colours": ("channels",),
     "Tiles": ("tiles", "overlap", "workers", "scheduler"),
     "Machine and limits": ("device", "threads", "budget_s", "targets", "timeout_s", "memory_bytes"),
     "Measuring": ("track", "held_out", "ring_correlation"),

@@ -188,7 +188,7 @@ class Reconstruction(Shown, ABC):
         It lies in (−π, π]. With ``unwrap`` it is continued over these ends (``skimage.restoration.unwrap_phase``:
         Herráez et al., Appl. Opt. 41, 7437, 2002), its median in that range; where the amplitude is near zero no
         phase can be told, and whole turns beyond such places may be wrong. With ``flatten`` it is continued too, and
-        then the plane through the clear field is taken away (:func:`fpmtools.clear.flattened`), which so has phase 0:
+        then the plane through the clear field is taken away (``fpmtools.clear``), which so has phase 0:
         what a tilt of the light, or a wedge of the slide, adds to all.
         """
         field = without_piston(self.field(z_um, shape))

@@ -163,8 +163,8 @@ def test_a_reader_hands_them_on(tmp_path: Path) -> None:
     assert np.allclose(away * 80e3, ((84 - 30) / 2 * 1.5, (61 - 20) / 2 * 1.5), rtol=0.01)
 
 
-def test_of_the_manifests_sets(measured_data: Callable[[str], Path]) -> None:
-    measured_data("thu_phase_target")
+def test_of_the_manifests_sets(measured_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FPMTOOLS_DATA", str(measured_data("thu_phase_target").parent))
     whole = fpmtools.load("thu_phase_target")
     corner = whole.crop(0, 0, 128, 128)
     assert set(whole.calibration.height_mm) == {110.0}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fpmtools import metrics
+from fpmtools import columns, metrics, registry
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, FpmError, OptionError
 from fpmtools.opening import Solved, compared, kind_of
@@ -163,10 +163,11 @@ def _lights(result: Reconstruction, data: Dataset | None, solved: Solved) -> Lig
 def _facts(result: Reconstruction, solved: Solved) -> dict[str, str]:
     """What the result is, and the numbers that its run has measured."""
     facts = {"kind": result.heading(), **result.facts()}
-    for key, label, form in (("psnr", "PSNR", "{:.2f} dB"), ("ssim", "SSIM", "{:.3f}")):
+    known = columns.of(supplied.record for supplied in registry.built_in_metrics())
+    for key, form in (("psnr", "{:.2f} dB"), ("ssim", "{:.3f}")):
         value = solved.said("metrics", key)
         if isinstance(value, int | float):
-            facts[label] = form.format(value)
+            facts[known[key].label] = form.format(value)
     return facts
 
 

@@ -177,7 +177,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if name != "cpu" and name.split(":")[0] != "cuda":
         raise OptionError(f"unknown device {name!r}: use auto, cpu or cuda")
     if name != "cpu" and not torch.cuda.is_available():
-        raise OptionError(f"device {name}: PyTorch finds no CUDA device here; use --device cpu")
+        raise OptionError(f"device {name}: PyTorch finds no CUDA device here; use device cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:

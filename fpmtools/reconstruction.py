@@ -290,6 +290,23 @@ class Reconstruction(Shown, ABC):
         return storage.write_tensors(path, tensors, "reconstruction", header)
 
 
+class Derived(Reconstruction):
+    """What is shown of another reconstruction, which is where it is stored."""
+
+    def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Raise :class:`OptionError`."""
+        raise self._elsewhere()
+
+    @classmethod
+    def restore(cls, grid: Grid, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> Reconstruction:
+        """Raise :class:`OptionError`."""
+        raise cls._elsewhere()
+
+    @classmethod
+    def _elsewhere(cls) -> OptionError:
+        return OptionError(f"a {cls.kind} is stored where it was solved; render writes it elsewhere")
+
+
 class PlaneStack(Reconstruction):
     """A complex plane per z, stored on the solver's own grid.
 

@@ -98,7 +98,7 @@ class SamplingPlan:
         optics, (h, w), extent = dataset.optics, dataset.image_shape, dataset.extent_um
         na, scale = calibration.selected().na, intensity_scale(dataset, calibration)
         if upsample is None:
-            upsample = max(1, math.ceil(4 * optics.synthetic_na(na) * optics.pixel_um / optics.wavelength_um))
+            upsample = suggested_upsample(optics, na)
         if not 0 < upsample <= 64:
             raise OptionError(f"upsample must lie in (0, 64], got {upsample:g}")
         output = (max(8, round(h * upsample)), max(8, round(w * upsample)))
@@ -212,6 +212,11 @@ def repeats(dataset: Dataset) -> bool:
             across[axis] += np.square(turned[0] - turned[-1]).mean()
             inside[axis] += (np.square(turned[1] - turned[0]).mean() + np.square(turned[-1] - turned[-2]).mean()) / 2
     return bool((across <= REPEATS * inside).any())
+
+
+def suggested_upsample(optics: Optics, na: NDArray[np.float64]) -> int:
+    """Output pixels per camera pixel that sample the intensity of what LEDs at ``na`` [led, (x, y)] show at Nyquist."""
+    return max(1, math.ceil(4 * optics.synthetic_na(na) * optics.pixel_um / optics.wavelength_um))
 
 
 def suggested_margin(dataset: Dataset, z_um: Sequence[float]) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fpmtools.colour.registration import Placement, moved
 from fpmtools.errors import DataError, OptionError, unknown
 from fpmtools.optics import Box, Shape, resample
-from fpmtools.reconstruction import Grid, Reconstruction, mean_cells
+from fpmtools.reconstruction import Derived, Grid, Reconstruction, mean_cells
 from fpmtools.results import open_part
 
 KIND = "colour"
@@ -199,7 +199,7 @@ class ColourReconstruction(Reconstruction):
         return cls(channels, str(config["reference"]), grid)
 
 
-class Aligned(Reconstruction):
+class Aligned(Derived):
     """One of several colours, on the grid and at the z that all have in common."""
 
     kind = "channel of a colour"
@@ -237,15 +237,6 @@ class Aligned(Reconstruction):
     def stored_bytes(self) -> int:
         """What the colour takes by itself."""
         return self.own.stored_bytes
-
-    def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """It is not stored."""
-        raise OptionError("a colour is stored where it was solved; render writes it elsewhere")
-
-    @classmethod
-    def restore(cls, grid: Grid, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> Reconstruction:
-        """It is not stored."""
-        raise NotImplementedError
 
 
 def mixing(wavelengths_um: Sequence[float]) -> NDArray[np.float64]:

@@ -20,15 +20,15 @@ from fpmtools.optics import Box
 from fpmtools.reconstruction import Grid, Reconstruction
 from fpmtools.results import open_result
 from fpmtools.runs import log, running, tasks
-from fpmtools.runs.folder import INTERRUPTED, RESULT_FILE, RUN_FILE, RUNNING, RunFolder, sha256
+from fpmtools.runs.folder import INTERRUPTED, PARTIAL, RESULT_FILE, RUN_FILE, RUNNING, RunFolder, sha256
 from fpmtools.runs.part import opened
 from fpmtools.runs.spec import RunSpec
+from fpmtools.sampling import suggested_upsample
 
 OnEvent = Callable[[dict[str, Any]], object]
 
 # What draws. Named and not imported, for drawing comes after running.
 PICTURE = "fpmtools.report.pictures:draw_colour"
-PARTIAL = "partial"  # of a mosaic: some of its tiles are missing
 SAME = 1e-6  # relative difference of numbers of one microscope
 # Of a run's document, what is the same for all colours, and is taken from the reference's.
 SHARED = (
@@ -48,9 +48,7 @@ class Seen:
     @classmethod
     def of(cls, dataset: Dataset) -> Seen:
         """By its images' microscope: output pixels per camera pixel as :mod:`fpmtools.sampling` asks for."""
-        optics = dataset.optics
-        finest = 4 * optics.synthetic_na(dataset.na) * optics.pixel_um / optics.wavelength_um
-        return cls(optics.wavelength_um, max(1, math.ceil(finest)))
+        return cls(dataset.optics.wavelength_um, suggested_upsample(dataset.optics, dataset.na))
 
 
 def carry_on(

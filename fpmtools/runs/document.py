@@ -13,8 +13,11 @@ from fpmtools.runs.spec import RunSpec
 from fpmtools.storage import finite
 
 if TYPE_CHECKING:
+    from fpmtools.calibration import Calibration
+    from fpmtools.dataset import Dataset
     from fpmtools.engine import Outcome
     from fpmtools.problem import Problem
+    from fpmtools.reconstruction import Grid
     from fpmtools.solver import Solver
 
 
@@ -26,33 +29,16 @@ def describe(spec: RunSpec, outcome: Outcome, problem: Problem, solver: Solver[A
     """
     from fpmtools.runs import environment
 
-    forward, reconstruction, dataset = problem.forward, outcome.reconstruction, problem.dataset
+    forward, reconstruction = problem.forward, outcome.reconstruction
     stored = reconstruction.stored_bytes
     dense = 8 * len(problem.z_um) * reconstruction.grid.shape[0] * reconstruction.grid.shape[1]
     return {
-        "solver": spec.solver,
-        "solver_class": f"{type(solver).__module__}:{type(solver).__qualname__}",
-        "preset": spec.options.get("preset", spec.preset),
-        "options": dataclasses.asdict(solver.options),
+        **of_solver(spec, solver),
         "seed": problem.seed,
         "z_um": list(problem.z_um),
-        "data": {
-            "name": dataset.name,
-            "digest": spec.data.digest,
-            "leds": dataset.n_images,
-            "leds_used": len(forward.na),
-            "image_shape": list(dataset.image_shape),
-            "defocus_um": dataset.defocus_um,
-            "optics": dataset.optics.to_dict(),
-            "calibrated_pupil": not problem.calibration.pupil.ideal,
-            "calibration": finite(problem.calibration.found),
-            "truth": dataset.truth.digest if dataset.truth is not None else None,
-            "provenance": dataset.provenance,
-        },
+        "data": of_data(problem.dataset, problem.calibration, spec.data.digest) | {"leds_used": len(forward.na)},
         "grid": {
-            "output_shape": list(reconstruction.grid.shape),
-            "pixel_um": list(reconstruction.grid.pixel_um),
-            "extent_um": list(reconstruction.grid.extent_um),
+            **of_grid(reconstruction.grid),
             "solved_shape": list(forward.object_shape),
             "solved_image_shape": list(forward.image_shape),
             "subpixel": forward.subpixel,
@@ -74,6 +60,42 @@ def describe(spec: RunSpec, outcome: Outcome, problem: Problem, solver: Solver[A
         "dense_ratio": dense / stored,
         "versions": environment.versions(),
         "hardware": environment.hardware(problem.device),
+    }
+
+
+def of_solver(spec: RunSpec, solver: Solver[Any]) -> dict[str, Any]:
+    """Which solver, and with which options."""
+    return {
+        "solver": spec.solver,
+        "solver_class": f"{type(solver).__module__}:{type(solver).__qualname__}",
+        "preset": spec.options.get("preset", spec.preset),
+        "options": dataclasses.asdict(solver.options),
+    }
+
+
+def of_data(dataset: Dataset, calibration: Calibration, digest: str | None) -> dict[str, Any]:
+    """What was measured, and what the instrument was taken to be."""
+    return {
+        "name": dataset.name,
+        "digest": digest,
+        "leds": dataset.n_images,
+        "leds_used": int(calibration.used.sum()),
+        "image_shape": list(dataset.image_shape),
+        "defocus_um": dataset.defocus_um,
+        "optics": dataset.optics.to_dict(),
+        "calibrated_pupil": not calibration.pupil.ideal,
+        "calibration": finite(calibration.found),
+        "truth": dataset.truth.digest if dataset.truth is not None else None,
+        "provenance": dataset.provenance,
+    }
+
+
+def of_grid(grid: Grid) -> dict[str, Any]:
+    """Size and place of what was found."""
+    return {
+        "output_shape": list(grid.shape),
+        "pixel_um": list(grid.pixel_um),
+        "extent_um": list(grid.extent_um),
     }
 
 

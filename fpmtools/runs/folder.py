@@ -39,6 +39,7 @@ CALIBRATION_FILE = "calibration.safetensors"  # where a joint fit was made
 
 RUNNING = "running"
 INTERRUPTED = "interrupted"
+PARTIAL = "partial"  # of a run in tiles: all are done but those that failed
 FINISHED = frozenset({"done", "reached", "stopped"})  # statuses of a run that did what it was asked for
 
 

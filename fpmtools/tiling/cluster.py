@@ -193,7 +193,7 @@ class Cluster:
 
     def _gone(self) -> ClusterError:
         return ClusterError(
-            f"{self._where}: the scheduler is gone; finished tiles are kept, and run --resume goes on once it is back"
+            f"{self._where}: the scheduler is gone; finished tiles are kept, and a resumed run goes on once it is back"
         )
 
 
@@ -222,10 +222,10 @@ def address_of(where: str) -> str:
     if "://" in where:
         return where
     if not Path(where).is_file():
-        raise OptionError(f"--scheduler {where}: no such file; give tcp://HOST:PORT, a scheduler's file, or {LOCAL}")
+        raise OptionError(f"scheduler {where}: no such file; give tcp://HOST:PORT, a scheduler's file, or {LOCAL}")
     address = read_json(where).get("address")
     if not isinstance(address, str):
-        raise OptionError(f"--scheduler {where}: this is no scheduler's file, for it has no address in it")
+        raise OptionError(f"scheduler {where}: this is no scheduler's file, for it has no address in it")
     return address
 
 

@@ -16,7 +16,7 @@ from fpmtools.display import span
 from fpmtools.errors import DataError, OptionError, expect
 from fpmtools.metrics.focus import AllInFocus, all_in_focus
 from fpmtools.optics import Box, Shape, resample
-from fpmtools.reconstruction import Grid, Reconstruction
+from fpmtools.reconstruction import Derived, Grid, Reconstruction
 from fpmtools.results import open_part
 from fpmtools.tiling.plan import Plan
 
@@ -290,7 +290,7 @@ class Mosaic(Reconstruction):
         )  # fmt: skip
 
 
-class _Placed(Reconstruction):
+class _Placed(Derived):
     """A tile as it is in its mosaic."""
 
     kind = "tile of a mosaic"
@@ -304,15 +304,6 @@ class _Placed(Reconstruction):
     def native_field(self, z_um: float) -> NDArray[np.complex64]:
         """As it is in the mosaic."""
         return self.mosaic.joined_field(self.index, z_um)
-
-    def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """It is not stored."""
-        raise NotImplementedError
-
-    @classmethod
-    def restore(cls, grid: Grid, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> Reconstruction:
-        """It is not stored."""
-        raise NotImplementedError
 
 
 def _shared(one: Box, other: Box) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

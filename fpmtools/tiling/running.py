@@ -6,12 +6,9 @@ Whatever the order in which tiles are solved, and by whom, the mosaic has the sa
 from __future__ import annotations
 
 import contextlib
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,61 +18,29 @@ from fpmtools.calibrate import improve, resolve
 from fpmtools.calibrate import warnings as said_of
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
-from fpmtools.errors import ClusterError, DataError, FpmError, InUse, OptionError, OutputError, SolverError, Terminated
+from fpmtools.errors import DataError, FpmError, OptionError, SolverError, Terminated
 from fpmtools.interrupts import Caught, signals
 from fpmtools.problem import choose_device
-from fpmtools.runs import log, tasks
-from fpmtools.runs.document import with_evidence
-from fpmtools.runs.environment import usable_cores
-from fpmtools.runs.folder import FINISHED, INTERRUPTED, RESULT_FILE, RUN_FILE, RUNNING, RunFolder, sha256
+from fpmtools.runs import environment, log, tasks
+from fpmtools.runs.document import of_data, of_grid, of_solver, with_evidence
+from fpmtools.runs.folder import FINISHED, INTERRUPTED, PARTIAL, RESULT_FILE, RUN_FILE, RUNNING, RunFolder, sha256
 from fpmtools.runs.memory import PeakMemory
 from fpmtools.runs.running import load, make_solver
 from fpmtools.runs.spec import RunSpec, read_json
-from fpmtools.sampling import intensity_scale, margin_for, repeats
+from fpmtools.sampling import intensity_scale, margin_for, repeats, suggested_upsample
 from fpmtools.tiling import focus, joining
-from fpmtools.tiling.mosaic import TILES_FOLDER
 from fpmtools.tiling.plan import LARGEST, LEAST_OVERLAP, Plan, choose
 from fpmtools.tiling.preview import Preview
-from fpmtools.tiling.tile import look, solve_tile, spec_of
-from fpmtools.tiling.workers import Executor, Here, WorkerLost, Workers
+from fpmtools.tiling.queue import Queue, Slide
+from fpmtools.tiling.tile import look, solve_tile
+from fpmtools.tiling.workers import Executor, Here, Workers
 
 if TYPE_CHECKING:
     from fpmtools.tiling.cluster import Cluster
 
 OnEvent = Callable[[dict[str, Any]], object]
 
-PARTIAL = "partial"  # all tiles are done but those that failed
-TRIES = 2  # of a tile
-LOSSES = 10  # workers that may end at one tile
-NOTED_EVERY_S = 2.0  # the state of the tiles, in run.json
 LOOK_S = 0.2
-
-
-@dataclass
-class Slide:
-    """A tiled run in its folder: where the tiles are, how each is solved, and how each has ended."""
-
-    place: RunFolder
-    dataset: Dataset
-    plan: Plan
-    calibration: Calibration
-    depths: list[tuple[float, ...]]  # of each tile
-    grids: dict[str, Any]
-    ended: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    def folder(self, index: int) -> Path:
-        """Of a tile."""
-        return self.place.path / TILES_FOLDER / self.plan.tiles[index].name
-
-    def spec(self, index: int) -> RunSpec:
-        """The run of a tile."""
-        box, calibration = self.plan.tiles[index].box, self.place.calibration.resolve()
-        return spec_of(self.place.spec, box, self.depths[index], calibration, **self.grids)
-
-    def note(self) -> None:
-        """Write how the tiles stand into ``run.json``."""
-        state = {self.plan.tiles[index].name: about for index, about in sorted(self.ended.items())}
-        self.place.update(tiles={**self.place.document["tiles"], "state": state})
 
 
 def carry_on(
@@ -143,8 +108,8 @@ def _cluster(
     try:
         from fpmtools.tiling import cluster
     except ModuleNotFoundError as error:
-        raise OptionError(f"--scheduler needs the package {error.name}: pip install 'fpmtools[dask]'") from error
-    return cluster.connected(scheduler, workers or usable_cores() // (place.spec.threads or 1) or 1, tell)
+        raise OptionError(f"a scheduler needs the package {error.name}: pip install 'fpmtools[dask]'") from error
+    return cluster.connected(scheduler, workers or environment.usable_cores() // (place.spec.threads or 1) or 1, tell)
 
 
 def _prepared(place: RunFolder, dataset: Dataset, device: str | None, tell: OnEvent) -> Slide:
@@ -238,7 +203,7 @@ def _planned(place: RunFolder, dataset: Dataset, calibration: Calibration, tell:
         found, places = focus.find(dataset, seen_by, plan, planes[0], on_step)
         depths = [(float(z),) for z in found.at([tile.box for tile in plan.tiles])]
         surface = {**found.to_dict(), "places": places}
-    upsample = spec.upsample or max(1, math.ceil(4 * optics.synthetic_na(na) * optics.pixel_um / optics.wavelength_um))
+    upsample = spec.upsample or suggested_upsample(optics, na)
     return {
         "count": len(plan.tiles),
         "size": list(plan.size),
@@ -281,7 +246,7 @@ def _left(slide: Slide, tell: OnEvent) -> list[int]:
 
 @contextlib.contextmanager
 def _executor(slide: Slide, left: int, workers: int | None, tell: OnEvent) -> Iterator[Executor]:
-    count = workers or (1 if slide.grids["device"] != "cpu" else usable_cores() // slide.grids["threads"])
+    count = workers or (1 if slide.grids["device"] != "cpu" else environment.usable_cores() // slide.grids["threads"])
     if min(count, left) <= 1:
         yield Here()
         return
@@ -291,15 +256,14 @@ def _executor(slide: Slide, left: int, workers: int | None, tell: OnEvent) -> It
 
 def _work(slide: Slide, left: list[int], executor: Executor, tell: OnEvent, preview: Preview | None) -> bool:
     """Have these tiles solved; whether Ctrl-C ended it. A signal that asks to leave raises :class:`Terminated`."""
-    total, begun, noted = len(slide.plan.tiles), time.monotonic(), -math.inf
-    waiting, pending = list(reversed(left)), dict[Future[Any], int]()
-    tries, losses = dict[int, int](), dict[int, int]()
+    queue = Queue(slide, list(reversed(left)), tell, preview, len(slide.plan.tiles) - len(left))
+    pending = dict[Future[Any], int]()
     stop: Callable[[], object] | None = getattr(executor, "stop", None)
     with signals(terminable=True) if stop else contextlib.nullcontext(Caught()) as caught:
         told = False
-        while waiting or pending:
-            while waiting and len(pending) < getattr(executor, "at_once", 1) and not _asked(caught):
-                index = waiting.pop()
+        while queue.waiting or pending:
+            while queue.waiting and len(pending) < getattr(executor, "at_once", 1) and not _asked(caught):
+                index = queue.waiting.pop()
                 future = executor.submit(solve_tile, slide.spec(index).to_dict(), str(slide.folder(index)))
                 pending[future] = index
                 if future.done():
@@ -311,40 +275,9 @@ def _work(slide: Slide, left: list[int], executor: Executor, tell: OnEvent, prev
             if not pending:
                 break
             for future in wait(pending, LOOK_S, FIRST_COMPLETED).done:
-                index = pending.pop(future)
-                try:
-                    about = future.result()
-                except (Terminated, WorkerLost, InUse) as error:
-                    losses[index] = losses.get(index, 0) + 1
-                    if _asked(caught):
-                        continue
-                    if losses[index] > LOSSES:
-                        slide.ended[index] = {"status": "failed", "reason": str(error)}
-                    else:
-                        waiting.append(index)
-                    continue
-                except (OutputError, OptionError, ClusterError):
-                    raise
-                except Exception as error:
-                    tries[index] = tries.get(index, 0) + 1
-                    if tries[index] < TRIES:
-                        waiting.append(index)
-                        continue
-                    about = {"status": "failed", "reason": tasks.one_line(error)}
-                    tell({"event": "warning", "text": f"tile {slide.plan.tiles[index].name}: {about['reason']}"})
-                if about["status"] == INTERRUPTED:
+                about = queue.outcome(pending.pop(future), future, _asked(caught))
+                if about is not None and about["status"] == INTERRUPTED:
                     return True
-                slide.ended[index] = about
-                seconds = time.monotonic() - begun
-                done = len(slide.ended)
-                each = seconds / max(done - (total - len(left)), 1)
-                event = {"step": done, "total": total, "seconds": seconds, "remaining_s": each * (total - done)}
-                tell({"event": "progress", **event, "each_s": each})
-                if preview is not None and "sha256" in about:
-                    preview.add(index, slide.folder(index))
-                if time.monotonic() - noted > NOTED_EVERY_S:
-                    slide.note()
-                    noted = time.monotonic()
     if caught.terminated is not None:
         slide.note()
         raise Terminated("ended by a signal; finished tiles and checkpoints are kept", caught.terminated)
@@ -414,41 +347,14 @@ def _hardware(slide: Slide) -> dict[str, Any]:
 
 def _describe(slide: Slide, mosaic: Any) -> dict[str, Any]:
     """As :func:`fpmtools.runs.document.describe`, of all tiles together; times are those of all workers."""
-    from fpmtools.runs import environment
-    from fpmtools.runs.running import make_solver
-    from fpmtools.storage import finite
-
     spec, dataset, grid = slide.place.spec, slide.dataset, mosaic.grid
-    solver = make_solver(spec)
-    planes = slide.depths[0]
-    dense = 8 * len(planes) * grid.shape[0] * grid.shape[1]
-    import dataclasses
-
+    dense = 8 * len(slide.depths[0]) * grid.shape[0] * grid.shape[1]
     return {
-        "solver": spec.solver,
-        "solver_class": f"{type(solver).__module__}:{type(solver).__qualname__}",
-        "preset": spec.options.get("preset", spec.preset),
-        "options": dataclasses.asdict(solver.options),
+        **of_solver(spec, make_solver(spec)),
         "seed": spec.seed,
         "z_um": list(mosaic.planes or sorted({*grid.z_range})),
-        "data": {
-            "name": dataset.name,
-            "digest": slide.place.document["resolved"]["digest"],
-            "leds": dataset.n_images,
-            "leds_used": int(slide.calibration.used.sum()),
-            "image_shape": list(dataset.image_shape),
-            "defocus_um": dataset.defocus_um,
-            "optics": dataset.optics.to_dict(),
-            "calibrated_pupil": not slide.calibration.pupil.ideal,
-            "calibration": finite(slide.calibration.found),
-            "truth": dataset.truth.digest if dataset.truth is not None else None,
-            "provenance": dataset.provenance,
-        },
-        "grid": {
-            "output_shape": list(grid.shape),
-            "pixel_um": list(grid.pixel_um),
-            "extent_um": list(grid.extent_um),
-        },
+        "data": of_data(dataset, slide.calibration, slide.place.document["resolved"]["digest"]),
+        "grid": of_grid(grid),
         "intensity_scale": mosaic.metadata["intensity_scale"],
         "times": {"setup_s": 0.0, "solve_s": sum(_numbers(slide, "seconds"))},
         "steps": int(sum(_numbers(slide, "steps"))),

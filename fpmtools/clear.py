@@ -62,9 +62,20 @@ def likeness(amplitude: Reals) -> NDArray[np.float64]:
 
 
 def flattened(phase: Reals, weight: Reals | None = None) -> NDArray[np.float32]:
-    """An unwrapped ``phase`` [y, x], rad, less the plane through the clear field, which so becomes zero.
+    """An unwrapped ``phase`` [y, x], rad, less the :func:`plane` through the clear field, which so becomes zero."""
+    rows, columns = (np.linspace(-1, 1, n) for n in phase.shape)
+    return np.asarray(phase - height(plane(phase, weight), rows, columns), dtype=np.float32)
 
-    The plane is fitted by least squares in which a pixel counts the less the farther off it is, 1/(1 + (r/s)²)² with s
+
+def height(plane: NDArray[np.float64], rows: Reals, columns: Reals) -> NDArray[np.float64]:
+    """Of a :func:`plane` [y, x] at ``rows`` and ``columns``, from -1 in the first pixel's middle to 1 in the last's."""
+    return np.asarray(plane[0] + plane[1] * rows[:, None] + plane[2] * columns, dtype=np.float64)
+
+
+def plane(phase: Reals, weight: Reals | None = None) -> NDArray[np.float64]:
+    """Height, and slopes along y and x, of the plane through the clear field of an unwrapped ``phase`` [y, x], rad.
+
+    It is fitted by least squares in which a pixel counts the less the farther off it is, 1/(1 + (r/s)²)² with s
     a few times the typical r: what most of the field lies on is the clear part of it, and a sample that is thicker or
     denser hardly pulls. ``weight`` [y, x]: what a pixel counts at most, its :func:`likeness` for instance.
     """
@@ -74,19 +85,18 @@ def flattened(phase: Reals, weight: Reals | None = None) -> NDArray[np.float32]:
     most = np.ones_like(values) if weight is None else np.asarray(weight[::step, ::step], np.float64)
     terms = [np.broadcast_to(term, values.shape) for term in (1.0, rows[:, None], columns[None, :])]
     counting = most >= most.max() / 2
-    plane = np.array([0.0, *_slopes(values, rows, columns)])
-    plane[0] = _mode(values - sum(c * term for c, term in zip(plane, terms, strict=True)), most)
+    found = np.array([0.0, *_slopes(values, rows, columns)])
+    found[0] = _mode(values - sum(c * term for c, term in zip(found, terms, strict=True)), most)
     for _ in range(TURNS):
-        left = values - sum(c * term for c, term in zip(plane, terms, strict=True))
+        left = values - sum(c * term for c, term in zip(found, terms, strict=True))
         spread = max(float(np.median(np.abs(left[counting]))), 1e-6)
         counted = most / (1 + (left / (OUTLYING * spread)) ** 2) ** 2
         normal = np.array([[np.sum(counted * a * b) for b in terms] for a in terms])
         change = np.linalg.lstsq(normal, np.array([np.sum(counted * a * left) for a in terms]), rcond=None)[0]
-        plane += change
+        found += change
         if np.abs(change).max() < 1e-5:
             break
-    rows, columns = (np.linspace(-1, 1, n) for n in phase.shape)
-    return np.asarray(phase - (plane[0] + plane[1] * rows[:, None] + plane[2] * columns), dtype=np.float32)
+    return found
 
 
 def _slopes(values: Reals, rows: Reals, columns: Reals) -> tuple[float, float]:

@@ -167,6 +167,11 @@ class Reconstruction(Shown, ABC):
         y, x, height, width = box
         return self._rendered[1][y : y + height, x : x + width].copy()
 
+    @property
+    def part_shape(self) -> Shape:
+        """About how many pixels (y, x) of ``grid.shape`` it makes at once: all, or of what is made of tiles, a tile."""
+        return self.grid.shape
+
     def components(self) -> dict[str, Reconstruction]:
         """What it shows by name: itself, without one; of a sample in several colours each of them."""
         return {"": self}

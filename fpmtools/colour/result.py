@@ -213,6 +213,14 @@ class Aligned(Derived):
         """:meth:`region` pixel by pixel."""
         return self.region(z_um, box)
 
+    @property
+    def part_shape(self) -> Shape:
+        """That of the colour by itself, in whole blocks."""
+        if self.own.part_shape == self.own.grid.shape:
+            return self.grid.shape
+        height, width = self.own.part_shape
+        return BLOCK * -(-height // BLOCK), BLOCK * -(-width // BLOCK)
+
     def region(self, z_um: float | None, box: Box, level: int = 0) -> NDArray[np.complex64]:
         """As :meth:`fpmtools.tiling.mosaic.Mosaic.region`; only what lies in the box is read."""
         low, high = self.own.grid.z_range

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from fpmtools import storage
 from fpmtools.errors import OutputError
-from fpmtools.formats.volume import AMPLITUDE, PHASE, Volume, even_spacing, flat_phase
+from fpmtools.formats.channels import AMPLITUDE, PHASE, flat_phase
+from fpmtools.formats.volume import Volume, even_spacing
 from fpmtools.optics import Shape
 
 _CLASSIC_TIFF_BYTES = 2**32 - 2**24  # beyond, offsets need BigTIFF, which ImageJ reads through Bio-Formats only

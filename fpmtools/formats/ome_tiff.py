@@ -1,13 +1,16 @@
 """OME-TIFF: channels with names and units, micrometres, the z of each plane, and a pyramid in sub-IFDs.
 
-Written page after page in the order z, channel, in tiles where the image is large; each plane is rendered once. The
-numbers are those of the OME 2016-06 schema: lengths in µm, ``PositionZ`` on each plane, so that uneven z are exact.
-Read, such a file is a stack of measured images.
+Pages are in the order z, channel, in tiles where the image is large. The file is laid out first, at its full size, and
+then filled region by region, all channels of it at once, so that nothing is rendered twice. The numbers are those of
+the OME 2016-06 schema: lengths in µm, ``PositionZ`` on each plane, so that uneven z are exact. Read, such a file is a
+stack of measured images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -16,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fpmtools
-from fpmtools import storage
 from fpmtools.errors import DataError, printable
 from fpmtools.formats import images, ome
 from fpmtools.formats.recording import Recording, Wanted
-from fpmtools.formats.volume import Volume, halved, levels
+from fpmtools.formats.volume import Volume
 from fpmtools.optics import Shape
 
 TILE = 256  # pixels; a plane that is no larger has no tiles and no pyramid
@@ -30,53 +32,59 @@ _BIG_BYTES = 2**32 - 2**26  # beyond, offsets need BigTIFF, which all readers of
 
 def write(path: Path, volume: Volume) -> None:
     """The channels of a volume as float32 pages in the order z, channel."""
+    shapes, channels = volume.levels(TILE), len(volume.channels)
+    tile = (TILE, TILE) if len(shapes) > 1 else volume.shape
+    places = _lay_out(path, volume, shapes)
+
+    with path.open("r+b") as file:
+        for plane, level, y, x, values in volume.regions(TILE, volume.block(TILE)):
+            across = -(-shapes[level][1] // tile[1])
+            for number, channel in enumerate(values):
+                page = places[level][plane * channels + number]
+                for row, column, part in _tiles(channel, tile):
+                    file.seek(page[(y // tile[0] + row) * across + x // tile[1] + column])
+                    file.write(part.tobytes())
+
+
+def _lay_out(path: Path, volume: Volume, shapes: Sequence[Shape]) -> list[list[Sequence[int]]]:
+    """A file of zeros, so that a disk that is too small is known of at once.
+
+    Returns where each tile begins, [level][page][tile].
+    """
     import tifffile
 
-    shapes = levels(volume.shape, TILE)
     pages = len(volume.z_um) * len(volume.channels)
-    smaller = [storage.scratch((pages, *shape), np.float32) for shape in shapes[1:]]
-    size = sum(4 * pages * shape[0] * shape[1] for shape in shapes)
-    how: dict[str, Any] = {"dtype": np.float32, "photometric": "minisblack"}
-    how |= {"tile": (TILE, TILE)} if smaller else {}
-
-    with tifffile.TiffWriter(path, ome=False, bigtiff=size > _BIG_BYTES) as tiff:
-        for k, shape in enumerate(shapes):
-            scale = 1e4 / 2**k  # pixels of a level in a centimetre
+    size = sum(4 * pages * math.prod(-(-n // TILE) * TILE for n in shape) for shape in shapes)
+    tiled: dict[str, Any] = {"tile": (TILE, TILE)} if len(shapes) > 1 else {"rowsperstrip": shapes[0][0]}
+    with tifffile.TiffWriter(path, ome=False, byteorder="<", bigtiff=size > _BIG_BYTES) as tiff:
+        for level, shape in enumerate(shapes):
+            scale = 1e4 / 2**level  # pixels of a level in a centimetre
+            kind = {"subfiletype": 1} if level else {"subifds": len(shapes) - 1, "description": _document(volume)}
+            count = math.prod(-(-n // TILE) for n in shape) if len(shapes) > 1 else 1
+            empty = np.broadcast_to(np.float32(0), (TILE, TILE) if len(shapes) > 1 else shape)
             tiff.write(
-                _parts(smaller[k - 1], shape) if k else _parts(_pages(volume, smaller), shape, bool(smaller)),
+                itertools.repeat(empty, pages * count),
                 shape=(len(volume.z_um), len(volume.channels), *shape),
+                dtype=np.float32,
+                photometric="minisblack",
                 resolution=(scale / volume.pixel_um[1], scale / volume.pixel_um[0]),
                 resolutionunit="CENTIMETER",
                 metadata=None,
-                **(how | ({"subfiletype": 1} if k else {"subifds": len(smaller), "description": _document(volume)})),
+                **tiled | kind,
             )
+    with tifffile.TiffFile(path) as file:
+        return [[page.dataoffsets for page in level.pages if page is not None] for level in file.series[0].levels]
 
 
-def _pages(volume: Volume, smaller: list[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    """Each channel of each plane; on the way the levels of the pyramid are filled."""
-    page = 0
-    for plane in volume.planes():
-        less: NDArray[Any] = plane
-        for level in smaller:  # before the page is given: after the last nobody comes back
-            less = halved(less)
-            for number, channel in enumerate(volume.channels):
-                level[page + number] = channel.of(less)
-            storage.release(level)
-        for channel in volume.channels:
-            yield channel.of(plane)
-        page += len(volume.channels)
-
-
-def _parts(pages: Any, shape: Shape, tiled: bool = True) -> Iterator[NDArray[np.float32]]:
-    """The pages, or the tiles of each, row by row."""
-    for page in pages:
-        if not tiled:
-            yield page
-            continue
-        for y in range(0, shape[0], TILE):
-            for x in range(0, shape[1], TILE):
-                part = page[y : y + TILE, x : x + TILE]
-                yield np.pad(part, ((0, TILE - part.shape[0]), (0, TILE - part.shape[1])))
+def _tiles(values: NDArray[np.float32], tile: Shape) -> list[tuple[int, int, NDArray[np.float32]]]:
+    """The tiles (row, column, [y, x]) of a part, little-endian; at the ends they are filled up with zeros."""
+    found = []
+    for row, y in enumerate(range(0, values.shape[0], tile[0])):
+        for column, x in enumerate(range(0, values.shape[1], tile[1])):
+            whole, part = np.zeros(tile, "<f4"), values[y : y + tile[0], x : x + tile[1]]
+            whole[: part.shape[0], : part.shape[1]] = part
+            found.append((row, column, whole))
+    return found
 
 
 def _document(volume: Volume) -> bytes:

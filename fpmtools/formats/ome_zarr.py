@@ -3,6 +3,9 @@
 https://ngff.openmicroscopy.org/0.5 and /0.4. Arrays are [c, z, y, x]. A pixel's coordinate is that of its middle, so a
 level of the pyramid begins half of its own pixel less half of the finest beyond the first. The format knows even steps
 only: planes that are not evenly spaced are counted, and their z stand in the attribute ``fpmtools``.
+
+Each part is rendered once and is a file of its own on each level: about a tile of what is made of tiles. Version 0.5
+divides it into chunks that can be read by themselves.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ from numpy.typing import NDArray
 import fpmtools
 from fpmtools import storage
 from fpmtools.errors import OutputError
-from fpmtools.formats.volume import Volume, halved, levels
+from fpmtools.formats.volume import Volume
+from fpmtools.optics import Shape
 
-CHUNK = 512  # pixels, the longest side of a chunk
+CHUNK = 256  # pixels, the longest side of a chunk in a file
 SMALLEST = 256  # pixels: the pyramid ends with a level that is no larger
 CLIPPED_PERCENT = 0.2  # of a plane's pixels are darker, and as many brighter, than the window that is shown
 _COLOURS = {"amplitude": "FFFFFF", "phase": "00FFFF", "path": "FFFF00"}
@@ -40,43 +44,48 @@ def _write(path: Path, volume: Volume, version: str) -> list[str]:
         import zarr
     except ImportError:
         raise OutputError("OME-Zarr needs the package zarr: pip install 'fpmtools[zarr]'") from None
-    shapes = levels(volume.shape, SMALLEST)
+    shapes, block = volume.levels(SMALLEST), volume.block(CHUNK)
 
     group = zarr.create_group(store=path, zarr_format=3 if version == "0.5" else 2)
     leading = (len(volume.channels), len(volume.z_um))
-    arrays = [_array(group, str(k), (*leading, *shape), version) for k, shape in enumerate(shapes)]
-    windows = _fill(arrays, volume)
+    arrays = [_array(group, str(k), (*leading, *shape), block, version) for k, shape in enumerate(shapes)]
+    windows = _fill(arrays, volume, block)
     group.attrs.put(_attributes(volume, len(shapes), windows, version))
     if len(volume.z_um) > 1 and volume.spacing_um is None:
         return ["the planes are not evenly spaced: OME-Zarr counts them, and their z are in its attribute fpmtools"]
     return []
 
 
-def _array(group: Any, name: str, shape: tuple[int, ...], version: str) -> Any:
-    chunks = (1, 1, min(shape[2], CHUNK), min(shape[3], CHUNK))
-    how: dict[str, Any] = {"dimension_names": _AXES}
+def _array(group: Any, name: str, shape: tuple[int, ...], block: Shape, version: str) -> Any:
+    """An array whose files have ``block`` pixels (y, x), fewer where it is smaller."""
+    pairs = list(zip(shape[2:], block, strict=True))
+    chunk = tuple(min(n, CHUNK) for n in shape[2:])
+    shard = tuple(min(side, -(-n // of) * of) for (n, side), of in zip(pairs, chunk, strict=True))
+    how: dict[str, Any] = {"dimension_names": _AXES, "chunks": (1, 1, *chunk)}
+    if shard != chunk:
+        how["shards"] = (1, 1, *shard)
     if version == "0.4":
         from numcodecs import Zlib  # which every implementation has
 
-        how = {"compressors": Zlib(level=1), "chunk_key_encoding": {"name": "v2", "separator": "/"}}
-    return group.create_array(name=name, shape=shape, dtype="float32", chunks=chunks, fill_value=0.0, **how)
+        how = {"chunks": (1, 1, *(min(n, side) for n, side in pairs)), "compressors": Zlib(level=1)}
+        how["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
+    return group.create_array(name=name, shape=shape, dtype="float32", fill_value=0.0, **how)
 
 
-def _fill(arrays: list[Any], volume: Volume) -> NDArray[np.float64]:
-    """Write all planes, each once; returns lowest, start, end, highest of each channel, [channel, 4]."""
-    percents = (0, CLIPPED_PERCENT, 100 - CLIPPED_PERCENT, 100)
+def _fill(arrays: list[Any], volume: Volume, block: Shape) -> NDArray[np.float64]:
+    """Write all regions, each once; returns lowest, start, end, highest of each channel, [channel, 4].
+
+    Start and end are those of the coarsest level.
+    """
     windows = np.tile([np.inf, np.inf, -np.inf, -np.inf], (len(volume.channels), 1))
-    for k, plane in enumerate(volume.planes()):
-        less: NDArray[Any] = plane
-        for level, array in enumerate(arrays):
-            less = halved(less) if level else less
-            for c, channel in enumerate(volume.channels):
-                values = channel.of(less)
-                array[c, k] = values
-                if not level:
-                    found = np.percentile(values, percents)
-                    windows[c, :2] = np.minimum(windows[c, :2], found[:2])
-                    windows[c, 2:] = np.maximum(windows[c, 2:], found[2:])
+    for plane, level, y, x, values in volume.regions(SMALLEST, block):
+        rows, columns = slice(y, y + values.shape[1]), slice(x, x + values.shape[2])
+        arrays[level][:, plane, rows, columns] = values
+        windows[:, 0] = np.minimum(windows[:, 0], values.min(axis=(1, 2)))
+        windows[:, 3] = np.maximum(windows[:, 3], values.max(axis=(1, 2)))
+        if level == len(arrays) - 1:  # one region, and all of a plane
+            found = np.percentile(values, (CLIPPED_PERCENT, 100 - CLIPPED_PERCENT), axis=(1, 2))
+            windows[:, 1], windows[:, 2] = np.minimum(windows[:, 1], found[0]), np.maximum(windows[:, 2], found[1])
     return windows
 
 

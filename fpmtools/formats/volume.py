@@ -1,40 +1,38 @@
-"""What a writer is given: complex planes, made one at a time, where they are, and channels of real numbers."""
+"""What a writer is given: a complex field at each z, read part by part, where it is, and channels of real numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fpmtools.errors import OptionError, printable, unknown
-from fpmtools.optics import Shape
-from fpmtools.reconstruction import Reconstruction, level_phase, nm_per_rad, without_piston
+from fpmtools.errors import OptionError, printable
+from fpmtools.formats import pyramid
+from fpmtools.formats.channels import LARGEST, Channel, Overview, Piece, Whole, channel, of_colour
+from fpmtools.optics import Box, Shape
+from fpmtools.reconstruction import Reconstruction
 
-Field = NDArray[np.complexfloating[Any, Any]]
+Read = Callable[[float, Box], NDArray[np.complex64]]
+ONE_COLOUR, SEVERAL_COLOURS = ("amplitude", "phase"), ("intensity",)  # channels, unless told otherwise
+MOST = 4  # units along each side of what is written at once
 
 
-@dataclass(frozen=True)
-class Channel:
-    """One real number of each pixel: ``of(field)`` makes float32 [y, x] of a plane; ``content`` says what it is.
+class Region(NamedTuple):
+    """A part of a level of the pyramid over one plane, as it is written.
 
-    ``wavelength_um`` of its light, where it is known; ``colour``: what it is to be shown in, as RRGGBB, where that is
-    more than a choice.
+    ``plane``: its number in ``z_um``; ``level``: 0 for the plane itself; its first pixel is (``y``, ``x``);
+    ``values`` float32 [channel, y, x].
     """
 
-    name: str
-    unit: str
-    content: str
-    of: Callable[[Field], NDArray[np.float32]] = field(repr=False)
-    wavelength_um: float | None = None
-    colour: str | None = None
-
-    @property
-    def label(self) -> str:
-        """The name with the unit."""
-        return f"{self.name} ({self.unit})" if self.unit else self.name
+    plane: int
+    level: int
+    y: int
+    x: int
+    values: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -49,9 +47,10 @@ class Volume:
         Of each plane, (y, x).
     z_um
         Of the planes, ascending.
-    plane
-        The one at a z in µm, complex64 [y, x], or [colour, y, x] of several colours: rendered when it is asked for, so
-        ask once for each.
+    part
+        ``part(z_um, box)``: the pixels in a box (y, x, height, width) of the plane at a z in µm, complex64 [y, x], or
+        [colour, y, x] of several colours; they may be another's own. Made when they are asked for, so ask once for
+        each, and for all of a plane before the next one: see :func:`in_planes`.
     channels
         What a format of real numbers is to hold of it.
     wavelength_um
@@ -62,18 +61,21 @@ class Volume:
         Names of several colours; () of one.
     picture
         Of several colours, what one sees at a z in µm: [y, x, (r, g, b)] float32 from 0 to 1, sRGB.
+    tile
+        The pixels (y, x) that are made at once; None where that is a whole plane.
     """
 
     name: str
     shape: Shape
     pixel_um: tuple[float, float]
     z_um: tuple[float, ...]
-    plane: Callable[[float], NDArray[np.complex64]] = field(repr=False)
+    part: Read = field(repr=False)
     channels: tuple[Channel, ...] = ()
     wavelength_um: float | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     colours: tuple[str, ...] = ()
     picture: Callable[[float], NDArray[np.float32]] | None = field(default=None, repr=False)
+    tile: Shape | None = None
 
     @classmethod
     def of(
@@ -101,10 +103,11 @@ class Volume:
             size,
             (grid.extent_um[0] / size[0], grid.extent_um[1] / size[1]),
             tuple(float(z) for z in z_um),
-            lambda z: part.field(z, shape),
+            _read(part, shape),
             tuple(channel(name, wavelength_um) for name in channels or ONE_COLOUR),
             wavelength_um,
             {"intensity_scale": reconstruction.metadata.get("intensity_scale")},
+            tile=_tile(part, shape),
         )
 
     @classmethod
@@ -119,19 +122,20 @@ class Volume:
     ) -> Volume:
         z_um, shape, size = where
         grid = reconstruction.grid
+        reads = [(_read(one, shape), np.float32(one.white)) for one in parts.values()]
 
-        def planes(z: float) -> NDArray[np.complex64]:
-            return np.stack([part.field(z, shape) / np.float32(part.white) for part in parts.values()])
+        def part(z: float, box: Box) -> NDArray[np.complex64]:
+            return np.stack([read(z, box) / white for read, white in reads])
 
         found = [
-            _of_colour(k, colour, channel(kind, waves[colour]), shown)
+            of_colour(k, colour, channel(kind, waves[colour]), shown)
             for k, (colour, shown) in enumerate(reconstruction.shown_in().items())
             for kind in channels or SEVERAL_COLOURS
         ]
         return cls(
             name, size, (grid.extent_um[0] / size[0], grid.extent_um[1] / size[1]), tuple(float(z) for z in z_um),
-            planes, tuple(found), None, {"wavelengths_um": dict(waves)}, tuple(parts),
-            lambda z: reconstruction.colour(z, shape),
+            part, tuple(found), None, {"wavelengths_um": dict(waves)}, tuple(parts),
+            lambda z: reconstruction.colour(z, shape), _tile(next(iter(parts.values())), shape),
         )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -140,9 +144,46 @@ class Volume:
         if len({*names}) < len(names):
             raise OptionError(f"channels {', '.join(names)}: each can be there once")
 
+    def plane(self, z_um: float) -> NDArray[np.complex64]:
+        """All of a plane, [y, x] or [colour, y, x]."""
+        return self.part(z_um, (0, 0, *self.shape))
+
     def planes(self) -> Iterator[NDArray[np.complex64]]:
         """The planes in the order of ``z_um``, one after the other."""
         return (self.plane(z) for z in self.z_um)
+
+    def block(self, unit: int) -> Shape:
+        """How many pixels (y, x) to write at once: about a tile, in whole ``unit`` × ``unit``."""
+        height, width = self.tile or (2 * unit, 2 * unit)
+        return unit * min(-(-height // unit), MOST), unit * min(-(-width // unit), MOST)
+
+    def levels(self, smallest: int) -> list[Shape]:
+        """The sizes (y, x) of a pyramid, each half of the one before, until no side is longer than ``smallest``."""
+        return pyramid.levels(self.shape, smallest)
+
+    def regions(self, smallest: int, block: Shape) -> Iterator[Region]:
+        """All channels of all planes, ``block`` (y, x; even) pixels at a time, with the pyramid over each plane.
+
+        Each level down to ``smallest`` is given region by region; a region comes after the finer ones that it is the
+        mean of. So it takes a region of each level in memory, and not a plane, where the source gives parts.
+        """
+        for number, z in enumerate(self.z_um):
+            whole = Whole(partial(self._overview, z, block))
+            for level, y, x, part in pyramid.parts(partial(self.part, z), self.levels(smallest), block):
+                piece = Piece(part, whole, (y, x), level)
+                yield Region(number, level, y, x, np.stack([channel.take(piece) for channel in self.channels]))
+
+    def _overview(self, z_um: float, block: Shape) -> Overview:
+        """A plane at a size that fits into memory, by a look at all of it."""
+        shapes = self.levels(LARGEST)
+        leading = (len(self.colours),) if self.colours else ()
+        total, coarse = np.zeros(leading, np.complex128), np.zeros((*leading, *shapes[-1]), np.complex64)
+        for level, y, x, part in pyramid.parts(partial(self.part, z_um), shapes, block):
+            if level == 0:
+                total = total + part.sum(axis=(-2, -1), dtype=np.complex128)
+            if level == len(shapes) - 1:
+                coarse[..., y : y + part.shape[-2], x : x + part.shape[-1]] = part
+        return Overview(total, coarse, len(shapes) - 1)
 
     @property
     def spacing_um(self) -> float | None:
@@ -155,44 +196,29 @@ class Volume:
         return self.shape[0] * self.pixel_um[0], self.shape[1] * self.pixel_um[1]
 
 
-AMPLITUDE = "amplitude of the transmitted field; the mean bright-field image has intensity 1"
-PHASE = "phase in rad, -pi to pi, relative to the mean of its plane"
-PATH = "optical path in nm, unwrapped phase times wavelength over 2 pi, without its ramp, 0 beside the sample"
-INTENSITY = "intensity of the transmitted light; 1 is that of the mean bright-field image, or of the clear field"
-CHANNELS = ("amplitude", "phase", "path", "intensity")
-ONE_COLOUR, SEVERAL_COLOURS = ("amplitude", "phase"), ("intensity",)  # unless told otherwise
+def in_planes(plane: Callable[[float], NDArray[np.complex64]]) -> Read:
+    """The parts of planes that come whole, ``plane(z_um)`` [..., y, x]: one is kept until another is asked for."""
+    kept: dict[float, NDArray[np.complex64]] = {}
+
+    def part(z_um: float, box: Box) -> NDArray[np.complex64]:
+        if z_um not in kept:
+            kept.clear()
+            kept[z_um] = plane(z_um)
+        y, x, height, width = box
+        return kept[z_um][..., y : y + height, x : x + width]
+
+    return part
 
 
-def channel(name: str, wavelength_um: float | None = None) -> Channel:
-    """The channel of this name; :class:`OptionError` when there is none, or it needs a wavelength that is not known."""
-    if name == "amplitude":
-        return Channel(name, "", AMPLITUDE, lambda plane: np.abs(plane).astype(np.float32, copy=False), wavelength_um)
-    if name == "intensity":
-        return Channel(name, "", INTENSITY, _intensity, wavelength_um)
-    if name == "phase":
-        return Channel(name, "rad", PHASE, flat_phase, wavelength_um)
-    if name != "path":
-        raise unknown("channel", name, CHANNELS)
-    if wavelength_um is None:
-        raise OptionError("channel path needs the wavelength, which this result does not tell: solve it again")
-    nm = nm_per_rad(wavelength_um)
-    return Channel(name, "nm", PATH, lambda plane: level_phase(plane) * nm, wavelength_um)
+def _read(result: Reconstruction, shape: Shape | None) -> Read:
+    """Parts of a result: its own, where it is made of parts and has this ``shape``; else those of planes."""
+    return in_planes(lambda z: result.field(z, shape)) if _tile(result, shape) is None else result.part
 
 
-def _intensity(plane: Field) -> NDArray[np.float32]:
-    return np.asarray(np.abs(plane) ** 2, dtype=np.float32)
-
-
-def _of_colour(index: int, colour: str, base: Channel, shown: str) -> Channel:
-    """A channel of one of several colours."""
-    label = colour if base.name == "intensity" else f"{colour} {base.name}"
-    shade = shown if base.name in ("intensity", "amplitude") else None
-    return replace(base, name=label, of=lambda planes: base.of(planes[index]), colour=shade)
-
-
-def flat_phase(plane: Field) -> NDArray[np.float32]:
-    """Phase of a field [y, x] in rad, float32 in (−π, π], relative to its mean (the angle of the summed field)."""
-    return np.angle(without_piston(plane)).astype(np.float32, copy=False)
+def _tile(result: Reconstruction, shape: Shape | None) -> Shape | None:
+    """What a result makes at once at ``shape``; None where that is all."""
+    own = shape is None or tuple(shape) == tuple(result.grid.shape)
+    return result.part_shape if own and result.part_shape != result.grid.shape else None
 
 
 def even_spacing(z_um: Sequence[float]) -> float | None:
@@ -201,20 +227,3 @@ def even_spacing(z_um: Sequence[float]) -> float | None:
     if not len(steps) or not np.allclose(steps, steps.mean(), rtol=1e-4, atol=0):
         return None
     return float(steps.mean())
-
-
-def halved(plane: Field) -> NDArray[np.complex64]:
-    """Every 2 × 2 pixels of a field [..., y, x] as one, their mean; an odd last row or column counts twice."""
-    rows, columns = (n % 2 for n in plane.shape[-2:])
-    even = np.pad(plane, (*[(0, 0)] * (plane.ndim - 2), (0, rows), (0, columns)), mode="edge")
-    left, right = even[..., ::2], even[..., 1::2]
-    four = (left[..., ::2, :] + left[..., 1::2, :] + right[..., ::2, :] + right[..., 1::2, :]) / np.float32(4)
-    return np.asarray(four, dtype=np.complex64)
-
-
-def levels(shape: Shape, smallest: int) -> list[Shape]:
-    """The shapes of a pyramid by :func:`halved`, down to the first whose longer side is at most ``smallest``."""
-    found = [shape]
-    while max(found[-1]) > smallest:
-        found.append((-(-found[-1][0] // 2), -(-found[-1][1] // 2)))
-    return found

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import printable
-from fpmtools.formats.volume import even_spacing, flat_phase
+from fpmtools.formats.channels import flat_phase
+from fpmtools.formats.volume import even_spacing
 from fpmtools.napari.stacks import Stack, Tiles, kept
 from fpmtools.optics import Shape, resample
 from fpmtools.reconstruction import Grid, Reconstruction

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from fpmtools import storage
 from fpmtools.dataset import Dataset
-from fpmtools.formats.volume import Volume, channel
+from fpmtools.formats.channels import channel
+from fpmtools.formats.volume import Volume
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.report import rendering
 

@@ -32,9 +32,10 @@ from numpy.typing import NDArray
 
 from fpmtools.errors import FpmError, OptionError
 from fpmtools.formats import load, sources, writing
+from fpmtools.formats.channels import channel as known_channel
 from fpmtools.formats.recording import Wanted
-from fpmtools.formats.volume import Volume
-from fpmtools.formats.volume import channel as known_channel
+from fpmtools.formats.volume import Volume, in_planes
+from fpmtools.optics import Box
 from fpmtools.registry import format_function
 
 EVEN, UNEVEN, ONE = (-1.0, 0.5, 2.0), (0.0, 0.25, 7.0), (-3.5,)
@@ -53,7 +54,7 @@ def small_volume(
         amplitude, phase = rng.uniform(0.5, 1.5, shape), rng.uniform(-1, 1, shape)
         return np.asarray(amplitude * np.exp(1j * phase), dtype=np.complex64)
 
-    return Volume(name, shape, (0.25, 0.5), tuple(z_um), plane, channels, 0.5)
+    return Volume(name, shape, (0.25, 0.5), tuple(z_um), in_planes(plane), channels, 0.5)
 
 
 class WriterConformance(ABC):
@@ -121,13 +122,36 @@ class WriterConformance(ABC):
         def plane(z_um: float) -> NDArray[np.complex64]:
             assert len(alive) <= 2, f"{len(alive)} planes are kept"
             asked.append(z_um)
-            made = source.plane(z_um)
+            made = source.plane(z_um).copy()
             alive[len(asked)] = made
             return made
 
-        writing.write(supplied, self.path(tmp_path), dataclasses.replace(source, plane=plane))
+        writing.write(supplied, self.path(tmp_path), dataclasses.replace(source, part=in_planes(plane)))
         if supplied.record.holds != "picture":  # one may look twice for its contrast
             assert asked == list(source.z_um), "each plane once, in order: to make one may take long"
+
+    def test_a_source_of_parts_is_written_as_a_whole_one(self, tmp_path: Path) -> None:
+        """A mosaic gives parts of its planes, which are asked for within its field, and are only read."""
+        supplied, path, shape = self.supplied(), self.path(tmp_path), (270, 301)
+        whole = small_volume(EVEN[:2] if supplied.record.stacks else ONE, shape)
+
+        def part(z_um: float, box: Box) -> NDArray[np.complex64]:
+            y, x, height, width = box
+            assert min(y, x) >= 0 < min(height, width), f"{box} is empty, or begins outside"
+            assert (y + height <= shape[0], x + width <= shape[1]) == (True, True), f"{box} ends outside of {shape}"
+            found = whole.part(z_um, box)
+            found.setflags(write=False)
+            return found
+
+        writing.write(supplied, path, dataclasses.replace(whole, part=part, tile=(100, 130)))
+        found = self.read(path)
+        if supplied.record.holds == "complex":
+            assert found is not None
+            np.testing.assert_array_equal(found, list(whole.planes()))
+        elif supplied.record.holds == "real":
+            assert found is not None
+            expected = [[channel.of(plane) for channel in whole.channels] for plane in whole.planes()]
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
 
     def test_what_fails_leaves_nothing_and_what_was_there_stays(self, tmp_path: Path) -> None:
         """A file is complete or absent; an older one is replaced by a complete one only."""
@@ -140,7 +164,7 @@ class WriterConformance(ABC):
                 raise OptionError("no such plane")
             return good.plane(z)
 
-        broken = dataclasses.replace(good, plane=plane)
+        broken = dataclasses.replace(good, part=in_planes(plane))
         with pytest.raises(OptionError, match="no such plane"):
             writing.write(supplied, path, broken)
         assert list(tmp_path.iterdir()) == [], "something was left"

@@ -23,6 +23,8 @@ from fpmtools.tiling.plan import Plan
 KIND = "mosaic"
 TILES_FOLDER = "tiles"  # in that of the run
 OPEN_TILES = 8  # that are kept open
+KEPT_BYTES = 1 << 26  # of tiles as they were last rendered, each of which several regions may lie in
+FEWEST_KEPT = 4
 FINEST = 2  # a picture with so many times fewer pixels is a mean of pixels; a larger one is resampled in its band
 
 
@@ -83,6 +85,8 @@ class Mosaic(Reconstruction):
         self.curvature, self.folder, self.planes = curvature, folder, planes
         self._open = functools.lru_cache(OPEN_TILES)(self._opened)
         self._rows, self._columns = plan.windows(factor)
+        kept = KEPT_BYTES // (8 * plan.size[0] * plan.size[1] * factor**2)
+        self._weighted = functools.lru_cache(max(FEWEST_KEPT, kept))(self._rendered_tile)
 
     def facts(self) -> dict[str, str]:
         """With the tiles, and those that are missing."""
@@ -184,6 +188,12 @@ class Mosaic(Reconstruction):
         """:meth:`region` pixel by pixel."""
         return self.region(z_um, box)
 
+    @property
+    def part_shape(self) -> Shape:
+        """What of the mosaic a tile's share is."""
+        (height, width), plan = self.grid.shape, self.plan
+        return -(-height // len(plan.rows)), -(-width // len(plan.columns))
+
     def region(self, z_um: float | None, box: Box, level: int = 0) -> NDArray[np.complex64]:
         """A part of the field, for which no other tiles are read than those that it lies in.
 
@@ -217,7 +227,7 @@ class Mosaic(Reconstruction):
         out = np.zeros(shape, np.complex64)
         for index in self._near(box):
             (rows, columns), part = _shared(self.place(index), box)
-            weighted = (self.joined_field(index, z_um) * self.window(index).astype(np.float32))[rows, columns]
+            weighted = self._weighted(index, z_um)[rows, columns]
             if shape == (height, width):
                 out[part] += weighted
                 continue
@@ -225,6 +235,10 @@ class Mosaic(Reconstruction):
             across, weights_x = _cells(part[1], width, shape[1], cell)
             out[down, across] += weights_y @ weighted @ weights_x.T
         return out
+
+    def _rendered_tile(self, index: int, z_um: float) -> NDArray[np.complex64]:
+        """A tile [y, x] as it is in the mosaic, with its window."""
+        return np.asarray(self.joined_field(index, z_um) * self.window(index).astype(np.float32), np.complex64)
 
     def all_in_focus(self, z_um: Sequence[float] | float, **how: Any) -> AllInFocus:
         """:func:`fpmtools.metrics.all_in_focus` of the mosaic, made a tile at a time: amplitude and depth map.

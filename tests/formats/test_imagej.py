@@ -5,7 +5,8 @@ import pytest
 import tifffile
 
 from fpmtools.errors import OutputError
-from fpmtools.formats import imagej, volume
+from fpmtools.formats import channels, imagej
+from fpmtools.formats.volume import even_spacing
 
 Z = (-4.0, -1.0, 2.0, 5.0)
 
@@ -14,7 +15,7 @@ def test_stack_reads_back_calibrated(cells, tmp_path):
     fields = [cells(30, 43, seed=k) * np.complex64(np.exp(1j * k)) for k in range(4)]
     written = imagej.write_amplitude_phase(tmp_path, iter(fields), (30, 43), Z, (0.25, 0.5))
     assert [path.name for path in written] == ["amplitude.tiff", "phase.tiff"]
-    expected = ([np.abs(f) for f in fields], [volume.flat_phase(f) for f in fields])
+    expected = ([np.abs(f) for f in fields], [channels.flat_phase(f) for f in fields])
     for path, values, word in zip(written, expected, ("amplitude", "phase in rad"), strict=True):
         with tifffile.TiffFile(path) as file:
             assert file.is_imagej
@@ -44,7 +45,7 @@ def test_single_plane_and_widths_that_look_like_colour(cells, tmp_path, shape):
 def test_stacks_too_large_for_classic_tiff_become_bigtiff(cells, tmp_path, monkeypatch):
     monkeypatch.setattr(imagej, "_CLASSIC_TIFF_BYTES", 1000)
     pages = [np.abs(cells(20, 31, seed=k)) for k in range(4)]
-    path = imagej.write_stack(tmp_path / "big.tiff", pages, (20, 31), Z, (0.2, 0.2), volume.AMPLITUDE)
+    path = imagej.write_stack(tmp_path / "big.tiff", pages, (20, 31), Z, (0.2, 0.2), channels.AMPLITUDE)
     with tifffile.TiffFile(path) as file:
         assert file.is_bigtiff
         assert "amplitude" in file.pages[0].description
@@ -73,13 +74,13 @@ def test_uneven_z_gets_a_mean_spacing(cells, tmp_path):
     """It gets none: every page says its own z, to nine digits in the description."""
     uneven = (-4.0, -1.0, 2.0, 5.5)
     pages = [np.abs(cells(20, 31, seed=k)) for k in range(4)]
-    path = imagej.write_stack(tmp_path / "uneven.tiff", pages, (20, 31), uneven, (0.2, 0.2), volume.AMPLITUDE)
+    path = imagej.write_stack(tmp_path / "uneven.tiff", pages, (20, 31), uneven, (0.2, 0.2), channels.AMPLITUDE)
     with tifffile.TiffFile(path) as file:
         about = file.imagej_metadata
         assert "spacing" not in about
         assert about["z_um"] == "-4 -1 2 5.5"
         assert about["Labels"] == ["z = -4 um", "z = -1 um", "z = 2 um", "z = 5.5 um"]
     third = tuple(k / 3 for k in range(7))
-    assert volume.even_spacing(third) == pytest.approx(1 / 3)
-    assert volume.even_spacing((0.0, 1.0, 2.001)) is None
-    assert volume.even_spacing((0.0,)) is None
+    assert even_spacing(third) == pytest.approx(1 / 3)
+    assert even_spacing((0.0, 1.0, 2.001)) is None
+    assert even_spacing((0.0,)) is None

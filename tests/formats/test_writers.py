@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import fpmtools
 from fpmtools import Grid, PlaneStack, Volume, WriterRecord, registry
 from fpmtools.errors import FpmError, OptionError, OutputError
 from fpmtools.formats import writing
-from fpmtools.formats.volume import channel, flat_phase, halved, levels
+from fpmtools.formats.channels import channel, flat_phase
+from fpmtools.formats.pyramid import halved, levels
+from fpmtools.formats.volume import in_planes
 from fpmtools.reconstruction import level_phase
 
 Make = Callable[..., Volume]
@@ -108,7 +111,7 @@ def test_planes_are_made_one_at_a_time_and_once(volume: Make, tmp_path: Path) ->
 
     for name in ("a.npy", "a.npz", "a.tiff"):
         made.clear()
-        write(tmp_path / name, Volume(source.name, source.shape, source.pixel_um, source.z_um, plane, source.channels))
+        write(tmp_path / name, dataclasses.replace(source, part=in_planes(plane)))
         assert made == [-1.0, 0.5, 2.0]
 
 
@@ -165,7 +168,7 @@ def test_a_plane_that_cannot_be_made_leaves_no_file(volume: Make, tmp_path: Path
             raise OptionError("no such plane")
         return source.plane(z_um)
 
-    broken = Volume(source.name, source.shape, source.pixel_um, source.z_um, plane, source.channels)
+    broken = dataclasses.replace(source, part=in_planes(plane))
     for writer in registry.built_in_writers():
         if writer.record.stacks:
             with pytest.raises(OptionError, match="no such plane"):
@@ -212,7 +215,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(suffix: str, disk: Ca
 
     def made(planes: int) -> Volume:
         z_um = tuple(map(float, range(planes)))
-        return Volume("a", noise.shape, (0.25, 0.5), z_um, plane, (channel("amplitude"), channel("phase")))
+        return Volume("a", noise.shape, (0.25, 0.5), z_um, in_planes(plane), (channel("amplitude"), channel("phase")))
 
     write(path, made(1))
     before = sorted(found.name for found in full.path.rglob("*"))

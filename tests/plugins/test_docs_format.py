@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fpmtools import ReaderRecord, Recording, Volume, WriterRecord, registry
+from fpmtools.formats.channels import CHANNELS, Channel
 from fpmtools.formats.recording import Wanted
-from fpmtools.formats.volume import CHANNELS, Channel
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "writing-a-format.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
@@ -52,6 +52,7 @@ def test_the_example_keeps_the_promises_of_writers(guide: dict[str, Any], tmp_pa
         test.test_what_was_written_is_there(z_um, (30, 43), tmp_path / str(k))
     for promise in (
         test.test_planes_are_taken_one_at_a_time,
+        test.test_a_source_of_parts_is_written_as_a_whole_one,
         test.test_what_fails_leaves_nothing_and_what_was_there_stays,
         test.test_a_name_is_only_text,
     ):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fpmtools.formats import volume
+from fpmtools.formats import channels
 from fpmtools.reconstruction import without_piston
 from fpmtools.report import contrast
 
@@ -13,14 +13,14 @@ from fpmtools.report import contrast
 def test_global_phase_is_removed(cells):
     field = cells(31, 44)
     turned = (field * np.exp(2.5j)).astype(np.complex64)
-    np.testing.assert_allclose(volume.flat_phase(turned), volume.flat_phase(field), atol=1e-5)
+    np.testing.assert_allclose(channels.flat_phase(turned), channels.flat_phase(field), atol=1e-5)
     assert abs(np.angle(without_piston(turned).sum())) < 1e-5
-    assert volume.flat_phase(turned).dtype == np.float32
+    assert channels.flat_phase(turned).dtype == np.float32
 
 
 def test_relative_phase_is_kept():
     field = np.exp(1j * np.array([[0.0, 0.4, 0.8]] * 2) + 3j)
-    np.testing.assert_allclose(np.diff(volume.flat_phase(field), axis=1), 0.4, atol=1e-6)
+    np.testing.assert_allclose(np.diff(channels.flat_phase(field), axis=1), 0.4, atol=1e-6)
 
 
 def test_gray_scale_ignores_stray_pixels_and_is_shared():

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fpmtools.formats.volume import flat_phase
+from fpmtools.formats.channels import flat_phase
 from fpmtools.report import contrast, figures
 from fpmtools.report.figures import Picture
 

@@ -82,8 +82,7 @@ def test_exact_tiles_give_the_field(
 
 
 def test_regions_levels_and_other_shapes(make: Make) -> None:
-    mosaic = make()
-    whole = mosaic.field(3.0)
+    whole, mosaic = make().field(3.0), make()
     opened: list[int] = []
     inner = mosaic._opened
     mosaic._open = lambda index: (opened.append(index), inner(index))[1]  # type: ignore[assignment]

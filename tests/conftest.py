@@ -21,6 +21,16 @@ import h5py
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import zoom
+
+from fpmtools import Grid, PlaneStack
+from fpmtools.colour.registration import Placement
+from fpmtools.colour.result import CHANNELS_FOLDER, Channel, ColourReconstruction
+from fpmtools.reconstruction import RESULT_FILE
+from fpmtools.runs.folder import sha256
+from fpmtools.tiling.mosaic import TILES_FOLDER, Mosaic
+from fpmtools.tiling.mosaic import Part as Tile
+from fpmtools.tiling.plan import Plan
 
 # In the background of a script Ctrl-C is ignored, and under nohup SIGHUP, by everything that the tests start too.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -165,3 +175,44 @@ def cells() -> Callable[..., NDArray[np.complex64]]:
         return ((1 - 0.4 * discs) * np.exp(1j * phase_rad * discs)).astype(np.complex64)
 
     return make
+
+
+FRAME, FACTOR, PIXEL_UM, Z_UM = (53, 75), 2, 0.4, (-1.5, 2.0)  # (y, x) camera pixels; of the result, µm
+WAVES = {"red": 0.63, "green": 0.53, "blue": 0.47}
+
+
+def mosaic(folder: Path, seed: int) -> Mosaic:
+    """Six tiles of 32 camera pixels at two z, smooth and each with a gain and a ramp of its own."""
+    rng, plan = np.random.default_rng(seed), Plan.of(FRAME, 32, 8)
+    found = []
+    for tile in plan.tiles:
+        height, width = (n * FACTOR for n in tile.box[2:])
+        coarse = rng.normal(size=(2, 2, 5, 6))
+        fields = [zoom(c[0], (height / 5, width / 6), order=1) * 0.1 + 1 for c in coarse]
+        turns = [np.exp(1j * zoom(c[1], (height / 5, width / 6), order=1)) for c in coarse]
+        planes = np.stack([f * t for f, t in zip(fields, turns, strict=True)]).astype(np.complex64)
+        grid = Grid((height, width), (height * PIXEL_UM, width * PIXEL_UM), Z_UM)
+        file = PlaneStack(planes, Z_UM, grid).save(folder / TILES_FOLDER / tile.name / RESULT_FILE)
+        found.append(Tile(tile.name, sha256(file), 2 * 8 * height * width, 0.0))
+    shape = (FRAME[0] * FACTOR, FRAME[1] * FACTOR)
+    grid = Grid(shape, (shape[0] * PIXEL_UM, shape[1] * PIXEL_UM), Z_UM)
+    gain = np.exp(0.3j * rng.normal(size=len(found)))
+    made = Mosaic(plan, found, gain, 1e-3 * rng.normal(size=(len(found), 2)), grid, factor=FACTOR, planes=Z_UM)
+    made.folder = folder
+    made.metadata["wavelength_um"] = 0.5
+    made.save(folder / RESULT_FILE)
+    return made
+
+
+@pytest.fixture(scope="session")
+def coloured_mosaic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a result in three colours, each a mosaic with two depths, one moved by a part of a pixel."""
+    folder = tmp_path_factory.mktemp("slide")
+    channels = []
+    for k, (name, wave) in enumerate(WAVES.items()):
+        one = mosaic(folder / CHANNELS_FOLDER / name, k)
+        place = Placement((0.4, -1.3), 0.0, 0.9) if name == "red" else Placement()
+        checksum = sha256(folder / CHANNELS_FOLDER / name / RESULT_FILE)
+        channels.append(Channel(name, checksum, one.stored_bytes, 0.0, wave, 1.0 + 0.1 * k, place))
+    ColourReconstruction(channels, "green", one.grid, folder=folder).save(folder / RESULT_FILE)
+    return folder

@@ -10,11 +10,13 @@ import pytest
 from npe2 import PluginManager, PluginManifest, io_utils
 
 import fpmtools
+from fpmtools.colour.result import ColourReconstruction
 from fpmtools.errors import DataError
 from fpmtools.formats import native
-from fpmtools.napari import reader
+from fpmtools.napari import layers, reader
 from fpmtools.napari.layers import Depths
-from fpmtools.napari.stacks import Stack
+from fpmtools.napari.stacks import Stack, Tiles
+from fpmtools.optics import Box
 
 SIZE = (24, 33)  # camera pixels; results have twice as many
 
@@ -150,6 +152,48 @@ def test_a_stack_makes_a_plane_once_and_ends() -> None:
         stack[3]
 
 
+def test_what_is_cut_out_of_several_planes_is_not_made_yet() -> None:
+    whole = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    made: list[tuple[int, Box]] = []
+
+    def cut(k: int, box: Box) -> Any:
+        y, x, height, width = box
+        made.append((k, box))
+        return whole[k, y : y + height, x : x + width]
+
+    tiles = Tiles(5, (6, 7), cut)
+    for index in (*INDICES, (slice(None, None, -1), slice(5, 1, -2), slice(1, 6, 2)), ()):
+        np.testing.assert_array_equal(np.asarray(tiles[index]), whole[index])
+    made.clear()
+    window = tiles[:, 1:4, 2:5][1:, :, ::-1]
+    assert (made, window.shape) == ([], (4, 3, 3))
+    np.testing.assert_array_equal(window[2, :, :], whole[3, 1:4, 4:1:-1])
+    assert made == [(3, (1, 2, 3, 3))]
+
+
+def test_colours_are_layers_of_light_at_every_depth(coloured_mosaic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Added up they are what one sees."""
+    monkeypatch.setattr(layers, "COARSEST", 64)
+    found, result = read(coloured_mosaic), fpmtools.open_result(coloured_mosaic)
+    assert isinstance(result, ColourReconstruction)
+    name = coloured_mosaic.name
+    assert list(found) == [f"{name} {what}" for what in ("green phase", "green amplitude", "blue", "green", "red")]
+    assert [about.get("visible", True) for _, about in found.values()] == [False, False, True, True, True]
+    lights = {colour: found[f"{name} {colour}"] for colour in ("red", "green", "blue")}
+    assert [about["colormap"] for _, about in lights.values()] == ["#FF0000", "#00FF00", "#0000FF"]
+    assert result.planes_um == (-1.5, 2.0)
+    for colour, (levels, about) in lights.items():
+        assert about["multiscale"]
+        assert [level.shape for level in levels] == [(101, 106, 150), (101, 53, 75), (101, 27, 38)]
+        np.testing.assert_allclose((*about["translate"], *about["scale"]), (-1.5, 0, 0, 0.035, 0.4, 0.4))
+        field = result.channel(colour).field(2.0) / result.parts[colour].white
+        np.testing.assert_allclose(levels[0][:, 5:90, 60:140][100], np.abs(field[5:90, 60:140]) ** 2, rtol=1e-2)
+        light = result.intensity(colour, 0.25, (0, 0, 106, 150), 2)
+        np.testing.assert_allclose(levels[2][:, :, 3:9][50], light[:, 3:9], rtol=1e-4)
+    picture = np.stack([levels[0][0] for levels, _ in lights.values()], axis=-1)
+    assert np.abs(np.clip(picture, 0, 1) ** lights["red"][1]["gamma"] - result.colour(-1.5)).max() < 0.05
+
+
 def test_planes_that_were_solved_are_on_the_slider() -> None:
     assert Depths(3.0).slab == Depths(3.0, 1.0, 1)
     depths = Depths(-10.0, 0.2, 101)
@@ -172,6 +216,21 @@ def test_a_damaged_result_is_told_in_one_line(tmp_path: Path, run: Path) -> None
     assert open_it is not None
     with pytest.raises(DataError, match="cut off"):
         open_it(str(tmp_path / "cut.safetensors"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_napari_itself_shows_colours(coloured_mosaic: Path) -> None:
+    """It cuts out of all planes what it shows, before it takes one of them."""
+    napari = pytest.importorskip("napari.components", reason="napari is not installed")
+    viewer, made = napari.ViewerModel(), list[float]()
+    shown = ColourReconstruction.intensity
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ColourReconstruction, "intensity", lambda *args: (made.append(args[2]), shown(*args))[1])
+        viewer.open(coloured_mosaic, plugin="fpmtools")
+    assert len(made) == 3
+    assert [(layer.colormap.name, layer.blending) for layer in viewer.layers[-3:]] == [
+        (colour, "additive") for colour in ("blue", "green", "red")
+    ]
 
 
 @pytest.mark.filterwarnings("ignore")

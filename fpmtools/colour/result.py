@@ -161,6 +161,11 @@ class ColourReconstruction(Reconstruction):
         return _in_blocks(lambda part: np.abs(channel.region(z_um, part) / np.float32(white)) ** 2, box, level)
 
     @property
+    def planes_um(self) -> tuple[float, ...]:
+        """The z that the reference was solved at; none where it is continuous in z."""
+        return self.channel(self.reference).planes_um
+
+    @property
     def stored_bytes(self) -> int:
         """With what the colours take."""
         return super().stored_bytes + sum(one.bytes for one in self.parts.values())
@@ -235,6 +240,13 @@ class Aligned(Derived):
     def native_field(self, z_um: float) -> NDArray[np.complex64]:
         """All of it."""
         return self.region(z_um, (0, 0, *self.grid.shape))
+
+    @property
+    def planes_um(self) -> tuple[float, ...]:
+        """Where it was solved, at the z that all have in common."""
+        low, high = self.grid.z_range
+        common = (z - self.about.z_um for z in self.own.planes_um)
+        return tuple(min(max(z, low), high) for z in common)
 
     @property
     def white(self) -> float:

@@ -98,10 +98,10 @@ class Whole:
 
 def _between(values: NDArray[Any], rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
     """``values`` [y, x] at places within it, linear between its pixels."""
-    found = np.asarray(values, np.float64)
+    found = values
     for axis, at in enumerate((rows, columns)):
-        low = np.minimum(at.astype(int), max(found.shape[axis] - 2, 0))
-        high = np.minimum(low + 1, found.shape[axis] - 1)
+        low = np.minimum(at.astype(int), max(values.shape[axis] - 2, 0))
+        high = np.minimum(low + 1, values.shape[axis] - 1)
         share = (at - low)[:, None] if axis == 0 else at - low
         found = (1 - share) * found.take(low, axis) + share * found.take(high, axis)
     return found

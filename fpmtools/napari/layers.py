@@ -16,22 +16,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fpmtools.colour.result import ColourReconstruction
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import printable
 from fpmtools.formats.channels import flat_phase
 from fpmtools.formats.volume import even_spacing
 from fpmtools.napari.stacks import Stack, Tiles, kept
+from fpmtools.optics import Box as WholeBox
 from fpmtools.optics import Shape, resample
 from fpmtools.reconstruction import Grid, Reconstruction
 from fpmtools.report.contrast import gray_scale, phase_scale
-from fpmtools.viewer.regions import Box, InParts, Parts, level_shape, levels
+from fpmtools.viewer.regions import Box, InParts, Parts, full_size, level_shape, levels
 
 Layer = tuple[Any, dict[str, Any], str]
 Field = NDArray[np.complexfloating[Any, Any]]
+Read = Callable[[int, int, WholeBox], NDArray[Any]]
 
 COARSEST = 512  # pixels of a side of the smallest level of what is read part by part
 STEPS = 100  # of the slider over z, at least
 MICROMETRE = "µm"
+SCREEN = 1 / 2.2  # the power of light that a screen is given
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,8 @@ def contrasts(fields: Sequence[Field]) -> dict[str, dict[str, Any]]:
 def of_result(name: str, result: Reconstruction, corner_um: tuple[float, float] = (0.0, 0.0)) -> list[Layer]:
     """Amplitude and phase through all z that a result covers, rendered where one looks."""
     depths, place = Depths.of(result), Place(result.grid.pixel_um, corner_um)
+    if isinstance(result, ColourReconstruction):
+        return _of_colours(name, result, depths, place)
     if isinstance(result, InParts):
         return _of_parts(name, result, depths, place)
     return of_fields(name, lambda k: _at(result, depths.z_um(k)), result.grid.shape, depths, place)
@@ -145,30 +151,74 @@ def _within(grid: Grid, z_um: float) -> float:
 def _of_parts(name: str, result: InParts, depths: Depths, place: Place) -> list[Layer]:
     """Of a result that is read part by part: layers of several levels, of each only what is looked at."""
     shape, parts = result.grid.shape, Parts(result)
-    count = levels(shape, COARSEST)
-    whole = Box(0, 0, *level_shape(shape, count - 1))
+    top = levels(shape, COARSEST) - 1
 
-    def field(k: int, box: tuple[int, int, int, int], level: int) -> Field:
+    def field(level: int, k: int, box: WholeBox) -> Field:
         return parts.region(_within(result.grid, depths.z_um(k)), Box(*box), level)
 
-    small = kept(lambda k: field(k, whole, count - 1), 8 * math.prod(whole[2:]))
+    read = _coarsest_kept(shape, field)
+
+    def small(k: int) -> Field:
+        return read(top, k, (0, 0, *level_shape(shape, top)))
+
     looks = contrasts([small(k) for k in sorted({0, depths.count // 2, depths.count - 1})])
     values: dict[str, Callable[[int, Field], NDArray[Any]]] = {
         "phase": lambda k, part: np.angle(part * np.exp(-1j * np.angle(small(k).sum()))),
         "amplitude": lambda k, part: np.abs(part),
     }
 
-    def level_of(level: int, of: Callable[[int, Field], NDArray[Any]]) -> Tiles:
-        return Tiles(depths.count, level_shape(shape, level), lambda k, box: of(k, field(k, box, level)))
+    def cut(of: Callable[[int, Field], NDArray[Any]], level: int, k: int, box: WholeBox) -> NDArray[Any]:
+        return of(k, read(level, k, box))
 
     return [
         (
-            [level_of(level, of) for level in range(count)],
+            _levels(shape, depths, functools.partial(cut, of)),
             {"name": f"{printable(name)} {quantity}", "multiscale": True, **place.where(depths), **looks[quantity]},
             "image",
         )
         for quantity, of in values.items()
     ]
+
+
+def _of_colours(name: str, result: ColourReconstruction, depths: Depths, place: Place) -> list[Layer]:
+    """Each colour's intensity in its light, which together are what one sees; phase and amplitude of one, hidden."""
+    shape = result.grid.shape
+
+    def intensity(colour: str, level: int, k: int, box: WholeBox) -> NDArray[np.float32]:
+        whole = full_size(shape, Box(*box), level)
+        return result.intensity(colour, _within(result.grid, depths.z_um(k)), whole, level)
+
+    found = [
+        (array, {**about, "visible": False}, kind)
+        for array, about, kind in _of_parts(f"{name} {result.reference}", result, depths, place)
+    ]
+    for colour, shade in reversed(result.shown_in().items()):
+        read = _coarsest_kept(shape, functools.partial(intensity, colour))
+        look = {"colormap": f"#{shade}", "contrast_limits": (0.0, 1.0), "gamma": SCREEN, "blending": "additive"}
+        about = {"name": f"{printable(name)} {printable(colour)}", "multiscale": True, **place.where(depths), **look}
+        found.append((_levels(shape, depths, read), about, "image"))
+    return found
+
+
+def _levels(shape: Shape, depths: Depths, read: Read) -> list[Tiles]:
+    """Arrays of each level, of which ``read(level, plane, box)`` makes parts."""
+    return [
+        Tiles(depths.count, level_shape(shape, level), functools.partial(read, level))
+        for level in range(levels(shape, COARSEST))
+    ]
+
+
+def _coarsest_kept(shape: Shape, read: Read) -> Read:
+    """``read(level, plane, box)``, of which the coarsest level is read whole and kept: napari asks for it again."""
+    top = levels(shape, COARSEST) - 1
+    whole = (0, 0, *level_shape(shape, top))
+    small = kept(lambda k: read(top, k, whole), 8 * math.prod(whole[2:]))
+
+    def part(level: int, k: int, box: WholeBox) -> NDArray[Any]:
+        y, x, height, width = box
+        return read(level, k, box) if level < top else small(k)[y : y + height, x : x + width]
+
+    return part
 
 
 def of_truth(

@@ -55,7 +55,7 @@ def _of_run(solved: Solved) -> tuple[list[Layer], list[Layer]]:
         return shown, []
     looks = {
         quantity: {key: about[key] for key in ("colormap", "contrast_limits")}
-        for quantity, (_, about, _) in zip(("phase", "amplitude"), shown, strict=True)
+        for quantity, (_, about, _) in zip(("phase", "amplitude"), shown, strict=False)
     }
     depths, place = Depths.of(result), Place(result.grid.pixel_um, solved.corner_um)
     beside = layers.of_truth(known.truth, result.grid.shape, depths, place, looks) if known.simulated else []

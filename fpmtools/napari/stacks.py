@@ -53,12 +53,7 @@ class Stack:
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """What NumPy would give; only the planes that are asked for are made."""
-        index = index if isinstance(index, tuple) else (index,)
-        if any(part is Ellipsis for part in index):
-            at = next(k for k, part in enumerate(index) if part is Ellipsis)
-            missing = self.ndim - len(index) + 1
-            index = (*index[:at], *[slice(None)] * missing, *index[at + 1 :])
-        first, *rest = index or (slice(None),)
+        first, *rest = self._of_each_axis(index)
         if isinstance(first, slice):
             chosen = range(len(self))[first]
             if not chosen:
@@ -67,6 +62,13 @@ class Stack:
         if np.ndim(first):
             return np.asarray(np.asarray(self)[(first, *rest)])
         return np.asarray(self._part(range(len(self))[operator.index(first)], rest))
+
+    def _of_each_axis(self, asked: Any) -> list[Any]:
+        """What is asked for along each axis, with all of those that are not named."""
+        index: list[Any] = list(asked) if isinstance(asked, tuple) else [asked]
+        at = next((k for k, part in enumerate(index) if part is Ellipsis), len(index))
+        index[at : at + 1] = [slice(None)] * (self.ndim - len(index) + (at < len(index)))
+        return index
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """All planes."""
@@ -83,11 +85,35 @@ class Stack:
 
 
 class Tiles(Stack):
-    """Planes [y, x] of which only the part is made that is looked at: ``cut(k, (y, x, height, width))``."""
+    """Planes [y, x] of which only the part is made that is looked at: ``cut(k, (y, x, height, width))``.
+
+    A slice through several planes is another of these, of which again nothing is made: napari cuts out what the screen
+    shows of all planes before it takes the one that it is at.
+    """
 
     def __init__(self, count: int, shape: Shape, cut: Callable[[int, Box], NDArray[Any]]) -> None:
         super().__init__(count, shape, lambda k: cut(k, (0, 0, *shape)))
         self._cut = cut
+
+    def __getitem__(self, index: Any) -> Any:
+        """An array of one plane; of several, if they are sliced, what makes it when it is needed."""
+        parts = self._of_each_axis(index)
+        if not all(isinstance(part, slice) for part in parts):
+            return super().__getitem__(index)
+        planes, rows, columns = (range(n)[part] for n, part in zip(self.shape, parts, strict=True))
+
+        def cut(k: int, box: Box) -> NDArray[Any]:
+            y, x, height, width = box
+            return self._part(planes[k], [_slice(rows[y : y + height]), _slice(columns[x : x + width])])
+
+        return Tiles(len(planes), (len(rows), len(columns)), cut)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """All planes."""
+        if copy is False:
+            raise ValueError("planes are made when they are asked for: there is always a copy")
+        every = [self._part(k, [slice(None)] * 2) for k in range(len(self))]
+        return np.stack(every).astype(dtype or self.dtype, copy=False) if every else np.empty(self.shape, self.dtype)
 
     def _part(self, k: int, rest: Sequence[Any]) -> NDArray[Any]:
         chosen = [*rest, *[slice(None)] * (2 - len(rest))]
@@ -99,6 +125,11 @@ class Tiles(Stack):
         (top, bottom), (left, right) = (sorted((one[0], one[-1])) for one in (rows, columns))
         part = np.asarray(self._cut(k, (top, left, bottom - top + 1, right - left + 1)), self.dtype)
         return part[:: rows.step, :: columns.step]
+
+
+def _slice(places: range) -> slice:
+    """What takes these places."""
+    return slice(places.start, None if places.stop < 0 else places.stop, places.step)
 
 
 def kept(make: Callable[[int], NDArray[Any]], plane_bytes: int) -> Callable[[int], NDArray[Any]]:

@@ -61,8 +61,7 @@ class Parts:
 
     def region(self, z_um: float, box: Box, level: int) -> NDArray[np.complex64]:
         """As :class:`Regions` has it."""
-        (h, w), (y, x, height, width) = self.result.grid.shape, (n << level for n in box)
-        return self.result.region(z_um, (y, x, min(height, h - y), min(width, w - x)), level)
+        return self.result.region(z_um, full_size(self.result.grid.shape, box, level), level)
 
 
 class Kept:
@@ -112,6 +111,12 @@ def halved(values: NDArray[Any]) -> NDArray[Any]:
     h, w = values.shape
     even = np.pad(values, ((0, h % 2), (0, w % 2)), mode="edge")
     return np.asarray((even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4, values.dtype)
+
+
+def full_size(shape: Shape, box: Box, level: int) -> WholeBox:
+    """The pixels of a picture of ``shape`` that a ``box`` of a level of it shows."""
+    y, x, height, width = (n << level for n in box)
+    return y, x, min(height, shape[0] - y), min(width, shape[1] - x)
 
 
 def level_shape(shape: Shape, level: int) -> Shape:

@@ -14,64 +14,22 @@ import tifffile
 import yaozarrs
 import zarr
 from numpy.typing import NDArray
-from scipy.ndimage import zoom
 
 import fpmtools
-from fpmtools import Grid, PlaneStack, Volume
+from fpmtools import Volume
 from fpmtools.colour import result
-from fpmtools.colour.registration import Placement
-from fpmtools.colour.result import CHANNELS_FOLDER, Channel, ColourReconstruction
+from fpmtools.colour.result import CHANNELS_FOLDER, ColourReconstruction
 from fpmtools.formats import ome_tiff, ome_zarr, volume, writing
 from fpmtools.formats.channels import channel as known_channel
 from fpmtools.formats.pyramid import halved, levels, parts
 from fpmtools.optics import Box
-from fpmtools.reconstruction import RESULT_FILE, without_piston
-from fpmtools.runs.folder import sha256
-from fpmtools.tiling.mosaic import TILES_FOLDER, Mosaic
-from fpmtools.tiling.mosaic import Part as Tile
-from fpmtools.tiling.plan import Plan
+from fpmtools.reconstruction import without_piston
+from fpmtools.tiling.mosaic import Mosaic
 
-FRAME, FACTOR, PIXEL_UM, Z_UM = (53, 75), 2, (0.4, 0.4), (-1.5, 2.0)  # (y, x) camera pixels; of the result; µm
+Z_UM, PIXEL_UM = (-1.5, 2.0), (0.4, 0.4)
 SHAPES = [(106, 150), (53, 75), (27, 38)]  # of the levels
 UNIT = 64  # pixels: a quarter of what the formats take, for the mosaic is small
 WAVES = {"red": 0.63, "green": 0.53, "blue": 0.47}
-
-
-def mosaic(folder: Path, seed: int) -> Mosaic:
-    """Six tiles of 32 camera pixels at two z, smooth and each with a gain and a ramp of its own."""
-    rng, plan = np.random.default_rng(seed), Plan.of(FRAME, 32, 8)
-    found = []
-    for tile in plan.tiles:
-        height, width = (n * FACTOR for n in tile.box[2:])
-        coarse = rng.normal(size=(2, 2, 5, 6))
-        fields = [zoom(c[0], (height / 5, width / 6), order=1) * 0.1 + 1 for c in coarse]
-        turns = [np.exp(1j * zoom(c[1], (height / 5, width / 6), order=1)) for c in coarse]
-        planes = np.stack([f * t for f, t in zip(fields, turns, strict=True)]).astype(np.complex64)
-        grid = Grid((height, width), (height * PIXEL_UM[0], width * PIXEL_UM[1]), Z_UM)
-        file = PlaneStack(planes, Z_UM, grid).save(folder / TILES_FOLDER / tile.name / RESULT_FILE)
-        found.append(Tile(tile.name, sha256(file), 2 * 8 * height * width, 0.0))
-    shape = (FRAME[0] * FACTOR, FRAME[1] * FACTOR)
-    grid = Grid(shape, (shape[0] * PIXEL_UM[0], shape[1] * PIXEL_UM[1]), Z_UM)
-    gain = np.exp(0.3j * rng.normal(size=len(found)))
-    made = Mosaic(plan, found, gain, 1e-3 * rng.normal(size=(len(found), 2)), grid, factor=FACTOR, planes=Z_UM)
-    made.folder = folder
-    made.metadata["wavelength_um"] = 0.5
-    made.save(folder / RESULT_FILE)
-    return made
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of three such mosaics, one moved by a part of a pixel, as one result in colour."""
-    folder = tmp_path_factory.mktemp("slide")
-    channels = []
-    for k, (name, wave) in enumerate(WAVES.items()):
-        one = mosaic(folder / CHANNELS_FOLDER / name, k)
-        place = Placement((0.4, -1.3), 0.0, 0.9) if name == "red" else Placement()
-        checksum = sha256(folder / CHANNELS_FOLDER / name / RESULT_FILE)
-        channels.append(Channel(name, checksum, one.stored_bytes, 0.0, wave, 1.0 + 0.1 * k, place))
-    ColourReconstruction(channels, "green", one.grid, folder=folder).save(folder / RESULT_FILE)
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -82,16 +40,16 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def colours(run: Path) -> ColourReconstruction:
-    found = fpmtools.open_result(run)
+def colours(coloured_mosaic: Path) -> ColourReconstruction:
+    found = fpmtools.open_result(coloured_mosaic)
     assert isinstance(found, ColourReconstruction)
     return found
 
 
 @pytest.fixture
-def one(run: Path) -> Mosaic:
+def one(coloured_mosaic: Path) -> Mosaic:
     """The mosaic of one colour."""
-    found = fpmtools.open_result(run / CHANNELS_FOLDER / "green")
+    found = fpmtools.open_result(coloured_mosaic / CHANNELS_FOLDER / "green")
     assert isinstance(found, Mosaic)
     return found
 

@@ -19,6 +19,7 @@ from fpmtools.dataset import as_planes
 from fpmtools.display import Shown, depths, drawn, number, span
 from fpmtools.errors import DataError, OptionError, expect
 from fpmtools.optics import Box, Shape, resample, resample_inside, to_field
+from fpmtools.unwrapping import unwrapped
 
 if TYPE_CHECKING:
     import xarray
@@ -190,8 +191,8 @@ class Reconstruction(Shown, ABC):
     ) -> NDArray[np.float32]:
         """The phase of :meth:`field` [y, x] float32, rad, relative to that of the field's mean.
 
-        It lies in (−π, π]. With ``unwrap`` it is continued over these ends (``skimage.restoration.unwrap_phase``:
-        Herráez et al., Appl. Opt. 41, 7437, 2002), its median in that range; where the amplitude is near zero no
+        It lies in (−π, π]. With ``unwrap`` it is continued over these ends (``fpmtools.unwrapping``), its median in
+        that range; where the amplitude is near zero no
         phase can be told, and whole turns beyond such places may be wrong. With ``flatten`` it is continued too, and
         then the plane through the clear field is taken away (``fpmtools.clear``), which so has phase 0:
         what a tilt of the light, or a wedge of the slide, adds to all.
@@ -199,7 +200,8 @@ class Reconstruction(Shown, ABC):
         field = without_piston(self.field(z_um, shape))
         if flatten:
             return level_phase(field)
-        return unwrapped(field) if unwrap else np.angle(field).astype(np.float32)
+        phase = np.angle(field).astype(np.float32)
+        return unwrapped(phase) if unwrap else phase
 
     def optical_path_nm(self, z_um: float | None = None, shape: Shape | None = None) -> NDArray[np.float32]:
         """How much longer light travels through the sample than beside it, nm [y, x] float32: phase · λ/2π.
@@ -410,17 +412,9 @@ def without_piston(field: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np.c
     return np.asarray(field * np.complex64(np.exp(-1j * piston)), dtype=np.complex64)
 
 
-def unwrapped(field: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np.float32]:
-    """The phase of ``field`` [y, x], rad, continued beyond −π and π, its median between them."""
-    from skimage.restoration import unwrap_phase
-
-    whole: Any = unwrap_phase(np.angle(field).astype(np.float32), rng=0)  # type: ignore[no-untyped-call]
-    return np.asarray(whole - 2 * np.pi * np.round(np.median(whole) / (2 * np.pi)), dtype=np.float32)
-
-
 def level_phase(field: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np.float32]:
-    """:func:`unwrapped`, and 0 in the clear field: what is as bright as that counts."""
-    return clear.flattened(unwrapped(field), clear.likeness(np.abs(field)))
+    """The unwrapped phase of ``field`` [y, x], rad, and 0 in the clear field: what is as bright as that counts."""
+    return clear.flattened(unwrapped(np.angle(field).astype(np.float32)), clear.likeness(np.abs(field)))
 
 
 def nm_per_rad(wavelength_um: object) -> np.float32:

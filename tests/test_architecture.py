@@ -21,9 +21,9 @@ ROOMS = (
     "errors", "display", "progress", "options", "interrupts", "storage", "threads", "processes", "records", "columns",
     "adam", "optics", "leds", "pupil", "stray", "calibration", "pixels", "images", "dataset", "known", "noise",
     "sampling", "losses", "transfer", "forward", "spectral_prior", "phantom", "imaging", "simulation", "slide",
-    "catalogue", "clear", "reconstruction", "coding", "low_rank", "metrics", "problem", "physics", "projection",
-    "explained", "compact", "solver", "planes", "registry", "formats", "results", "calibrate", "engine", "evaluation",
-    "runs", "tiling", "colour", "comparison", "report", "opening", "viewer", "napari", "cli",
+    "catalogue", "clear", "unwrapping", "reconstruction", "coding", "low_rank", "metrics", "problem", "physics",
+    "projection", "explained", "compact", "solver", "planes", "registry", "formats", "results", "calibrate", "engine",
+    "evaluation", "runs", "tiling", "colour", "comparison", "report", "opening", "viewer", "napari", "cli",
 )  # fmt: skip
 ASIDE = {"__init__", "__main__", "testing"}  # the lazy front door, and what only authors of solvers import
 

@@ -99,6 +99,10 @@ class Pyramid:
         """A part of a level; a view of what is kept."""
         return self._level(z_um, level)[box.y : box.y + box.height, box.x : box.x + box.width]
 
+    def whole(self, z_um: float) -> NDArray[Any]:
+        """All of level 0, as it is kept."""
+        return self._level(z_um, 0)
+
     def _level(self, at: float, level: int) -> NDArray[Any]:
         def compute() -> NDArray[Any]:
             return halved(self._level(at, level - 1)) if level else self._render(at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +17,13 @@ from fpmtools.errors import OptionError, unknown
 from fpmtools.optics import Shape, to_spectrum
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.report.contrast import Scale, gray_scale, phase_scale
+from fpmtools.unwrapping import continued, is_unique, unwrapped
 from fpmtools.viewer.layers import CYCLIC, Reals
 from fpmtools.viewer.regions import Box, InParts, Kept, Parts, Pyramid, Regions, level_shape, levels
 
 AMPLITUDE, PHASE, UNWRAPPED, COLOUR, RAW, SPECTRUM = "amplitude", "phase", "unwrapped", "colour", "raw", "spectrum"
 WHOLE = 1 << 20  # pixels that are transformed or unwrapped at once
+SORTED = 256  # pixels of a side up to which a phase is unwrapped that there are several ways for, which takes its time
 DECADES = 7.0  # of power that a spectrum shows below its brightest pixel
 
 Domain = Literal["space", "frequency"]
@@ -198,30 +201,24 @@ class FieldSource(Source):
 
         return np.complex64(self.kept.get((id(self), "piston", at), found)[0, 0])
 
-    @property
-    def _base(self) -> int:
-        """The finest level that is unwrapped as a whole."""
-        side = math.isqrt(WHOLE)
-        return levels(self.shape, side) - 1
-
     def _unwrap(self, at: float) -> Reals:
-        from skimage.restoration import unwrap_phase
-
-        whole = Box(0, 0, *level_shape(self.shape, self._base))
-        phase: Any = unwrap_phase(finite(self.seen(PHASE, at, whole, self._base)), rng=0)  # type: ignore[no-untyped-call]
-        return np.asarray(phase - 2 * np.pi * np.round(np.median(phase) / (2 * np.pi)), dtype=np.float32)
+        """At the finest level of few enough pixels at which there is one way to, or at a small one."""
+        level = levels(self.shape, math.isqrt(WHOLE)) - 1
+        while True:
+            part = self.seen(PHASE, at, Box(0, 0, *level_shape(self.shape, level)), level)
+            if max(part.shape) <= SORTED or is_unique(part):
+                return unwrapped(finite(part))
+            level += 1
 
     def _continued(self, at: float, box: Box, level: int) -> Reals:
         """The unwrapped phase; finer than the level that was unwrapped, the turns are those of the pixel there."""
-        base = self._base
+        whole = self._unwrapped.whole(at)
+        base = next(n for n in itertools.count() if level_shape(self.shape, n) == whole.shape)
         if level >= base:
             return self._unwrapped.region(at, box, level - base)
-        wrapped = self.seen(PHASE, at, box, level)
         factor = 1 << (base - level)
         rows, columns = (np.arange(n) + first for first, n in ((box.y, box.height), (box.x, box.width)))
-        whole = self._unwrapped.region(at, Box(0, 0, *level_shape(self.shape, base)), 0)
-        there = whole[np.ix_(rows // factor, columns // factor)]
-        return np.asarray(wrapped + 2 * np.pi * np.round((there - wrapped) / (2 * np.pi)), dtype=np.float32)
+        return continued(self.seen(PHASE, at, box, level), whole[np.ix_(rows // factor, columns // factor)])
 
 
 @dataclass(eq=False)

@@ -15,6 +15,7 @@ from PIL import Image
 from fpmtools.dataset import Dataset
 from fpmtools.errors import OptionError
 from fpmtools.reconstruction import Grid, PlaneStack
+from fpmtools.unwrapping import is_unique
 from fpmtools.viewer.layers import COLOURS, palette
 from fpmtools.viewer.regions import Box, InParts, Kept, Pyramid, halved, level_shape, levels
 from fpmtools.viewer.scene import OVERLAP, Scene
@@ -163,6 +164,21 @@ def test_the_unwrapped_phase_of_a_large_field_is_continued_into_its_finest_level
         if level <= 1:
             turns = (whole - source.values("phase", 0.0, Box(0, 0, h, w), level)) / (2 * math.pi)
             assert np.abs(turns - np.round(turns)).max() < 1e-3
+
+
+def test_a_phase_with_residues_takes_its_turns_from_a_coarser_level() -> None:
+    """Noise makes several answers at full size; without its coarser pixels there is one, or it is soon found."""
+    rng, (h, w) = np.random.default_rng(3), (270, 301)
+    truth = 2 * np.pi * (3 * (np.arange(h) / h)[:, None] ** 2 + np.arange(w) / w)
+    noisy = np.exp(1j * truth) + 0.45 * (rng.normal(size=(h, w)) + 1j * rng.normal(size=(h, w)))
+    result = PlaneStack(noisy.astype(np.complex64)[None], (0.0,), Grid((h, w), (27.0, 30.1), (0.0, 0.0)))
+    source, box = FieldSource.of(result, "noisy", Kept()), Box(0, 0, h, w)
+    wrapped, found = (source.values(layer, 0.0, box, 0) for layer in ("phase", "unwrapped"))
+    assert not is_unique(wrapped)
+    turns = (found - wrapped) / (2 * math.pi)
+    assert np.abs(turns - np.round(turns)).max() < 1e-3
+    off = found - truth
+    assert (np.abs(off - np.median(off)) > math.pi).mean() < 0.01
 
 
 def test_levels() -> None:

@@ -18,6 +18,7 @@ from fpmtools.report.contrast import FULL_CIRCLE
 CYCLIC = "cyclic"
 MAPS = {"gray": "gray", "viridis": "viridis", "magma": "magma", CYCLIC: FULL_CIRCLE.cmap}
 COLOURS = 256
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # of red, green and blue (ITU-R BT.709)
 
 Reals = NDArray[np.floating[Any]]
 
@@ -49,6 +50,11 @@ def complex_picture(field: NDArray[np.complexfloating[Any, Any]], low: float, hi
     colours = palette("hue")[turn.astype(np.int32) % COLOURS]
     bright = _bytes((np.abs(field) - np.float32(low)) * np.float32((COLOURS - 1) / (high - low)))
     return _png(Image.fromarray(((colours.astype(np.uint16) * bright[..., None] + 127) // 255).astype(np.uint8)))
+
+
+def true_picture(values: Reals, low: float, high: float) -> bytes:
+    """``values`` [y, x, (r, g, b)] as PNG, ``low`` black and ``high`` white."""
+    return _png(Image.fromarray(_bytes((values - np.float32(low)) * np.float32((COLOURS - 1) / (high - low)))))
 
 
 def _bytes(levels: Reals) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from fpmtools.errors import OptionError
-from fpmtools.viewer.layers import MAPS, complex_picture, palette, picture
+from fpmtools.viewer.layers import LUMINANCE, MAPS, complex_picture, palette, picture, true_picture
 from fpmtools.viewer.regions import TILE, Box, level_shape
-from fpmtools.viewer.sources import AMPLITUDE, COLOUR, PHASE, RAW, SPECTRUM, UNWRAPPED, FieldSource, Source
+from fpmtools.viewer.sources import AMPLITUDE, COLOUR, PHASE, RAW, SPECTRUM, TRUE_COLOUR, UNWRAPPED, Source
 
 OVERLAP = 1  # pixels by which neighbouring tiles overlap, so that no seam shows between them
 BINS = 96  # of a histogram
@@ -22,7 +22,11 @@ MOST_SAMPLES = 2048  # of a profile
 LARGEST_PART = 1 << 20  # pixels that a profile reads
 
 T = TypeVar("T")
-UNITS = {AMPLITUDE: "", PHASE: "rad", UNWRAPPED: "rad", COLOUR: "", RAW: "", SPECTRUM: "log₁₀"}
+UNITS = {AMPLITUDE: "", PHASE: "rad", UNWRAPPED: "rad", COLOUR: "", TRUE_COLOUR: "", RAW: "", SPECTRUM: "log₁₀"}
+OWN_COLOURS: Mapping[str, Callable[[NDArray[Any], float, float], bytes]] = {
+    COLOUR: complex_picture,
+    TRUE_COLOUR: true_picture,
+}
 
 
 class Scene:
@@ -48,7 +52,7 @@ class Scene:
             "notes": self.notes,
             "tile": TILE,
             "overlap": OVERLAP,
-            "sources": [_described(source) for source in self.sources],
+            "sources": [_described(source, self._raw_of(source)) for source in self.sources],
             "palettes": {name: _hexadecimal(name) for name in (*MAPS, "hue")},
         }
 
@@ -67,16 +71,17 @@ class Scene:
     ) -> bytes:
         """The tile in column ``x`` and row ``y`` of a level, as PNG; ``low`` to ``high`` is black to white.
 
-        ``colours`` is a name of :data:`MAPS`; the layer ``colour`` has its own.
+        ``colours`` is a name of :data:`MAPS`; the layers ``colour`` and ``truecolour`` have their own.
         """
         of = self._source(source)
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise OptionError(f"the range {low:g} … {high:g} is empty")
-        if colours not in MAPS and layer != COLOUR:
+        if colours not in MAPS and layer not in OWN_COLOURS:
             palette(colours)  # says what there is
         box = _tile_box(level_shape(of.layer_shape(layer), _small(level)), x, y)
         values = self._rendered(lambda: of.values(layer, at, box, level))
-        return complex_picture(values, low, high) if layer == COLOUR else picture(values, low, high, colours)
+        own = OWN_COLOURS.get(layer)
+        return own(values, low, high) if own is not None else picture(values, low, high, colours)
 
     def scale(self, source: int, layer: str, at: float) -> dict[str, Any]:
         """The range and the colours that suit a layer, and its histogram between ``from`` and ``to``."""
@@ -84,7 +89,7 @@ class Scene:
 
         def found() -> dict[str, Any]:
             scale, values = of.scale(layer, at), of.overview(layer, at)
-            values = np.abs(values) if layer == COLOUR else values
+            values = _brightness(values)
             values = values[np.isfinite(values)]
             ends = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
             low, high = min(ends[0], scale.low), max(ends[1], scale.high)
@@ -106,6 +111,11 @@ class Scene:
         of = self._source(source)
         box = Box(y, x, 1, 1)
         names = (AMPLITUDE, PHASE) if layer in (AMPLITUDE, PHASE, COLOUR) else (layer,)
+        if layer == TRUE_COLOUR:
+            lit = self._rendered(lambda: of.values(layer, at, box, 0)[0, 0].tolist())
+            return {
+                name: {"value": value, "unit": ""} for name, value in zip(("red", "green", "blue"), lit, strict=True)
+            }
         values = self._rendered(lambda: {name: float(of.values(name, at, box, 0)[0, 0]) for name in names})
         return {name: {"value": value, "unit": UNITS[name]} for name, value in values.items()}
 
@@ -127,13 +137,17 @@ class Scene:
         xs, ys = ((at + 0.5) / (1 << level) - 0.5 for at in (xs, ys))
         box = _around(xs, ys, level_shape(shape, level))
         part = self._rendered(lambda: of.values(COLOUR if layer == PHASE else layer, at, box, level))
+        part = _brightness(part) if layer == TRUE_COLOUR else part
         count = int(min(max(2, round(math.hypot(*np.diff(xs), *np.diff(ys))) + 1), MOST_SAMPLES))
         share = np.linspace(0, 1, count)
         values = _sampled(
             part, [one[0] + (one[1] - one[0]) * share - first for one, first in ((ys, box.y), (xs, box.x))]
         )
-        values = np.angle(values) if layer == PHASE else np.abs(values) if layer == COLOUR else values
+        values = np.angle(values) if layer == PHASE else _brightness(values)
         return {"distance": (length * share).tolist(), "values": values.tolist(), "unit": UNITS[layer]}
+
+    def _raw_of(self, source: Source) -> int | None:
+        return self.sources.index(source.raw) if source.raw in self.sources else None
 
     def _source(self, number: int) -> Source:
         if not 0 <= number < len(self.sources):
@@ -144,7 +158,14 @@ class Scene:
         return self._rendering.submit(compute).result()
 
 
-def _described(source: Source) -> dict[str, Any]:
+def _brightness(values: NDArray[Any]) -> NDArray[Any]:
+    """One number a pixel: of what is complex its size, of red, green and blue how bright they are together."""
+    if values.ndim == 3:
+        return np.asarray(values @ LUMINANCE)
+    return np.abs(values) if np.iscomplexobj(values) else values
+
+
+def _described(source: Source, raw: int | None) -> dict[str, Any]:
     lights = source.lights
     return {
         "name": source.name,
@@ -160,8 +181,9 @@ def _described(source: Source) -> dict[str, Any]:
             }
             for layer in source.layers
         },
-        "z_range": list(source.z_range) if isinstance(source, FieldSource) and source.z_range else None,
-        "planes": list(source.planes) if isinstance(source, FieldSource) else [],
+        "z_range": list(z_range) if (z_range := getattr(source, "z_range", None)) else None,
+        "planes": list(getattr(source, "planes", ())),
+        "raw": raw,
         "count": getattr(source, "count", 0),
         "lights": None
         if lights is None

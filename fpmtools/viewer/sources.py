@@ -22,6 +22,7 @@ from fpmtools.viewer.layers import CYCLIC, Reals
 from fpmtools.viewer.regions import Box, InParts, Kept, Parts, Pyramid, Regions, level_shape, levels
 
 AMPLITUDE, PHASE, UNWRAPPED, COLOUR, RAW, SPECTRUM = "amplitude", "phase", "unwrapped", "colour", "raw", "spectrum"
+TRUE_COLOUR = "truecolour"  # as one sees it, of a result in several colours; COLOUR is the phase's hue
 WHOLE = 1 << 20  # pixels that are transformed or unwrapped at once
 SORTED = 256  # pixels of a side up to which a phase is unwrapped that there are several ways for, which takes its time
 DECADES = 7.0  # of power that a spectrum shows below its brightest pixel
@@ -32,6 +33,15 @@ Domain = Literal["space", "frequency"]
 def finite(values: NDArray[Any]) -> NDArray[Any]:
     """``values`` with 0 where a solver that went wrong has left no number."""
     return np.asarray(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))
+
+
+def check_z(z_range: tuple[float, float] | None, at: float, name: str) -> None:
+    """Raise :class:`OptionError` where there is a range and ``at`` is not in it."""
+    if z_range is not None:
+        low, high = z_range
+        slack = 1e-6 * max(1.0, abs(low), abs(high))
+        if not low - slack <= at <= high + slack:
+            raise OptionError(f"z = {at:g} µm is outside the range {low:g} … {high:g} µm of {name}")
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class Source(ABC):
     corner_um: tuple[float, float] = (0.0, 0.0)  # (y, x) of the middle of its first pixel in the camera's field
     lights: Lights | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    raw: Source | None = None  # the images that it was made of
     kind: ClassVar[str]
     layers: ClassVar[tuple[str, ...]]
 
@@ -83,7 +94,7 @@ class Source(ABC):
         return levels(self.layer_shape(layer))
 
     def values(self, layer: str, at: float, box: Box, level: int) -> NDArray[Any]:
-        """A part of a layer [y, x]: real values, complex ones of the layer ``colour``."""
+        """A part of a layer [y, x]: real values, complex ones of ``colour``, [y, x, (r, g, b)] of ``truecolour``."""
         if not math.isfinite(at):
             raise OptionError(f"{at} is no {'z' if self.kind == 'field' else 'image'}")
         self.check(at)
@@ -168,11 +179,7 @@ class FieldSource(Source):
 
     def check(self, at: float) -> None:
         """z must be in range; a truth takes any."""
-        if self.z_range is not None:
-            low, high = self.z_range
-            slack = 1e-6 * max(1.0, abs(low), abs(high))
-            if not low - slack <= at <= high + slack:
-                raise OptionError(f"z = {at:g} µm is outside the range {low:g} … {high:g} µm of {self.name}")
+        check_z(self.z_range, at, self.name)
 
     def untouched(self, at: float, box: Box, level: int = 0) -> NDArray[np.complex64]:
         """The field as it is; of a truth always the same."""

@@ -138,6 +138,23 @@ def test_the_picture_is_the_field(show, server):
         assert canvas[round(y), round(x), 0] == pytest.approx(expected, abs=1.5)
 
 
+def test_regions_that_lie_apart_are_both_shown(show, server):
+    """Moved together, one of them would be empty."""
+    source = server.scene.sources[1]
+    source.corner_um = (500.0, 0.0)
+    try:
+        browser = show("#view=amplitude&of=0&beside=1,same&z=0&at=5,3,4")
+        assert "lie apart" in by_id(browser, "message").text
+        assert all(picture(browser, k).std() > 5 for k in (0, 1))
+        before = picture(browser, 1)
+        press(browser, Keys.ARROW_RIGHT)
+        assert differ(before, picture(browser, 1)) < 0.1
+    finally:
+        source.corner_um = (0.0, 0.0)
+    browser = show("#view=amplitude&of=0&beside=1,same&z=0")
+    assert not by_id(browser, "message").is_displayed()
+
+
 def test_z_changes_the_picture(show):
     browser = show("#view=amplitude&of=0&z=0")
     middle = picture(browser)

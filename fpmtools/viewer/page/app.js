@@ -15,14 +15,21 @@ const prepare = (found) => {
   const fields = kinds("field"), images = kinds("images");
   const ranges = found.sources.map((source) => source.z_range).filter(Boolean);
   const z = ranges.length ? [Math.min(...ranges.map((r) => r[0])), Math.max(...ranges.map((r) => r[1]))] : [0, 0];
-  const views = Object.keys(VIEWS).filter((view) => (VIEWS[view].kind === "field" ? fields : images).length);
+  const has = (source, { kind, layer }) => source.kind === kind && layer in source.layers;
+  const views = Object.keys(VIEWS).filter((view) => found.sources.some((source) => has(source, VIEWS[view])));
   return { ...found, fields, images, z, views, count: images.length ? found.sources[images[0]].count : 0 };
 };
 const viewOf = (k) => (k && state.view2 !== "same" ? state.view2 : state.view);
-/* Raw images are those of the field beside which they stand, or the only ones. */
+/* The fields that have a view: a picture in colours has no phase, and no field by itself is in colours. */
+const having = (view) => scene.fields.filter((n) => VIEWS[view].kind === "images" || VIEWS[view].layer in scene.sources[n].layers);
+const fieldOf = (k) => {
+  const field = (k ? state.source2 : state.source) ?? scene.fields[0], able = having(viewOf(k));
+  return able.includes(field) ? field : able[0];
+};
+/* Raw images are those of the field beside which they stand, or the first ones. */
 const sourceOf = (k) => {
-  if (VIEWS[viewOf(k)].kind === "images") return scene.images[0];
-  return (k ? state.source2 : state.source) ?? scene.fields[0];
+  const field = fieldOf(k);
+  return VIEWS[viewOf(k)].kind === "images" ? scene.sources[field]?.raw ?? scene.images[0] : field;
 };
 const atOf = (source) => {
   const of = scene.sources[source];
@@ -52,9 +59,10 @@ const show = async () => {
       const { low, high, colours } = chosen[view];
       pane.show({ view, source, at: atOf(source), low, high, colours });
     });
+    const lonely = panes.length > 1 && panes[0].apart(panes[1]);
     const range = chosen[state.view];
     drawRange(range, await scaleOf(state.view, sourceOf(0)), scene.palettes, state.view);
-    say("");
+    say(lonely ? "The two lie apart in the camera's field, and do not move together." : "", "hint");
   } catch (error) {
     complain(error);
   }
@@ -89,7 +97,7 @@ const notes = (shown) => {
   const [a, b] = shown.map((source) => source.layers[Object.keys(source.layers)[0]]);
   const size = ({ shape, pixel }) => shape.map((n, k) => n * pixel[k]);
   const differ = b && size(a).some((v, k) => Math.abs(v / size(b)[k] - 1) > 0.01);
-  return [...scene.notes, ...(differ ? ["The two fields of view differ in size; both begin at their first pixel."] : [])];
+  return [...scene.notes, ...(differ ? ["The two fields of view differ in size."] : [])];
 };
 /* ---- the names over a picture, and what can be chosen there ---- */
 const choice = (label, options, value, changed) => {
@@ -112,7 +120,7 @@ const heads = (pane, k) => {
     span.title = text;
     parts.push(span);
   };
-  const fields = scene.fields.map((n) => [n, scene.sources[n].name]);
+  const fields = having(view).map((n) => [n, scene.sources[n].name]);
   if (VIEWS[view].kind === "field" && fields.length > 1) {
     parts.push(choice(k ? "Right: what of" : "What of", fields, sourceOf(k), (value) => {
       state[k ? "source2" : "source"] = Number(value);
@@ -137,7 +145,7 @@ const told = {
     if (told.following || pane.resizing || !pane.wanted || !pane.placed) return;
     state.places[pane.domain] = pane.home ? undefined : pane.view;
     told.following = true;
-    for (const other of panes) if (other !== pane && other.wanted && other.placed && other.domain === pane.domain) {
+    for (const other of panes) if (other !== pane && other.wanted && other.placed && other.domain === pane.domain && !other.apart(pane)) {
       other.home = pane.home;
       other.follow(pane.view);
     }
@@ -185,9 +193,10 @@ const arrange = () => { // as many panes as the state says
 const compare = () => {
   if (state.source2 !== null) state.source2 = null;
   else {
-    const others = scene.fields.filter((n) => n !== state.source);
+    const others = having(state.view).filter((n) => n !== fieldOf(0));
     state.source2 = others[0] ?? state.source;
-    if (!others.length) state.view2 = scene.count ? "raw" : state.view === "phase" ? "amplitude" : "phase";
+    if (!others.length && state.view === "truecolour") state.view2 = "amplitude";
+    else if (!others.length) state.view2 = scene.count ? "raw" : state.view === "phase" ? "amplitude" : "phase";
     else state.view2 = "same";
   }
   arrange();
@@ -225,8 +234,9 @@ const profile = async () => {
 };
 
 /* ---- telling ---- */
-const say = (text) => {
+const say = (text, kind = "") => {
   $("message").textContent = text;
+  $("message").className = kind;
   $("message").hidden = !text;
 };
 const complain = (error) => say(error instanceof Refused ? error.message : `The server cannot be reached (${error.message}); has 'fpmtools view' ended?`);
@@ -312,7 +322,7 @@ const save = () => {
 const KEYS = {
   "[": () => deeper(-1), PageDown: () => deeper(-1), "]": () => deeper(1), PageUp: () => deeper(1),
   ",": () => light(state.led - 1), ".": () => light(state.led + 1),
-  a: () => look("amplitude"), p: () => look("phase"), u: () => look("unwrapped"), c: () => look("colour"),
+  t: () => look("truecolour"), a: () => look("amplitude"), p: () => look("phase"), u: () => look("unwrapped"), c: () => look("colour"),
   r: () => look("raw"), s: () => look(VIEWS[state.view].kind === "images" ? "rawspectrum" : "spectrum"),
   d: compare, x: swap, l: () => drawing(), Escape: clear, e: auto, 0: fit, "?": () => $("keys").showModal(),
   "+": () => zoom(1.3), "=": () => zoom(1.3), "-": () => zoom(1 / 1.3),
@@ -381,7 +391,7 @@ const listen = () => {
     fromHash(location.hash, scene);
     $("circles").checked = state.circles;
     arrange();
-    panes.forEach((pane) => pane.placed && pane.place(state.places[pane.domain]));
+    panes.forEach((pane) => pane.placed && pane.place(pane.sees(state.places[pane.domain])));
     again();
   });
 };
@@ -394,8 +404,8 @@ const start = async () => {
   }
   $("title").textContent = $("title").title = scene.title;
   document.title = `${scene.title} · fpmtools`;
-  const results = scene.fields.filter((n) => scene.sources[n].z_range);
-  state.view = results.length || !scene.images.length ? scene.views[0] : "raw";
+  state.view = scene.fields.some((n) => scene.sources[n].z_range) || !scene.images.length ? scene.views[0] : "raw";
+  const results = having(state.view).filter((n) => scene.sources[n].z_range);
   state.source = scene.fields[0] ?? 0;
   if (results.length > 1) state.source2 = results[1];
   state.z = Math.min(Math.max(0, scene.z[0]), scene.z[1]);

@@ -129,7 +129,7 @@ export class Pane {
         success: ({ item }) => {
           if (this.gone) return done();
           const moved = !this.placed || (this.home && !this.placedFor.equals(this.whole)); // another picture, all of it
-          if (moved && domainOf(view) === this.domain) this.place(state.places[this.domain]);
+          if (moved && domainOf(view) === this.domain) this.place(this.sees(state.places[this.domain]));
           this.draw();
           setTimeout(end, PATIENCE_MS);
           if (item.getFullyLoaded()) requestAnimationFrame(end);
@@ -170,6 +170,20 @@ export class Pane {
     const [half, high] = [Math.min((width * wide) / 2, reach), Math.min((height * tall) / 2, reach)];
     const [cx, cy] = [x - wide / 2 + (width * wide) / 2, y - tall / 2 + (height * tall) / 2];
     return new OpenSeadragon.Rect(cx - half, cy - high, 2 * half, 2 * high);
+  }
+  /* The place, where something of the picture is there. */
+  sees(place) {
+    if (!place) return undefined;
+    const { x, y, width, height } = this.whole;
+    const half = { x: place.width / 2, y: (place.width * this.element.clientHeight) / this.element.clientWidth / 2 };
+    const inside = Math.abs(place.x - x - width / 2) < half.x + width / 2 && Math.abs(place.y - y - height / 2) < half.y + height / 2;
+    return inside ? place : undefined;
+  }
+  /* Whether two pictures have nothing in common, such as two regions of one field. */
+  apart(other) {
+    if (this.domain !== other.domain) return false;
+    const [a, b] = [this.whole, other.whole];
+    return a.x >= b.x + b.width || b.x >= a.x + a.width || a.y >= b.y + b.height || b.y >= a.y + a.height;
   }
   follow({ x, y, width }) {
     const now = this.view;

@@ -33,12 +33,12 @@ export const drawRange = ({ low, high, colours }, scale, palettes, view) => {
     svg("rect", { class: "outside", x: b, y: 0, width: WIDE - b, height: HIGH }),
     ...[a, b].map((x) => svg("rect", { class: "handle", x: x - 1.5, y: 0, width: 3, height: HIGH })),
   );
-  const coloured = view === "colour";
+  const coloured = view === "colour" || view === "truecolour"; // these have colours of their own
   $("bar").style.background = `linear-gradient(to right, ${(coloured ? ["#000", "#fff"] : palettes[colours]).join(",")})`;
   $("colours").disabled = coloured;
   if (!coloured) $("colours").value = colours;
-  $("wheel-row").hidden = !coloured;
-  if (coloured) $("wheel").style.background = `conic-gradient(from -90deg, ${[...palettes.hue, palettes.hue[0]].join(",")})`;
+  $("wheel-row").hidden = view !== "colour";
+  if (view === "colour") $("wheel").style.background = `conic-gradient(from -90deg, ${[...palettes.hue, palettes.hue[0]].join(",")})`;
 };
 /* Dragging in the histogram moves the nearer end. */
 export const listenToRange = (changed) => {

@@ -1,6 +1,7 @@
 /* What is looked at, and how: one object, which the part of the address after # holds too. */
 
 export const VIEWS = {
+  truecolour: { label: "True colour", kind: "field", layer: "truecolour", key: "t" },
   amplitude: { label: "Amplitude", kind: "field", layer: "amplitude", key: "a" },
   phase: { label: "Phase", kind: "field", layer: "phase", key: "p" },
   unwrapped: { label: "Unwrapped", kind: "field", layer: "unwrapped", key: "u" },

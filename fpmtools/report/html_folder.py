@@ -40,13 +40,17 @@ class InFocus(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One solver on one data set: its row of the table, and the records (``run.json``) of its runs."""
+    """One solver on one data set: its row of the table, and the records (``run.json``) of its runs.
+
+    ``drawn`` is what it looks like where its folder does not say: a colour, brought onto the others.
+    """
 
     name: str
     data: str
     values: Mapping[str, Any]
     records: Sequence[Mapping[str, Any]]
     folder: Path | None
+    drawn: Rendered | None = None
 
     @property
     def status(self) -> str:
@@ -71,6 +75,8 @@ class Row:
     @cached_property
     def rendered(self) -> Rendered | str:
         """What its first run that has a result looks like, or why that is not known."""
+        if self.drawn is not None:
+            return self.drawn
         if self.folder is None:
             return self.reason or "no saved result"
         try:
@@ -140,12 +146,14 @@ class Folder:
     """All that a comparison's folder holds.
 
     ``truths`` are limited to the band that the LEDs cover; their global phase is free, and chosen to be 0 on average.
+    ``picture`` is what is shown of a run in several colours, which are its rows.
     """
 
     path: Path
     document: Mapping[str, Any]
     rows: Sequence[Row]
     truths: Mapping[str, Truth]
+    picture: Mapping[str, Any] | None = None
     _in_focus: dict[Row, InFocus] = field(default_factory=dict, repr=False)
 
     @cached_property

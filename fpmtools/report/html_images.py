@@ -114,9 +114,12 @@ def _gallery(folder: Folder, data: str, sources: Sequence[_Source], most_bytes: 
             picture["error_map"] = coloured(error / error_max, ERROR_MAP)
     if truth is not None:
         shown.append(_beside("truth", "truth", _pictures(resample(truth.field, shape), scales), len(z_um)))
-    if (measured := next((s.rendered.measured for s in sources if s.rendered.measured is not None), None)) is not None:
-        raw = {"amplitude": _picture(_enlarged(measured.amplitude, shape), scales["amplitude"])}
-        shown.append(_beside(f"raw image {measured.image}", "raw", raw, len(z_um)))
+    for source in sources:
+        if (measured := source.rendered.measured) is not None:
+            raw = {"amplitude": _picture(_enlarged(measured.amplitude, shape), scales["amplitude"])}
+            of = f" of {source.row.name}" if folder.picture else ""
+            shown.append(_beside(f"raw image {measured.image}{of}", "raw", raw, len(z_um)))
+            break
     return {
         "data": data,
         "extent_um": list(grid.extent_um),
@@ -222,6 +225,12 @@ def gray(levels: NDArray[np.floating[Any]], *, exact: bool = False) -> str:
     if features.check("webp") and not exact:
         return _uri(image, "webp", quality=86)
     return _uri(image, "png", optimize=True)
+
+
+def photograph(picture: NDArray[np.floating[Any]]) -> str:
+    """``picture`` [y, x, (r, g, b)], sRGB from 0 to 1, as a data URI."""
+    image = Image.fromarray(np.round(255 * np.clip(np.nan_to_num(picture), 0, 1)).astype(np.uint8))
+    return _uri(image, "webp", quality=92) if features.check("webp") else _uri(image, "png", optimize=True)
 
 
 def coloured(share: NDArray[np.floating[Any]], cmap: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def _coverage(known: Calibration, optics: Optics, rendered: Rendered) -> dict[st
         "opacity": float(np.clip(16 / len(na), 0.1, 0.6)),
         "na": short(optics.na, 3),
         "synthetic_na": short(outer, 3),
-        "half_pitch": f"{short(optics.wavelength_um / (2 * outer) * 1e3, 3)} nm",
+        "half_pitch": f"{optics.wavelength_um / (2 * outer) * 1e3:.0f} nm",
         "leds": len(na),
     }
 
@@ -232,14 +232,17 @@ def _mode(j: str, name: str, value: float, waves: NDArray[np.float64]) -> dict[s
     return {"j": j, "name": name, "waves": text, "left": 50 + min(share, 0.0), "width": abs(share)}
 
 
-def microscope(row: Row) -> str:
-    """The numbers of the set-up that a row was measured with, in a line; empty where they are not known."""
-    optics, about = row.optics, row.recorded("data")
-    if optics is None or not isinstance(about, dict):
+def microscope(rows: Sequence[Row]) -> str:
+    """The numbers of the set-up that a data set was measured with, in a line; empty where they are not known."""
+    able = [(row, row.optics) for row in rows if row.optics is not None and isinstance(row.recorded("data"), dict)]
+    if not able:
         return ""
+    row, optics = able[0]
+    about = row.recorded("data")
+    waves = dict.fromkeys(short(of.wavelength_um * 1e3) for _, of in able)
     parts = [
         f"{short(optics.magnification)}×, NA {short(optics.na)}",
-        f"λ {short(optics.wavelength_um * 1e3)} nm",
+        f"λ {', '.join(waves)} nm",
         f"pixel {short(optics.pixel_um, 3)} µm",
     ]
     if row.calibration is not None:

@@ -72,9 +72,7 @@ def _viewer(galleries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _microscopes(folder: Folder) -> list[dict[str, str]]:
     """A line for each data set, with its name; one without where all were measured alike."""
-    said = dict.fromkeys(folder.datasets, "")
-    for row in folder.rows:
-        said[row.data] = said[row.data] or html_instrument.microscope(row)
+    said = {data: html_instrument.microscope(folder.of(data)) for data in folder.datasets}
     different = {words for words in said.values() if words}
     if len(different) == 1:
         return [{"data": "", "words": different.pop()}]
@@ -85,7 +83,8 @@ def _about(folder: Folder) -> list[str]:
     """What by, when and on what machine, as far as the runs say."""
     created = next((str(made) for row in folder.rows if (made := row.recorded("created"))), "")
     hardware = next((found for row in folder.rows if isinstance(found := row.recorded("hardware"), dict)), {})
-    parts = [", ".join(folder.solvers), created[:10], str(hardware.get("device_name") or "")]
+    by = str(folder.document.get("solver") or ", ".join(folder.solvers))
+    parts = [by, created[:10], str(hardware.get("device_name") or "")]
     return [part for part in parts if part]
 
 

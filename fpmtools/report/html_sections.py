@@ -45,6 +45,7 @@ def all_of(folder: Folder, galleries: Sequence[Mapping[str, Any]]) -> list[Secti
     """Every section that has something to show, in order; the last one says why others are not there."""
     found = [
         _summary(folder),
+        _colour(folder),
         _images(folder, galleries),
         _error_maps(galleries),
         _leds(folder),
@@ -58,7 +59,7 @@ def all_of(folder: Folder, galleries: Sequence[Mapping[str, Any]]) -> list[Secti
         _failures(folder),
     ]
     left_out = {section.title: section.none for section in found if section.none}
-    return [*(section for section in found if not section.none), _reproduce(folder, left_out)]
+    return [*(section for section in found if section.template and not section.none), _reproduce(folder, left_out)]
 
 
 def _summary(folder: Folder) -> Section:
@@ -101,6 +102,11 @@ def _verdict(folder: Folder, verdict: Mapping[str, Any]) -> dict[str, str]:
         words = f"no winner: the best two differ by {difference}, noise floor not known" if difference else reason
     data = str(verdict.get("data", "")) if len(folder.datasets) > 1 else ""
     return {"by": by.label, "data": data, "winner": winner, "words": words, "reason": "" if winner or floor else reason}
+
+
+def _colour(folder: Folder) -> Section:
+    """The picture of several colours; nothing of it is said where there is one."""
+    return Section("Colour", "colour.html" if folder.picture else "", folder.picture)
 
 
 def _images(folder: Folder, galleries: Sequence[Mapping[str, Any]]) -> Section:
@@ -216,8 +222,9 @@ def _facts(folder: Folder) -> dict[str, dict[str, Any]]:
         versions = versions or _mapping(row.recorded("versions"))
         hardware = hardware or _mapping(row.recorded("hardware"))
         about = _mapping(row.recorded("data"))
-        data.setdefault(f"{row.data}, SHA-256", about.get("digest"))
-        data.setdefault(f"{row.data}, optics", about.get("optics"))
+        name = f"{row.data} · {row.name}" if folder.picture else row.data
+        data.setdefault(f"{name}, SHA-256", about.get("digest"))
+        data.setdefault(f"{name}, optics", about.get("optics"))
         options.setdefault(row.name, row.recorded("options"))
     return {"Versions": versions, "Hardware": hardware, "Data": data, "Options of the solvers": options}
 

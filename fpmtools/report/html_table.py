@@ -13,6 +13,7 @@ def table(folder: Folder) -> dict[str, Any]:
     """What the template shows: the columns, and of each row its cells in the same order."""
     shown = columns_of(folder)
     return {
+        "of": "colour" if folder.picture else "solver",
         "columns": shown,
         "several_data": len(folder.datasets) > 1,
         "repeated": any((row.number("repeats") or 1) > 1 for row in folder.rows),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from PIL import Image
 
 from fpmtools.errors import OptionError
+from fpmtools.report import html_page
 from fpmtools.results import open_result
 from fpmtools.viewer.opening import opened
 from fpmtools.viewer.regions import Box
@@ -60,3 +65,22 @@ def test_tiles_and_numbers_of_the_picture(scene: Scene, done: Path):
 def test_the_file_alone(done: Path):
     found = opened([str(done / "reconstruction.safetensors")])
     assert [source.name.split(" · ")[-1] for source in found.sources] == ["reconstruction", "r", "g", "b"]
+
+
+def test_the_report(done: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(done, tmp_path / "run"))
+    page = html_page.write(folder).read_text()
+    assert "λ 632, 530, 470 nm" in page
+    heads = re.findall(r'<th scope="row"><bdi>(.*?)</bdi>', page)
+    assert heads[:3] == ["r, 632 nm", "g, 530 nm", "b, 470 nm"]
+    table = re.search(r'<section id="colour".*?</section>', page, re.DOTALL)
+    assert table is not None
+    place = open_result(folder).parts["r"].place
+    assert f"{place.shift[1]:+.2f}, {place.shift[0]:+.2f}".replace("-", "−") in table[0]
+    assert f"{place.correlation:.3f}" in table[0]
+    kind, data = re.search(r'src="data:image/(\w+);base64,([^"]+)"', table[0]).groups()
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), float) / 255
+    assert np.abs(picture - open_result(folder).colour(0.0)).mean() < 0.02, kind
+    shown = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])["galleries"][0]["sources"]
+    assert [one["name"] for one in shown] == ["r, 632 nm", "g, 530 nm", "b, 470 nm", "raw image 12 of r, 632 nm"]
+    assert all(one["planes"][0] for one in shown[:3]), "each is drawn at the z of all"

@@ -139,4 +139,4 @@ def test_a_folder_of_before_shows_what_it_has(comparison_folder: Path) -> None:
     folder = html_folder.read(comparison_folder)
     assert html_instrument.led_maps(folder) == html_instrument.coverage(folder) == []
     assert html_instrument.instruments(folder) == []
-    assert html_instrument.microscope(folder.rows[0]) == ""
+    assert html_instrument.microscope(folder.rows) == ""

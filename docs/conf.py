@@ -93,7 +93,7 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = "fpmtools"
 html_static_path = ["_static"]
-html_css_files = ["site.css"]
+html_css_files, html_js_files = ["site.css"], ["site.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
@@ -109,7 +109,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "github-light-high-contrast",
-    "pygments_dark_style": "github-dark",
+    "pygments_dark_style": "github-dark-high-contrast",
 }
 html_sidebars: dict[str, list[str]] = {"index": [], "changelog": [], "examples/*": []}
 

@@ -79,9 +79,9 @@ class Source(ABC):
 
     @property
     def spectrum_shape(self) -> Shape:
-        """Pixels (y, x) in the middle whose spectrum is shown: all, or as many as are transformed at once."""
-        side = math.isqrt(WHOLE)
-        return min(self.shape[0], side), min(self.shape[1], side)
+        """Size (y, x) of the spectrum: square, as the page's pixels are, so that its steps are too."""
+        side = max(min(n, math.isqrt(WHOLE)) for n in self.shape)
+        return side, side
 
     def layer_shape(self, layer: str) -> Shape:
         """Size (y, x) of a layer at level 0; raises OptionError where there is no such layer."""
@@ -140,11 +140,16 @@ class Source(ABC):
         self._spectra = Pyramid(self._spectrum, self.kept)
 
     def _spectrum(self, at: float) -> Reals:
-        """log10 of the power over its largest, DC at n // 2. A window keeps the borders from drawing a cross."""
-        (h, w), (height, width) = self.shape, self.spectrum_shape
+        """log10 of the power over its largest, DC at n // 2, of all pixels or those in the middle.
+
+        A window keeps the borders from drawing a cross; beyond the shorter sides there is nothing.
+        """
+        (h, w), side = self.shape, self.spectrum_shape[0]
+        height, width = min(h, side), min(w, side)
         part = self.untouched(at, Box((h - height) // 2, (w - width) // 2, height, width))
         window = (np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[1:-1]).astype(np.float32)
-        power = np.square(np.abs(to_spectrum(finite(part) * window))).astype(np.float64)
+        whole = np.pad(finite(part) * window, ((0, side - height), (0, side - width)))
+        power = np.square(np.abs(to_spectrum(whole))).astype(np.float64)
         largest = float(power.max()) or 1.0
         return np.asarray(np.log10(np.maximum(power / largest, 1e-15)), dtype=np.float32)
 

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +33,38 @@ FLAGS = (
     "--window-size=1280,800",
 )
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+
+# Text whose contrast is less than 4.5, with it: its colour against the first opaque one behind it.
+CONTRASTS = """
+const rgba = (text) => {
+  const context = new OffscreenCanvas(1, 1).getContext("2d");
+  context.fillStyle = text;
+  context.fillRect(0, 0, 1, 1);
+  return [...context.getImageData(0, 0, 1, 1).data];
+};
+const bright = (colour) => colour.slice(0, 3).map((part) => part / 255)
+  .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, part, k) => sum + part * [0.2126, 0.7152, 0.0722][k], 0);
+const behind = (one) => {
+  for (let at = one; at; at = at.parentElement) {
+    const colour = rgba(getComputedStyle(at).backgroundColor);
+    if (colour[3] === 255) return colour;
+  }
+  return rgba("white");
+};
+const bad = [];
+const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+  const one = text.parentElement;
+  if (!text.data.trim() || !one.checkVisibility() || one.closest("script, .map, .stage, title, option")) continue;
+  const style = getComputedStyle(one);
+  const ink = rgba(one instanceof SVGElement ? style.fill : style.color);
+  const [low, high] = [bright(ink), bright(behind(one))].sort((a, b) => a - b);
+  const ratio = (high + 0.05) / (low + 0.05);
+  if (ratio < 4.5) bad.push([text.data.trim(), ratio]);
+}
+return bad;
+"""
 
 Open = Callable[..., "webdriver.Chrome"]
 
@@ -68,15 +102,46 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 
 @pytest.fixture
-def page(browser: webdriver.Chrome, report: Path) -> Iterator[Open]:
-    """``page(width=1280, dark=False)`` opens the report; at the end the browser must have had no complaints."""
+def seen(browser: webdriver.Chrome) -> Open:
+    """``seen(address, width=1280, dark=False)`` opens a page."""
 
-    def show(width: int = 1280, height: int = 800, *, dark: bool = False) -> webdriver.Chrome:
+    def show(address: str, width: int = 1280, height: int = 800, *, dark: bool = False) -> webdriver.Chrome:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-        browser.get(report.as_uri())
+        browser.get(address)
+        return browser
+
+    return show
+
+
+@pytest.fixture(scope="session")
+def shut_out() -> Callable[[webdriver.Chrome], list[Any]]:
+    """What axe-core finds on the page that is open: rule, and where."""
+    axe = pytest.importorskip("axe_core_python", reason="axe-core is not installed (it is in the dev extra)")
+    script = (resources.files(axe) / "axe.min.js").read_text(encoding="utf-8")
+
+    def found(browser: webdriver.Chrome) -> list[Any]:
+        browser.execute_script(script)
+        said = browser.execute_async_script("const done = arguments[0]; axe.run().then((all) => done(all.violations))")
+        return [(one["id"], [node["target"] for node in one["nodes"]]) for one in said]
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def low_contrast() -> Callable[[webdriver.Chrome], list[Any]]:
+    """Text that does not stand out from what is behind it by 4.5 to 1, and how much it does."""
+    return lambda browser: browser.execute_script(CONTRASTS)
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, seen: Open, report: Path) -> Iterator[Open]:
+    """``page(width=1280, dark=False)`` opens the report; at the end the browser must have had no complaints."""
+
+    def show(*size: int, **look: bool) -> webdriver.Chrome:
+        seen(report.as_uri(), *size, **look)
         browser.execute_script("localStorage.clear()")
         browser.refresh()
         return browser

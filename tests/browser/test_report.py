@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from importlib import resources
 
 import numpy as np
 import pytest
@@ -12,38 +11,6 @@ from PIL import Image
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
-
-# Text whose contrast is less than 4.5, with it: its colour against the first opaque one behind it.
-CONTRASTS = """
-const rgba = (text) => {
-  const context = new OffscreenCanvas(1, 1).getContext("2d");
-  context.fillStyle = text;
-  context.fillRect(0, 0, 1, 1);
-  return [...context.getImageData(0, 0, 1, 1).data];
-};
-const bright = (colour) => colour.slice(0, 3).map((part) => part / 255)
-  .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
-  .reduce((sum, part, k) => sum + part * [0.2126, 0.7152, 0.0722][k], 0);
-const behind = (one) => {
-  for (let at = one; at; at = at.parentElement) {
-    const colour = rgba(getComputedStyle(at).backgroundColor);
-    if (colour[3] === 255) return colour;
-  }
-  return rgba("white");
-};
-const bad = [];
-const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-for (let text = texts.nextNode(); text; text = texts.nextNode()) {
-  const one = text.parentElement;
-  if (!text.data.trim() || !one.checkVisibility() || one.closest("script, .map, .stage, title, option")) continue;
-  const style = getComputedStyle(one);
-  const ink = rgba(one instanceof SVGElement ? style.fill : style.color);
-  const [low, high] = [bright(ink), bright(behind(one))].sort((a, b) => a - b);
-  const ratio = (high + 0.05) / (low + 0.05);
-  if (ratio < 4.5) bad.push([text.data.trim(), ratio]);
-}
-return bad;
-"""
 
 
 def by_id(browser, name):
@@ -252,15 +219,12 @@ def test_every_link_leads_to_a_section_that_is_not_empty(page):
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1366, True), (1366, False)])
-def test_nobody_is_shut_out(page, width, dark):
+def test_nobody_is_shut_out(page, shut_out, low_contrast, width, dark):
     """axe-core finds nothing, and all text stands out from what is behind it by 4.5 to 1."""
     browser = page(width, dark=dark)
     painted(browser)
-    axe = pytest.importorskip("axe_core_python", reason="axe-core is not installed (it is in the dev extra)")
-    browser.execute_script((resources.files(axe) / "axe.min.js").read_text(encoding="utf-8"))
-    found = browser.execute_async_script("const done = arguments[0]; axe.run().then((all) => done(all.violations))")
-    assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == []
-    assert browser.execute_script(CONTRASTS) == []
+    assert shut_out(browser) == []
+    assert low_contrast(browser) == []
 
 
 def test_zoom_is_linked_and_goes_by_button_key_and_wheel(page):

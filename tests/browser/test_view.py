@@ -53,19 +53,15 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def show(browser: webdriver.Chrome, server: Server) -> Iterator[Show]:
+def show(browser: webdriver.Chrome, seen: Show, server: Server) -> Iterator[Show]:
     """``show(hash="", width=1200, dark=False)`` opens the page; in the end the browser must have had no complaints.
 
     Nothing may have gone anywhere else, and the page's policy must have had nothing to forbid.
     """
 
     def opened(after: str = "", width: int = 1200, height: int = 640, *, dark: bool = False) -> webdriver.Chrome:
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
         browser.get("about:blank")
-        browser.get(server.url + after)
+        seen(server.url + after, width, height, dark=dark)
         settled(browser)
         return browser
 
@@ -120,7 +116,7 @@ def press(browser, *keys):
     return settled(browser)
 
 
-def seen(browser) -> str:
+def hash_of(browser) -> str:
     return browser.execute_script("return location.hash")
 
 
@@ -189,11 +185,11 @@ def test_pan_and_zoom(show):
     assert differ(moved, picture(browser)) > 1
     turn = {"type": "mouseWheel", "x": 400, "y": 300, "deltaX": 0, "deltaY": -240}
     browser.execute_cdp_cmd("Input.dispatchMouseEvent", turn)
-    before = seen(browser)
-    WebDriverWait(browser, 5).until(lambda _: seen(browser) != before)
+    before = hash_of(browser)
+    WebDriverWait(browser, 5).until(lambda _: hash_of(browser) != before)
     press(browser, "0")
     assert differ(whole, picture(browser)) < 0.5
-    assert "at=" not in seen(browser)
+    assert "at=" not in hash_of(browser)
 
 
 def test_layers(show):
@@ -211,6 +207,12 @@ def test_layers(show):
 
 
 def test_the_spectrum_has_the_circles_of_the_leds(show):
+    browser = show("#view=spectrum&of=0&z=0&led=4")
+    canvas = picture(browser).sum(axis=2)
+    middle = browser.find_element(By.CSS_SELECTOR, ".circle.chosen")
+    row, column = np.argwhere(canvas == canvas.max()).mean(axis=0)
+    assert row == pytest.approx(float(middle.get_attribute("cy")), abs=12), "the brightest is what was not diffracted"
+    assert column == pytest.approx(float(middle.get_attribute("cx")), abs=12)
     browser = show("#view=spectrum&of=0&z=0&led=3")
     assert len(browser.find_elements(By.CSS_SELECTOR, ".circle")) == 10
     by_id(browser, "circles").click()
@@ -303,10 +305,10 @@ def test_a_line_is_measured(show, server):
     x = by_id(browser, "x1")
     x.clear()
     x.send_keys("6", Keys.ENTER)
-    WebDriverWait(browser, 5).until(lambda _: ",6," in seen(browser).replace("%2C", ","))
+    WebDriverWait(browser, 5).until(lambda _: ",6," in hash_of(browser).replace("%2C", ","))
     press(browser, Keys.ESCAPE)
     assert not by_id(browser, "profile").is_displayed()
-    assert "line" not in seen(browser)
+    assert "line" not in hash_of(browser)
 
 
 def test_values_under_the_pointer(show, server):
@@ -340,12 +342,12 @@ def test_the_range(show):
 
 def test_the_address_restores_what_is_seen(show):
     browser = show("#view=phase&of=1&beside=0,raw&z=-1.5&led=5&at=4,3,5&range.phase=-1,1,viridis&line=space,1,1,5,4")
-    first, panes, address = [picture(browser, k) for k in (0, 1)], shown(browser), seen(browser)
+    first, panes, address = [picture(browser, k) for k in (0, 1)], shown(browser), hash_of(browser)
     assert panes[0] == "1/phase/-1.5/-1/1"
     assert panes[1].startswith("2/raw/5/")
     show(address)
     assert shown(browser) == panes
-    assert seen(browser) == address
+    assert hash_of(browser) == address
     for k in (0, 1):
         assert differ(first[k], picture(browser, k)) < 0.1
     assert by_id(browser, "profile").is_displayed()
@@ -409,3 +411,15 @@ def test_every_control_can_be_reached_by_keyboard(show):
         .map((e) => e.outerHTML)"""
     )
     assert nameless == []
+
+
+@pytest.mark.parametrize(
+    ("after", "width", "dark"),
+    [("#view=spectrum&of=0", 390, True), ("#view=colour&of=0&beside=1,raw&line=space,1,1,5,4", 1366, False)],
+)
+def test_nobody_is_shut_out(show, shut_out, low_contrast, after, width, dark):
+    browser = show(after, width, dark=dark)
+    for dialog in ("", "document.getElementById('keys').showModal()"):
+        browser.execute_script(dialog)
+        assert shut_out(browser) == []
+        assert low_contrast(browser) == []

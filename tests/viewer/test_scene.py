@@ -86,19 +86,20 @@ def test_raw_images(scene: Scene, dataset: Dataset) -> None:
 def test_a_spectrum_has_its_peak_where_the_light_comes_from(scene: Scene, dataset: Dataset) -> None:
     """In a raw image the zero frequency, in a plane wave its own."""
     about = scene.describe()["sources"][2]["layers"]["spectrum"]
-    assert about["shape"] == [18, 25]
+    assert about["shape"] == [25, 25], "square, as what is drawn is"
     values = scene.sources[2].overview("spectrum", 4)
-    assert np.unravel_index(values.argmax(), values.shape) == (9, 12)
+    assert np.unravel_index(values.argmax(), values.shape) == (12, 12)
     assert about["origin"][0] + 12 * about["pixel"][1] == pytest.approx(0)
     h, w, frequency = 40, 31, np.array([5, -7])  # (x, y) in steps of the spectrum
     y, x = np.mgrid[:h, :w]
     wave = np.exp(2j * np.pi * (frequency[0] * x / w + frequency[1] * y / h)).astype(np.complex64)
     plane = PlaneStack(wave[None], (0.0,), Grid((h, w), (20.0, 15.5), (0.0, 0.0)))
     own = Scene([FieldSource.of(plane, "wave", Kept())])
-    row, column = np.unravel_index(own.sources[0].overview("spectrum", 0.0).argmax(), (h, w))
+    row, column = np.unravel_index(own.sources[0].overview("spectrum", 0.0).argmax(), (h, h))
     about = own.describe()["sources"][0]["layers"]["spectrum"]
     found = [about["origin"][k] + (column, row)[k] * about["pixel"][1 - k] for k in (0, 1)]
-    assert found == pytest.approx(frequency / np.array([15.5, 20.0]))
+    assert found == pytest.approx(frequency / np.array([15.5, 20.0]), abs=0.5 / 20.0)
+    assert about["pixel"] == pytest.approx([1 / 20, 1 / 20])
     own.close()
 
 

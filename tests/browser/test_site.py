@@ -10,13 +10,16 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from selenium.webdriver import Chrome
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "gallery" / "8_own_images.py"
 LOADING = {
     "script": "src", "img": "src", "source": "src", "iframe": "src", "video": "src", "audio": "src", "embed": "src",
@@ -87,6 +90,18 @@ def test_what_people_look_for_is_there(site: Path) -> None:
     for heading in ("Parameters", "Returns", "Raises", "Examples"):
         assert heading in call
     assert "Unreleased" in (site / "changelog.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_nobody_is_shut_out(site: Path, seen: Callable[..., Chrome], shut_out: Callable[[Chrome], list[Any]]) -> None:
+    """axe-core finds nothing: code, tables and formulas that are wider than a telephone."""
+    for name, width, dark in [("viewing", 390, True), ("limits", 1366, True), ("mathematics", 390, False)]:
+        browser = seen((site / f"{name}.html").as_uri(), width, dark=dark)
+        if name == "mathematics":
+            ready = "const done = arguments[0]; MathJax.startup.promise.then(() => setTimeout(done))"
+            browser.execute_async_script(ready)
+        assert shut_out(browser) == [], name
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth"), name
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "github-light-high-contrast",
-    "pygments_dark_style": "github-dark-high-contrast",
+    "pygments_dark_style": "github-dark",  # comments: site.css
 }
 html_sidebars: dict[str, list[str]] = {"index": [], "changelog": [], "examples/*": []}
 

@@ -8,6 +8,7 @@ below. The first cell only stands in for a microscope: leave it out, and name yo
 
 from pathlib import Path
 
+import pandas
 import tifffile
 
 import fpmtools
@@ -37,8 +38,10 @@ found
 # %%
 # Three solvers, with one calibration:
 
-results = {name: fpmtools.reconstruct(part, name, z_um=0, calibration=found) for name in ("ap", "adam", "lbfgs")}
-{name: fpmtools.evaluate(result, part, ["chi2", "residual"]) for name, result in results.items()}
+solvers = ("ap", "adam", "lbfgs")
+results = {name: fpmtools.reconstruct(part, name, z_um=0, calibration=found) for name in solvers}
+scores = {name: fpmtools.evaluate(results[name], part, ["chi2", "residual"]) for name in solvers}
+pandas.DataFrame(scores)
 
 # %%
 # Look, and keep:

@@ -57,7 +57,10 @@ def _no_leds(given: str) -> DataError | OptionError:
     near = nearest(given, [entry.name for entry in manifest.entries() if entry.leds], likeness=0.75)
     if near is not None:
         return OptionError(f"leds {printable(given)}: no such file, nor data set: did you mean {near!r}?")
-    return DataError(f"leds {printable(given)}: no such file, nor a data set whose LED positions are known")
+    return DataError(
+        f"leds {printable(given)}: no such file, nor a data set whose LED positions are known; a rule is JSON, such as "
+        '{"rule": "raster", "nx": 9, "ny": 9, "pitch_mm": 4, "height_mm": 90}'
+    )
 
 
 def _entry(source: object) -> ManifestEntry | None:

@@ -18,7 +18,8 @@ from fpmtools import clear
 from fpmtools.errors import OptionError, unknown
 from fpmtools.formats.pyramid import Field, halved, levels
 from fpmtools.optics import Shape
-from fpmtools.reconstruction import nm_per_rad, unwrapped, without_piston
+from fpmtools.reconstruction import nm_per_rad, without_piston
+from fpmtools.unwrapping import unwrapped
 
 LARGEST = 2048  # pixels of the longer side of what is unwrapped at once
 AMPLITUDE = "amplitude of the transmitted field; the mean bright-field image has intensity 1"
@@ -76,7 +77,7 @@ class Whole:
     def _continued(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """The unwrapped phase of the small picture, and the plane through its clear field."""
         coarse = self._seen.coarse
-        phase = unwrapped(coarse)
+        phase = unwrapped(np.angle(coarse).astype(np.float32))
         return phase, clear.plane(phase, clear.likeness(np.abs(coarse)))
 
     def level_phase(self, part: Field, corner: Shape, level: int) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import h5py
@@ -77,8 +78,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def forked(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
-    """``forked(words)``: the command with these words as a process of its own, see prefork.py."""
+def prefork(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ModuleType, Path]]:
+    """prefork.py, and where it serves."""
     file = ROOT / "tests" / "prefork.py"
     described = importlib.util.spec_from_file_location("prefork", file)
     assert described is not None
@@ -89,8 +90,30 @@ def forked(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with subprocess.Popen([sys.executable, file, place], stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         assert server.stdout.read(1) == prefork.READY
-        yield functools.partial(prefork.Forked, place)
+        yield prefork, place
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def forked(prefork: tuple[ModuleType, Path]) -> Callable[..., Any]:
+    """``forked(words)``: the command with these words as a process of its own."""
+    module, place = prefork
+    return functools.partial(module.Forked, place)
+
+
+@pytest.fixture(scope="module")
+def warm_workers(prefork: tuple[ModuleType, Path]) -> Iterator[Callable[..., Any]]:
+    """The workers of comparisons in this process need not import torch: each is forked from one that has.
+
+    It is what starts them otherwise.
+    """
+    from fpmtools import processes
+
+    module, place = prefork
+    usual = processes._started
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "_started", functools.partial(module.worker, place))
+        yield usual
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,7 +1,8 @@
 """Real processes of the command that are forked from one which has made its imports.
 
 Most of a short command's time is the import of torch. What such a process does, and how it ends, is what
-``python -m fpmtools`` does and how it ends; only moments before the imports are done are not to be had.
+``python -m fpmtools`` does and how it ends; only moments before the imports are done are not to be had. The same goes
+for the workers of a comparison, ``python -m fpmtools.runs.worker``.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 READY = b"."
-OWN = ("cli.compare", "cli.run", "calibrate.inspection", "engine", "formats", "report.pictures", "runs.measuring")
+OWN = (
+    "cli.compare", "cli.run", "calibrate.inspection", "engine", "formats", "report.pictures", "runs.measuring",
+    "runs.worker",
+)  # fmt: skip
 IMPORTED = (*(f"fpmtools.{name}" for name in OWN), "matplotlib.backends.backend_agg", "skimage.metrics", "tifffile")
 
 
@@ -28,7 +33,8 @@ class Forked:
     """A process of the command, used as a :class:`subprocess.Popen`.
 
     ``stdout``, ``stderr``: DEVNULL, PIPE or a descriptor. ``environment``: what is changed in it. ``file_bytes``: no
-    file may become larger.
+    file may become larger. ``module``: instead of the command, its ``main(words)`` in the working directory of now, and
+    in a process group of its own.
     """
 
     def __init__(
@@ -40,11 +46,13 @@ class Forked:
         stderr: int = subprocess.PIPE,
         environment: Mapping[str, str] | None = None,
         file_bytes: int | None = None,
+        module: str = "",
     ) -> None:
         self.returncode: int | None = None
         self.stdout: Any = None  # what can be read of it, where it is a PIPE
         self.stderr: Any = None
         request = {"words": [*map(str, words)], "environment": dict(environment or {}), "file_bytes": file_bytes}
+        request |= {"module": module, "folder": os.getcwd() if module else ""}
         nowhere = os.open(os.devnull, os.O_RDWR)
         streams = [nowhere]
         for name, stream in (("stdout", stdout), ("stderr", stderr)):
@@ -101,6 +109,20 @@ class Forked:
         self._server.close()
 
 
+@contextmanager
+def worker(server: Path, command: Sequence[str]) -> Iterator[Forked]:
+    """For ``fpmtools.processes``, which starts ``command``: the worker of a comparison, that is not to die with it."""
+    from fpmtools import processes
+
+    python, option, module, file, _ = command
+    assert (python, option, module) == (sys.executable, "-m", "fpmtools.runs.worker")
+    with Forked(server, [file], environment=os.environ, module=module) as process:
+        try:
+            yield process
+        finally:
+            processes._kill_all(process)  # type: ignore[arg-type]
+
+
 def serve(path: str) -> None:
     """Fork processes as they are asked for at ``path``."""
     for name in IMPORTED:
@@ -120,11 +142,13 @@ def serve(path: str) -> None:
 
 def attend(asked: socket.socket) -> None:
     """Fork one process, tell its number, and when it has ended its exit code."""
-    message, descriptors, _, _ = socket.recv_fds(asked, 1 << 16, 3)
+    message, descriptors, _, _ = socket.recv_fds(asked, 1 << 18, 3)
     request = json.loads(message)
     pid = os.fork()
     if pid == 0:
         begin(request, descriptors)
+    if request["module"]:
+        os.setpgid(pid, pid)
     for descriptor in descriptors:
         os.close(descriptor)
     asked.send(pid.to_bytes(8, signed=True))
@@ -135,8 +159,6 @@ def attend(asked: socket.socket) -> None:
 
 def begin(request: dict[str, Any], descriptors: Sequence[int]) -> None:
     """Be the process."""
-    from fpmtools.cli import main
-
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -144,6 +166,13 @@ def begin(request: dict[str, Any], descriptors: Sequence[int]) -> None:
     tempfile.tempdir = None
     if request["file_bytes"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"],) * 2)
+    if request["module"]:
+        os.chdir(request["folder"])
+        sys.path[:0] = filter(None, request["environment"].get("PYTHONPATH", "").split(os.pathsep))
+        importlib.invalidate_caches()
+        os._exit(importlib.import_module(request["module"]).main(request["words"]))
+    from fpmtools.cli import main
+
     sys.argv = ["fpmtools", *request["words"]]
     sys.exit(main())
 

@@ -276,7 +276,14 @@ def data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_papers_comparisons_on_twins(script: Script, data_folder: Path, tmp_path: Path) -> None:
+def test_the_papers_comparisons_on_twins(
+    script: Script,
+    load: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    data_folder: Path,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(load("paper"), "FOCUS_PLANES", 21)
     record = script("paper", "--brief", "--repeats", "1", "--sizes", "16,24", "--solved", "24")
     assert record["data"] == {"volume": "`sim:twin-blood-smear`", "flat": "`sim:twin-sheepblood`"}
     assert len({(row["label"], *row["shape"]) for row in record["times"]}) == 4 * 2
@@ -309,9 +316,11 @@ def test_the_papers_comparisons_on_published_files(
     script: Script,
     load: Callable[[str], ModuleType],
     write_v73: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
     data_folder: Path,
     tmp_path: Path,
 ) -> None:
+    monkeypatch.setattr(load("paper"), "FOCUS_PLANES", 21)
     data = fpmtools.simulate(image_shape=(20, 24))
     file = write_v73("bloodsmeartilt_G.mat", published_layout(data))
     record = script(

@@ -11,9 +11,9 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +58,10 @@ BEFORE = {
     "viewing.md": ("run --solver ap --out out/ap", "run --solver inr --out out/inr", "compare --solvers ap"),
 }
 SHOWN = {"text", "toml"}  # what programs say, and what tests of a guide read
-SHORTER = {'["inr", "ap"]': '["ap:sweeps=5"]', "image_shape=(72, 96)": "image_shape=(48, 64)"}  # of Python
+SHORTER = {  # of Python, and of what a microscope.yaml says of the same board
+    '["inr", "ap"]': '["ap:sweeps=5"]', "image_shape=(72, 96)": "image_shape=(48, 54)",
+    "raster(9, 9, 5.0)": "raster(7, 7, 6.5)", "ny: 9, nx: 9, pitch_mm: 5": "ny: 7, nx: 7, pitch_mm: 6.5",
+}  # fmt: skip
 SIZE = "@16x24"
 
 
@@ -104,12 +107,11 @@ def small(words: list[str]) -> list[str]:
     return words
 
 
-def viewed(words: list[str]) -> int:
+def viewed(words: list[str], forked: Callable[..., Any]) -> int:
     """``fpmtools view`` until it says where; Ctrl-C ends it."""
-    command = [sys.executable, "-m", "fpmtools", *words, "--no-open"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        if process.stdout.readline().startswith("http://127.0.0.1:"):
+    where = [str(Path(word).resolve()) if Path(word).exists() else word for word in words]
+    with forked([*where, "--no-open"], stdout=subprocess.PIPE) as process:
+        if process.stdout.readline().startswith(b"http://127.0.0.1:"):
             process.send_signal(signal.SIGINT)
         return process.wait()
 
@@ -117,9 +119,10 @@ def viewed(words: list[str]) -> int:
 OPTICS = {"wavelength_um": 0.523, "na": 0.1, "magnification": 4, "camera_pixel_um": 4}  # those of the README
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that pages speak of."""
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that pages speak of, not to be changed."""
+    folder = tmp_path_factory.mktemp("sample")
     na = 0.1 / 0.256 * fpmtools.simulate("thin", image_shape=(16, 16)).na
     data = fpmtools.simulate("thin", image_shape=(48, 56), optics=OPTICS, leds=na)
     for name in ("my.mat", "other.mat", "measurements.mat"):
@@ -127,12 +130,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "I_low": np.moveaxis(data.intensities, 0, 2), "na_calib": na, "na_cal": 0.1, "mag": 4, "dpix_c": 4.0,
             "lambda": 0.523,
         }  # fmt: skip
-        scipy.io.savemat(tmp_path / name, said)
-    (tmp_path / "my_images").mkdir()
+        scipy.io.savemat(folder / name, said)
+    (folder / "my_images").mkdir()
     for i, image in enumerate(data.intensities):
-        tifffile.imwrite(tmp_path / "my_images" / f"{i:02}.tif", (20000 * image).astype(np.uint16))
-    (tmp_path / "leds.csv").write_text("\n".join(["na_x,na_y", *(f"{x},{y}" for x, y in na)]))
-    (tmp_path / "microscope.yaml").write_text(f"optics: {OPTICS}\nleds: leds.csv\n")
+        tifffile.imwrite(folder / "my_images" / f"{i:02}.tif", (20000 * image).astype(np.uint16))
+    (folder / "leds.csv").write_text("\n".join(["na_x,na_y", *(f"{x},{y}" for x, y in na)]))
+    (folder / "microscope.yaml").write_text(f"optics: {OPTICS}\nleds: leds.csv\n")
+    return folder
+
+
+@pytest.fixture
+def folder(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with these."""
+    shutil.copytree(sample, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     return tmp_path
@@ -141,8 +151,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 RUN = [page for page in PAGES if page.name not in {*ELSEWHERE, *TOO_LARGE} and any(blocks(page))]
 
 
+@pytest.mark.usefixtures("warm_workers")
 @pytest.mark.parametrize("page", RUN, ids=lambda p: p.name)
-def test_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page(page: Path, folder: Path, forked: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     if "make_images" in page.read_text(encoding="utf-8"):  # a page that begins with nothing
         shutil.rmtree(folder / "my_images")
         (folder / "microscope.yaml").unlink()
@@ -150,9 +161,9 @@ def test_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert main(small(command.split())) == 0
     names: dict[str, object] = {"__name__": "page"}
     for language, text in blocks(page):
+        for long, short in SHORTER.items():
+            text = text.replace(long, short)
         if language == "python":
-            for long, short in SHORTER.items():
-                text = text.replace(long, short)
             exec(compile(text, page.name, "exec", dont_inherit=True), names)
         elif language == "yaml":
             with (folder / re.match(r"# ([\w.]+)", text)[1]).open("a") as file:  # type: ignore[index]
@@ -163,7 +174,7 @@ def test_page(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> N
                     continue
                 words = shlex.split(command)
                 assert words[0].removeprefix(".venv/bin/") == "fpmtools", f"{command}: run it, or say why not"
-                status = viewed(words[1:]) if words[1] == "view" else main(small(words[1:]))
+                status = viewed(words[1:], forked) if words[1] == "view" else main(small(words[1:]))
                 assert status == 0, f"{command}: {capsys.readouterr().err}"
         else:
             assert language in SHOWN or language.startswith("{include}"), f"{page.name}: a block of {language!r}"

@@ -48,6 +48,7 @@ def test_the_table_is_the_board_that_the_images_were_made_with(bench: Path) -> N
     assert settings.read(bench / "microscope.yaml").dark_level == 100
 
 
+@pytest.mark.usefixtures("warm_workers")
 @pytest.mark.parametrize(
     "command",
     [

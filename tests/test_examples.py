@@ -30,6 +30,7 @@ def examples() -> list[doctest.DocTest]:
     return list(found.values())
 
 
+@pytest.mark.usefixtures("warm_workers")
 @pytest.mark.parametrize("test", examples(), ids=lambda test: test.name)
 def test_example(test: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -55,6 +56,7 @@ def test_what_is_public_is_documented(name: str) -> None:
         assert argument in text, argument
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_the_page_about_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")

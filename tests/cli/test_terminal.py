@@ -31,19 +31,21 @@ HOSTILE = "a\x1b]0;taken\x07\x9b2J\x7f\u202e\udce9\ud800\r.mat"
 QUIET = ["-o", "sweeps=1", "--z", "0"]
 
 
-def on_terminal(
-    command: list[str], width: int, environment: dict[str, str], *, stderr_too: bool = True
-) -> tuple[int, str]:
+def on_terminal(command: list[str], width: int, environment: dict[str, str]) -> tuple[int, str]:
     """Exit code, and all that a command writes to a terminal of ``width`` columns."""
+    return shown_by(
+        lambda terminal: subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal
+        ),
+        width,
+    )
+
+
+def shown_by(start: Callable[[int], Any], width: int) -> tuple[int, str]:
+    """The same of a process that is started with the terminal."""
     master, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=terminal,
-        stderr=terminal if stderr_too else subprocess.DEVNULL,
-    )
+    process = start(terminal)
     os.close(terminal)
     shown = b""
     with contextlib.suppress(OSError):  # EIO when the last writer has left
@@ -157,10 +159,13 @@ def test_a_total_that_is_only_a_bound_has_no_remaining_time() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [60])
 def test_a_run_on_a_terminal_keeps_to_its_width(
-    width: int, data_file: Path, tmp_path: Path, terminal: dict[str, str]
+    width: int, data_file: Path, tmp_path: Path, forked: Callable[..., Any]
 ) -> None:
-    command = [*COMMAND, "run", "--data", str(data_file), "--solver", "ap", "-o", "sweeps=300", "-o", "join_below=0"]
-    code, shown = on_terminal([*command, "--z", "0", "--out", str(tmp_path / "out")], width, terminal)
+    words = ["run", "--data", str(data_file), "--solver", "ap", "-o", "sweeps=300", "-o", "join_below=0"]
+    words += ["--z", "0", "--out", str(tmp_path / "out")]
+    code, shown = shown_by(
+        lambda terminal: forked(words, environment={"TERM": "xterm"}, stdout=terminal, stderr=terminal), width
+    )
     rewritten = [line for line in shown.split("\n") if "\r" in line.rstrip("\r")]
     assert code == 0
     assert rewritten

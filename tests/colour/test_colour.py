@@ -145,7 +145,7 @@ def test_nothing_outside_of_its_folder_is_opened(done: Path, tmp_path: Path) -> 
 
 
 def test_tiles_of_colours(quick: RunSpec, done: Path, tmp_path: Path) -> None:
-    spec = replace(quick, tiles=TilesSpec(40, 12), margin=0, outputs=replace(quick.outputs, pictures=()))
+    spec = replace(quick, tiles=TilesSpec(44, 16), margin=0, outputs=replace(quick.outputs, pictures=()))
     document = running.run(spec, tmp_path / "tiled")
     result = opened(tmp_path / "tiled")
     assert document["status"] == "done"

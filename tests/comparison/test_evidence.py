@@ -107,6 +107,7 @@ def fpmtools_solvers():
     ]
 """
 AP = "ap:sweeps=2"
+pytestmark = pytest.mark.usefixtures("warm_workers")
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,9 @@ def compare(dataset: Dataset, folder: Path, *solvers: str, **more: Any) -> compa
 
 
 @pytest.fixture(scope="module")
-def plain(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> comparison.Comparison:
+def plain(
+    warm_workers: Callable[..., Any], dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> comparison.Comparison:
     """Nothing but one good solver."""
     return compare(dataset, tmp_path_factory.mktemp("plain"))
 
@@ -163,14 +166,14 @@ def test_bad_metrics_cost_their_own_cell_and_nothing_else(
 ) -> None:
     """One of a third party's metrics works, the others abort, raise and hang; built-in numbers are as without them."""
     install("aborting", "planes", "hanging", "raising")
-    monkeypatch.setattr(driving, "SILENT_S", 8.0)
+    monkeypatch.setattr(driving, "SILENT_S", 4.0)
     found = compare(dataset, tmp_path / "out")
     ((row,), (before,)) = (found.rows, plain.rows)
     assert found.complete
     assert (row["status"], row["reason"], row["planes"]) == ("done", "", 2)
     assert row["aborting"] is row["hanging"] is row["raising"] is None
     assert row["missing"] == (
-        "aborting: killed by SIGABRT; hanging: killed after 8 s; "
+        "aborting: killed by SIGABRT; hanging: killed after 4 s; "
         "raising: metric 'raising' of bad 1.0: RuntimeError: no <b>number</b>"
     )
     timed = {"seconds", "peak_memory_mb", "missing"}

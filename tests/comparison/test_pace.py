@@ -68,6 +68,7 @@ def test_it_fits_the_terminal(room: int) -> None:
     assert line.startswith("run 2 of")
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_lines_and_events_count_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["compare", "--data", "sim:thin@16x24", "--solvers", "ap:sweeps=1,ap:sweeps=2", "--z", "0", "--no-tracking"]
     words += ["--calibrate", "none", "--held-out", "--progress", "json", "--out", str(tmp_path / "out")]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fpmtools import comparison, metrics, registry
+from fpmtools import comparison, metrics, processes, registry
 from fpmtools.cli import main
 from fpmtools.comparison.driving import Allowance, Driver
 from fpmtools.comparison.spec import _capabilities
@@ -103,6 +103,7 @@ def fpmtools_solvers():
 """
 PLANES = (-1.0, 0.0, 1.0)
 SOLVERS = ("ap:sweeps=2", "ap:sweeps=1")
+pytestmark = pytest.mark.usefixtures("warm_workers")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def compare(datasets: list[Dataset], folder: Path, **more: Any) -> comparison.Co
 
 
 @pytest.fixture(scope="module")
-def found(datasets: list[Dataset], folder: Path) -> comparison.Comparison:
+def found(warm_workers: Callable[..., Any], datasets: list[Dataset], folder: Path) -> comparison.Comparison:
     """Two solvers on two data sets."""
     return compare(datasets, folder)
 
@@ -313,7 +314,10 @@ def test_mistakes_about_other_packages_solvers_are_said_at_once() -> None:
 
 
 @pytest.mark.usefixtures("hostile_plugin")
-def test_ctrl_c_counts_when_a_run_was_about_to_end(datasets: list[Dataset], tmp_path: Path) -> None:
+def test_ctrl_c_counts_when_a_run_was_about_to_end(
+    datasets: list[Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_workers: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(processes, "_started", warm_workers)  # it signals its parent
     found = comparison.compare(
         datasets[1], ["parting", "ap"], z_um=0, threads=1, held_out=True, out=tmp_path, pictures=False
     )

@@ -26,6 +26,7 @@ from fpmtools.simulation import simulate
 
 SLOW_AP = "ap:sweeps=500:join_below=0:halve_below=0"
 RESULT = "reconstruction.safetensors"
+pytestmark = pytest.mark.usefixtures("warm_workers")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(warm_workers: Callable[..., Any], data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "out"
     assert main(words(data_file, out)) == 0
     return out

@@ -14,7 +14,7 @@ import fpmtools
 from fpmtools.metrics.finding import find_bars
 from fpmtools.metrics.targets import bar_contrast, usaf_per_mm
 
-SHAPE, PIXEL = (290, 300), 0.5  # µm
+SHAPE, PIXEL = (250, 256), 0.5  # µm
 FINE = 4  # samples of the drawing in a pixel, along each axis
 ELEMENTS = ((7, 1), (7, 3), (7, 5), (8, 1), (8, 3))
 
@@ -50,7 +50,7 @@ def target(turn_deg: float = 0.0) -> tuple[NDArray[np.float64], list[Drawn]]:
     return image.reshape(SHAPE[0], FINE, SHAPE[1], FINE).mean((1, 3)), elements
 
 
-@pytest.mark.parametrize(("turn_deg", "dark"), [(0.0, True), (0.0, False), (17.0, True), (-38.0, False)])
+@pytest.mark.parametrize(("turn_deg", "dark"), [(0.0, False), (17.0, True), (-38.0, False)])
 def test_every_element_is_found_and_nothing_else(turn_deg: float, dark: bool) -> None:
     image, elements = target(turn_deg)
     seen = gaussian_filter(1 - 0.7 * image if dark else 0.2 + 0.6 * image, 1.0)

@@ -317,7 +317,8 @@ def test_all_hostile_plugins_together(tmp_path: Path, fpmtools: Fpmtools) -> Non
         assert all(fault.isprintable() for fault in told)
 
     (site / "imported").unlink()
-    words = ["--solver", "ap", "-o", "sweeps=2", "--z", "1", "--roi", "8,4,24,30", "--threads", "1", "--quiet"]
+    words = ["--data", "sim:thin@24x30", "--solver", "ap", "-o", "sweeps=2", "--z", "1", "--threads", "1", "--quiet"]
+    words += ["--calibrate", "none"]
     assert main(["run", *words, "--out", str(tmp_path / "without")]) == 0
     done = fpmtools(site, "run", *words, "--out", str(tmp_path / "with"))
     assert done.returncode == 0, done.stderr

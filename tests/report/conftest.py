@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,16 +22,22 @@ from fpmtools.simulation import simulate
 Make = Callable[..., NDArray[np.complex64]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def dataset() -> Dataset:
     """9 LEDs, 18 × 25 pixels, on a tilted plane of ±2 µm, with its truth of 36 × 50."""
     return simulate("tilted", image_shape=(18, 25), leds=direction_sines(raster(3, 3, 9.0), 74.0), tilt_um=2.0)
 
 
 @pytest.fixture
-def comparison_folder(dataset: Dataset, tmp_path: Path) -> Path:
+def comparison_folder(compared: Path, tmp_path: Path) -> Path:
     """What a comparison leaves: a good solver, one that is off by noise and a global phase, and one that failed."""
-    folder = tmp_path / "comparison"
+    return Path(shutil.copytree(compared, tmp_path / "comparison"))
+
+
+@pytest.fixture(scope="package")
+def compared(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, not to be changed."""
+    folder = tmp_path_factory.mktemp("compared") / "comparison"
     assert dataset.truth is not None
     truth, z_um = dataset.truth.field, (-2.0, -1.0, 0.0, 1.0, 2.0)
     grid = Grid(truth.shape, (18 * dataset.optics.pixel_um, 25 * dataset.optics.pixel_um), (z_um[0], z_um[-1]))

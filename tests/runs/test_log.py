@@ -90,11 +90,12 @@ def test_errors_are_told(spec: RunSpec, tmp_path: Path, monkeypatch: pytest.Monk
 def test_kill_9_loses_no_line(data_file: Path, tmp_path: Path, forked: Callable[..., Any]) -> None:
     folder = tmp_path / "run"
     words = ["run", "--data", str(data_file), "--solver", "ap", "-o", "sweeps=100000", "--z", "0", "-v", "--quiet"]
-    words += ["-o", "join_below=0", "-o", "halve_below=0", "--no-tracking", "--out", str(folder)]
+    words += ["-o", "join_below=0", "-o", "halve_below=0", "--no-tracking", "--calibrate", "none", "--out", str(folder)]
     with forked(words) as process:
         shown = b""
         while b"device cpu" not in shown and (more := os.read(process.stderr.fileno(), 1)):
             shown += more
+        assert b"device cpu" in shown, shown.decode()
         process.send_signal(signal.SIGKILL)
         process.wait(60)
     kept = (folder / "run.log").read_text().splitlines()
@@ -130,6 +131,7 @@ def test_progress_is_told_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> 
     assert [i + 1 for i, line in enumerate(told) if line] == [1, 41, 81, 100]
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_verbose_shows_the_same_lines(data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--data", str(data_file), "-o", "sweeps=2", "--z", "0", "--calibrate", "none", "--no-tracking"]
     folder = tmp_path / "run"

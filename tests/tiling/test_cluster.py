@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 
 import fpmtools
+from fpmtools import registry
 from fpmtools.cli import main
 from fpmtools.errors import ClusterError, OptionError
 from fpmtools.formats import native
+from fpmtools.registry.entries import entries
 from fpmtools.runs.folder import CHECKPOINT_FILE, RESULT_FILE, RunFolder, sha256
 from fpmtools.runs.spec import RunSpec
 from fpmtools.tiling.running import carry_on
@@ -123,19 +125,19 @@ def test_the_same_bytes_and_nothing_left(solved: Path, spec: RunSpec, tmp_path: 
     assert list(scratch.iterdir()) == []
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.4])
-def test_a_worker_is_killed(solved: Path, spec: RunSpec, tmp_path: Path, after_s: float) -> None:
+def test_workers_are_killed(solved: Path, spec: RunSpec, tmp_path: Path) -> None:
+    """One as soon as a tile is done, another a little later, in the middle of the next."""
     killed: list[Any] = []
 
     def kill(event: dict[str, Any]) -> None:
-        if event["event"] == "progress" and not killed:
-            time.sleep(after_s)
-            killed.append(children(psutil.Process(), "spawn_main")[-1])
-            killed[0].kill()
+        if event["event"] == "progress" and len(killed) < 2:
+            time.sleep(0.4 * len(killed))
+            killed.append([one for one in children(psutil.Process(), "spawn_main") if one not in killed][-1])
+            killed[-1].kill()
 
     with RunFolder.create(tmp_path / "run", spec) as place:
         document = carry_on(place, scheduler="local", workers=2, on_event=kill)
-    assert killed
+    assert len(killed) == 2
     assert document["status"] == "done"
     assert files(tmp_path / "run") == files(solved)
     assert not list((tmp_path / "run").rglob(".*"))
@@ -173,7 +175,9 @@ def test_workers_that_cannot(dask: Dask, spec: RunSpec, field: Path, tmp_path: P
     dask.wait_for(1)
 
 
-def test_workers_without_the_solver(dask: Dask, field: Path, tmp_path: Path) -> None:
+def test_workers_without_the_solver(
+    dask: Dask, field: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     site = tmp_path / "site"
     (site / "mine-1.0.dist-info").mkdir(parents=True)
     (site / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
@@ -182,12 +186,17 @@ def test_workers_without_the_solver(dask: Dask, field: Path, tmp_path: Path) -> 
     hook = f"from fpmtools import SolverRecord, hookimpl\n@hookimpl\ndef fpmtools_solvers():\n    return [{record}]\n"
     (site / "mine.py").write_text(hook)
     command = ["run", "--data", str(field), *WORDS, "--solver", "mine", "--scheduler", str(dask.file)]
-    done = subprocess.run(
-        [sys.executable, "-m", "fpmtools", *command, "--out", str(tmp_path / "run")],
-        env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 7, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    monkeypatch.syspath_prepend(site)
+    caches = (registry._scan, registry._announced, entries)
+    try:
+        for cached in caches:
+            cached.cache_clear()
+        assert main([*command, "--out", str(tmp_path / "run")]) == 7
+    finally:
+        for cached in caches:
+            cached.cache_clear()
+        sys.modules.pop("mine", None)
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error")]
     assert "unknown solver 'mine'" in line
     assert "worker tcp://" in line
 

@@ -6,8 +6,6 @@ import itertools
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -144,13 +142,15 @@ def test_a_moved_folder_keeps_its_tiles(solved: Path, tmp_path: Path) -> None:
     assert files(folder) == files(solved)
 
 
-def test_killed_with_its_workers_and_resumed(solved: Path, field: Path, tmp_path: Path) -> None:
+def test_killed_with_its_workers_and_resumed(
+    solved: Path, field: Path, tmp_path: Path, forked: Callable[..., Any]
+) -> None:
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "fpmtools", "run", "--data", str(field), *WORDS, "--workers", "2", "--out"]
-    with subprocess.Popen([*command, str(folder)], stdout=subprocess.DEVNULL) as process:
+    with forked(["run", "--data", field, *WORDS, "--workers", "2", "--out", folder]) as process:
         while process.poll() is None and not list(folder.glob(f"tiles/*/{RESULT_FILE}")):
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
+        process.wait()
     assert process.returncode == -signal.SIGKILL
     assert main(["run", "--resume", str(folder), "--quiet", "--workers", "1"]) == 0
     tiles = {name: digest for name, digest in files(solved).items() if name.startswith("tiles")}

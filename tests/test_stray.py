@@ -27,17 +27,17 @@ def glow() -> np.ndarray:
     return np.exp(-((x - 45) ** 2 + (y - 10) ** 2) / 28**2)
 
 
-def every_other(data: Dataset) -> Dataset:
-    """LED of the square grid, as on a chessboard: as much is seen in half the time."""
-    return data.select(np.arange(0, data.n_images, 2))
+def thinned(data: Dataset, every: int = 2) -> Dataset:
+    """Every other LED of the square grid, as on a chessboard: as much is seen in half the time."""
+    return data.select(np.arange(0, data.n_images, every))
 
 
-def scene(share: float, seed: int = 4) -> Dataset:
+def scene(share: float, seed: int = 4, every: int = 2) -> Dataset:
     """The middle of a wider field, its light ``share`` of the bright field's stray where that is brightest, with noise.
 
     Each image has as much more or less of the stray light as its LED happens to make.
     """
-    data = every_other(fpmtools.simulate("thin", image_shape=SHAPE, leds="grid", surround=2, seed=seed))
+    data = thinned(fpmtools.simulate("thin", image_shape=SHAPE, leds="grid", surround=2, seed=seed), every)
     rng, bright = np.random.default_rng(seed), float(data.images.means.max())
     level = share * bright * np.exp(0.4 * rng.standard_normal(data.n_images))
     intensities = data.intensities + level[:, None, None] * glow()
@@ -65,7 +65,7 @@ def test_stray_light_is_found_and_pays() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [4, 5])
 def test_none_is_found_where_there_is_none(seed: int) -> None:
-    data = scene(0.0, seed)
+    data = scene(0.0, seed, every=1)
     found = joint.fit(data, data.calibration, z_um=0.0, groups=("stray",))
     assert not found.found["joint"]["groups"]["stray"]["kept"]
     assert found.stray is None
@@ -76,7 +76,7 @@ def test_none_is_looked_for_in_a_sample_with_depth() -> None:
     data = fpmtools.simulate(
         "layers", image_shape=SHAPE, leds="grid", photons=2e3, aberration_rad=1.0, misaligned_na=0.01, seed=4
     )
-    data = every_other(data)
+    data = thinned(data)
     found = joint.fit(data, data.calibration, z_um=0.0, deep=True)
     assert found.found["joint"]["groups"]["pupil"]["kept"]
     assert "stray" not in found.found["joint"]["groups"]

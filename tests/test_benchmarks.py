@@ -284,7 +284,7 @@ def test_the_papers_comparisons_on_twins(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(load("paper"), "FOCUS_PLANES", 21)
-    record = script("paper", "--brief", "--repeats", "1", "--sizes", "16,24", "--solved", "24")
+    record = script("paper", "--brief", "--repeats", "1", "--sizes", "12,16", "--solved", "24")
     assert record["data"] == {"volume": "`sim:twin-blood-smear`", "flat": "`sim:twin-sheepblood`"}
     assert len({(row["label"], *row["shape"]) for row in record["times"]}) == 4 * 2
     assert len(record["focus"]) == 3
@@ -356,14 +356,14 @@ def test_an_interrupted_reproduction_keeps_what_it_has(
 ) -> None:
     monkeypatch.setattr(load("paper"), "solve_patch", lambda *_: signal.raise_signal(signal.SIGINT))
     with pytest.raises(SystemExit) as caught:
-        script("paper", "--brief", "--sizes", "24")
+        script("paper", "--brief", "--sizes", "16")
     assert caught.value.code == 130
     record = json.loads((tmp_path / "paper.json").read_text())
     assert record["interrupted"]
     assert len(record["times"]) == 4
     text = load("paper").section(record)
     assert "interrupted" in text
-    row = next(line for line in text.splitlines() if line.startswith("| 24×24"))
+    row = next(line for line in text.splitlines() if line.startswith("| 16×16"))
     assert [cell.strip()[:1] for cell in row.split("|")[4:8]] == ["≈"] * 4, "nothing was solved to the end"
 
 

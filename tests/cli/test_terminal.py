@@ -45,14 +45,14 @@ def shown_by(start: Callable[[int], Any], width: int) -> tuple[int, str]:
     """The same of a process that is started with the terminal."""
     master, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    process = start(terminal)
-    os.close(terminal)
-    shown = b""
-    with contextlib.suppress(OSError):  # EIO when the last writer has left
-        while part := os.read(master, 65536):
-            shown += part
-    os.close(master)
-    return process.wait(), shown.decode()
+    with start(terminal) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO when the last writer has left
+            while part := os.read(master, 65536):
+                shown += part
+        os.close(master)
+        return process.wait(), shown.decode()
 
 
 def lines_of(shown: str) -> list[str]:

@@ -20,6 +20,7 @@ from fpmtools.leds import seen_from
 from fpmtools.optics import Box, Optics, Shape
 from fpmtools.pupil import Pupil
 from fpmtools.stray import StrayLight
+from fpmtools.surfaces import Surface
 
 KIND = "calibration"
 JOINT = "joint"  # under which ``found`` says what a joint fit of instrument and object has found
@@ -54,6 +55,9 @@ class Calibration(Shown):
     height_mm
         How far the plane of each LED is from the sample, [led], so that a part of the field has angles of its own, see
         :meth:`seen_from`; None: not known, or light that comes from afar.
+    aberrations
+        The pupil's Zernike coefficients over the field, where they were found to change: ``pupil`` has those in the
+        middle of the field of view. None: they are the same everywhere.
     """
 
     na: NDArray[np.float64]
@@ -66,6 +70,7 @@ class Calibration(Shown):
     found: Mapping[str, Any] = field(default_factory=dict)
     stray: StrayLight | None = None
     height_mm: NDArray[np.float64] | None = None
+    aberrations: Surface | None = None
     drawn_by = "fpmtools.report.notebook:calibration"
 
     def facts(self) -> dict[str, str]:
@@ -75,7 +80,7 @@ class Calibration(Shown):
         facts = {
             "LEDs": f"{len(self.na)} to NA {number(steepest, 3)}" + (f", gains ± {spread:.2%}" if spread else ""),
             "images": f"{self.images}{f', {out} left out' if out else ''}{lit}",
-            "pupil": self.pupil.in_words(),
+            "pupil": self.pupil.in_words() + (", changes over the field" if self.aberrations is not None else ""),
             "background": f"up to {number(float(self.background.max()), 3)}" if self.background.any() else "none",
             "defocus": "not known" if self.defocus_um is None else f"{number(self.defocus_um)} µm",
         }
@@ -182,18 +187,22 @@ class Calibration(Shown):
         """Of the part ``there`` of the whole frame, where this one is of ``here``; ``pixel_um`` is on the sample.
 
         Stray light keeps its place. LEDs at a known height light the new part's middle from where they stand: na =
-        (p - r) / √(|p - r|² + h²), p their place over the middle of ``here`` and r that of ``there``. Pupil and defocus
-        stay.
+        (p - r) / √(|p - r|² + h²), p their place over the middle of ``here`` and r that of ``there``. Aberrations that
+        change over the field are those of the new part's middle; all else of the pupil, and the defocus, stay.
         """
         corner = there[0] - here[0], there[1] - here[1]
-        stray = None if self.stray is None else self.stray.seen_from(*corner)
+        own: dict[str, Any] = {} if self.stray is None else {"stray": self.stray.seen_from(*corner)}
+        if self.aberrations is not None:
+            moved = self.aberrations.seen_from(*corner)
+            zernike = moved.at([(0, 0, there[2], there[3])])[0]
+            own |= {"aberrations": moved, "pupil": replace(self.pupil, zernike_rad=zernike)}
         if self.height_mm is None:
-            return self if stray is None else replace(self, stray=stray)
+            return replace(self, **own) if own else self
         away_mm = [
             (step + (new - old) / 2) * pixel_um * 1e-3
             for step, new, old in zip(corner, there[2:], here[2:], strict=True)
         ]
-        return replace(self, na=seen_from(self.na, self.height_mm, (away_mm[1], away_mm[0])), stray=stray)
+        return replace(self, na=seen_from(self.na, self.height_mm, (away_mm[1], away_mm[0])), **own)
 
     def added(self, image_shape: Shape) -> NDArray[np.float64]:
         """What background and stray light add to the mean of each image, [image], in the images' units."""
@@ -222,6 +231,11 @@ class Calibration(Shown):
         pupil, of_pupil = self.pupil.dump()
         tensors |= {f"pupil.{name}": values for name, values in pupil.items()}
         about = {"defocus_um": self.defocus_um, "pupil": of_pupil, "found": storage.finite(self.found)}
+        if self.aberrations is not None:
+            tensors["aberrations"], about["aberrations_place"] = (
+                self.aberrations.coefficients,
+                list(self.aberrations.place),
+            )
         if self.stray is not None:
             stray, about["stray_place"] = self.stray.dump()
             tensors |= {f"stray.{name}": values for name, values in stray.items()}
@@ -233,12 +247,12 @@ class Calibration(Shown):
         na, used = tensors["na"].astype(np.float64), tensors["used"].astype(bool)
         prefix = "pupil."
         pupil = {name.removeprefix(prefix): values for name, values in tensors.items() if name.startswith(prefix)}
-        defocus, place = about["defocus_um"], about.get("stray_place")
-        stray = None
-        if place is not None:
-            y, x, height, width = map(float, place)
+        defocus, stray, aberrations = about["defocus_um"], None, None
+        if "stray_place" in about:
             levels, pictures = (tensors[f"stray.{name}"].astype(np.float64) for name in ("levels", "pictures"))
-            stray = StrayLight(levels, pictures, (y, x, height, width))
+            stray = StrayLight(levels, pictures, _place(about["stray_place"]))
+        if "aberrations_place" in about:
+            aberrations = Surface(tensors["aberrations"].astype(np.float64), _place(about["aberrations_place"]))
         return cls(
             na,
             used,
@@ -250,6 +264,7 @@ class Calibration(Shown):
             dict(about["found"]),
             stray,
             tensors.get("height_mm"),
+            aberrations,
         )
 
     def save(self, path: str | Path, optics: Optics, box: Box | None = None) -> Path:
@@ -292,3 +307,8 @@ class Calibration(Shown):
         if found.images != images:
             raise OptionError(f"{path}: a calibration of {found.images} images; the data have {images}")
         return found if box is None or here is None else found.seen_from(box, here, optics.pixel_um)
+
+
+def _place(given: Any) -> tuple[float, float, float, float]:
+    y, x, height, width = map(float, given)
+    return y, x, height, width

@@ -109,6 +109,10 @@ class Optics:
         """Depth of field n λ / NA² at the synthetic NA, µm."""
         return self.medium_index * self.wavelength_um / self.synthetic_na(na_led) ** 2
 
+    def curvature(self, height_um: float) -> float:
+        """Of the light of LEDs that far away: the rate k/2h, rad/µm², of its phase k|s|²/2h."""
+        return math.pi / self.wavelength_um / height_um
+
     def axial_wavenumber(self, fy: NDArray[np.floating], fx: NDArray[np.floating]) -> NDArray[np.float64]:
         """k_z = 2π sqrt((n/λ)² − fx² − fy²) in rad/µm; 0 where the wave is evanescent.
 

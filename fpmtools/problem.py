@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fpmtools import losses
 from fpmtools.calibration import Calibration
@@ -45,6 +46,7 @@ class Problem:
     calibration: Calibration
     seed: int = 0
     loss: Loss = losses.amplitude
+    curved: bool = False
 
     @property
     def loss_name(self) -> str:
@@ -113,7 +115,7 @@ class Problem:
         """Centred object spectrum [H, W] of the image of the LED nearest to the axis, as an amplitude without phase.
 
         An image a hundred times darker than the brightest is passed over. Where several LEDs add up to the image the
-        object is as much darker.
+        object is as much darker. ``curved``: with the phase that LEDs at a known height give all of the field.
 
         What no LED's pupil covers is left at zero, since no measurement could ever change it.
         """
@@ -121,10 +123,23 @@ class Problem:
         lit = (power >= 0.01 * power.max()).cpu()
         image = next(image for image in self.order if lit[image])
         amplitude = self.amplitudes[image].cpu().numpy() / math.sqrt(self._direct_light(image))
+        guess = amplitude * self._curvature() if self.curved else amplitude
         height, width = self.forward.object_shape
-        spectrum = resize_spectrum(to_spectrum(amplitude), (height, width)) * (height * width / amplitude.size)
+        spectrum = resize_spectrum(to_spectrum(guess), (height, width)) * (height * width / guess.size)
         spectrum = spectrum * self.forward.synthetic_support()
         return torch.from_numpy(spectrum).to(self.forward.dtype).to(self.device)
+
+    def _curvature(self) -> NDArray[np.complex128] | complex:
+        """exp(ik|s|²/2h) [y, x] on the images' grid, s from the middle; 1 where no LED's height is known."""
+        plan, height_mm = self.forward.plan, self.forward.calibration.height_mm
+        if height_mm is None:
+            return 1.0
+        rate = self.forward.optics.curvature(1e3 * float(height_mm.mean()))
+        y, x = (
+            np.exp(1j * rate * ((np.arange(n) / n - 0.5) * extent) ** 2)
+            for n, extent in zip(plan.image_shape, plan.extent_um, strict=True)
+        )
+        return np.asarray(y[:, None] * x)
 
     def _direct_light(self, image: int) -> float:
         """Of how many bright-field LEDs an image has the light; 1 where that is not known."""
@@ -211,6 +226,7 @@ def prepare(
     subpixel: bool | None = None,
     margin: int | str | None = None,
     mask: bool = True,
+    curved: bool = False,
 ) -> Problem:
     """Put a data set on a device and on its sampling plan's grids.
 
@@ -234,6 +250,9 @@ def prepare(
         what the calibration has found to pay.
     mask
         Leave saturated and stuck pixels out, see :attr:`fpmtools.images.Images.bad`.
+    curved
+        Begin with the phase k|s|²/2h, s from the middle of the field, that LEDs at a known height h light it with. It
+        is the same for all of them and so belongs to what is found; a solver that begins without finds but a part.
     solver
         Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
 
@@ -276,7 +295,7 @@ def prepare(
     )
     amplitudes = plan.amplitudes(used, forward.real_dtype, bad).to(where)
     function = losses.find(losses.DEFAULT if loss is None else loss)[1]
-    return Problem(dataset, forward, amplitudes, planes, calibration, seed, function)
+    return Problem(dataset, forward, amplitudes, planes, calibration, seed, function, curved)
 
 
 def _check_can(solver: Wishes, what: str, asked: bool, instead: str) -> None:

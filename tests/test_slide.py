@@ -159,3 +159,20 @@ def test_one_that_is_ended_leaves_nothing(number: int, tmp_path: Path, forked: C
         process.wait(60)
     assert process.returncode == -number
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_solve_may_begin_with_the_curvature_of_the_light(plain: Path) -> None:
+    part = read(plain).crop(20, 84, 96, 90)
+    flat, curved = (prepare(part, curved=how, dtype="complex128", margin=9) for how in (False, True))
+    plan = curved.forward.plan
+    fields = [problem.forward.field(problem.first_guess()[None])[0].numpy() for problem in (flat, curved)]
+    turned = fields[1] * fields[0].conj()
+    y, x = (((np.arange(n) / n) - 0.5) * extent for n, extent in zip(turned.shape, plan.extent_um, strict=True))
+    phase = np.pi / part.optics.wavelength_um / 30e3 * (y[:, None] ** 2 + x**2)
+    left = np.angle(turned * np.exp(-1j * phase))[8:-8, 8:-8]
+    assert np.ptp(phase) > 0.6
+    assert np.sqrt(np.average(left**2, weights=np.abs(turned)[8:-8, 8:-8])) < 0.02
+    nowhere = part.with_calibration(height_mm=None)
+    assert torch.equal(
+        prepare(nowhere, curved=True, margin=9).first_guess(), prepare(nowhere, margin=9).first_guess()
+    ), "where no height is known nothing is"

@@ -115,9 +115,10 @@ class Instrument:
         pupil = replace(
             given, zernike_rad=zernike, apodization=apodization, softness=softness, stop=self.stop() or given.stop
         )
+        over = self.nominal.aberrations
         return replace(
             self.nominal, na=self.na().numpy(), gain=self.gains().numpy(), pupil=pupil, background=self.background,
-            stray=self.stray,
+            stray=self.stray, aberrations=None if over is None else over.plus(self.pupil.numpy()),
         )  # fmt: skip
 
     def stop(self) -> tuple[float, float, float, float] | None:

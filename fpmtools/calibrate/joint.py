@@ -357,4 +357,10 @@ def _whole(calibration: Calibration, found: Calibration, report: dict[str, Any])
     shift = moved.mean(axis=0)
     rest = float(np.sqrt(np.square(moved - shift).sum(axis=1).mean()))
     report["moved"] = {"shift_na": shift.tolist(), "rest_na": rest}
-    return _noted(replace(calibration, na=na, gain=gain, background=back, pupil=found.pupil, stray=stray), report)
+    return _noted(
+        replace(
+            calibration, na=na, gain=gain, background=back, stray=stray, pupil=found.pupil,
+            aberrations=found.aberrations,
+        ),
+        report,
+    )  # fmt: skip

@@ -208,6 +208,7 @@ def prepared(spec: RunSpec, dataset: Dataset, solver: Solver[Any], calibration: 
         margin=spec.margin,
         calibration=calibration,
         loss=spec.loss,
+        curved=spec.curved,
     )
 
 

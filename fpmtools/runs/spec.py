@@ -250,6 +250,7 @@ class RunSpec:
     critical_grid: bool | None = None
     subpixel: bool | None = None
     margin: int | str | None = None
+    curved: bool = False
     exact: bool = False
     threads: int | None = None
     limits: Limits = field(default_factory=Limits)
@@ -296,7 +297,8 @@ class RunSpec:
         for name in ("critical_grid", "subpixel"):
             value = getattr(self, name)
             _need(value is None or isinstance(value, bool), name, value, "true, false or null")
-        _need(isinstance(self.exact, bool), "exact", self.exact, "true or false")
+        for name in ("exact", "curved"):
+            _need(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         _need(self.threads is None or _is_whole(self.threads, 1), "threads", self.threads, "a positive whole number")
         threads.check(self.threads)
         self._check_channels()

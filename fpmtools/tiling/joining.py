@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fpmtools.optics import Optics
 from fpmtools.reconstruction import Grid
 from fpmtools.tiling.mosaic import Mosaic, Part, _shared
 from fpmtools.tiling.plan import Plan
 from fpmtools.tiling.stitching import (
+    INDEPENDENT,
     KNOWN_RAMP,
     SPREAD_RAMP,
     Seam,
@@ -31,9 +33,8 @@ def join_tiles(
     depths: Sequence[tuple[float, ...]],
     *,
     factor: int,
-    pixel_um: float,
+    optics: Optics,
     scale: float,
-    wavelength_um: float,
     height_um: float | None,
 ) -> Mosaic:
     """The mosaic of the tiles in ``folder``.
@@ -45,7 +46,7 @@ def join_tiles(
     depths
         The z of each, µm.
     factor
-        Pixels of the mosaic to a camera pixel of ``pixel_um``.
+        Pixels of the mosaic to a camera pixel.
     scale
         The measured intensity that counts as 1 in all of it.
     height_um
@@ -64,9 +65,9 @@ def join_tiles(
     same = all(z == depths[0] for z in depths)
     planes = depths[0] if same else (common,)
     shape = (plan.frame[0] * factor, plan.frame[1] * factor)
-    grid = Grid(shape, (plan.frame[0] * pixel_um, plan.frame[1] * pixel_um), (planes[0], planes[-1]))
-    fine = pixel_um / factor
-    curved = 0.0 if height_um is None else math.pi / wavelength_um / height_um * fine**2
+    grid = Grid(shape, (plan.frame[0] * optics.pixel_um, plan.frame[1] * optics.pixel_um), (planes[0], planes[-1]))
+    fine = optics.pixel_um / factor
+    curved = 0.0 if height_um is None else optics.curvature(height_um) * fine**2
     count = len(parts)
     mosaic = Mosaic(
         plan, parts, np.ones(count, complex), np.zeros((count, 2)), grid, factor=factor,
@@ -76,7 +77,8 @@ def join_tiles(
         if part.sha256 is not None:  # one intensity counts as 1 everywhere
             mosaic.gain[index] = math.sqrt(float(mosaic.tile(index).metadata.get("intensity_scale", scale)) / scale)
     centres = np.array([(y + h / 2, x + w / 2) for y, x, h, w in map(mosaic.place, range(count))])
-    compared = seams(mosaic, (planes[0] + planes[-1]) / 2)
+    alike = INDEPENDENT * optics.wavelength_um / (2 * optics.na) / fine
+    compared = seams(mosaic, (planes[0] + planes[-1]) / 2, alike)
     mosaic.curvature = curvature(compared, centres, curved)
     compared = without_curvature(compared, centres, mosaic.curvature)
     spread = SPREAD_RAMP if height_um is None else KNOWN_RAMP
@@ -84,11 +86,11 @@ def join_tiles(
     there = np.array([part.sha256 is not None for part in parts])
     gain = np.where(there, mosaic.gain * np.exp(found.gain + 1j * found.phase), 0)
     mosaic.gain, mosaic.ramp = gain, found.ramp
-    mosaic.metadata |= {"intensity_scale": scale, "wavelength_um": wavelength_um}
+    mosaic.metadata |= {"intensity_scale": scale, "wavelength_um": optics.wavelength_um}
     return mosaic
 
 
-def seams(mosaic: Mosaic, z_um: float) -> list[Seam]:
+def seams(mosaic: Mosaic, z_um: float, alike: float) -> list[Seam]:
     """All neighbours compared, at the gains that the mosaic has; of each tile only what it shares is kept."""
     pairs = mosaic.plan.neighbours()
     fields: dict[int, NDArray[np.complex64]] = {}
@@ -105,7 +107,8 @@ def seams(mosaic: Mosaic, z_um: float) -> list[Seam]:
         window = _trusted(mosaic, first)[mine] * _trusted(mosaic, second)[theirs]
         y, x, *_ = mosaic.place(first)
         corner = (y + mine[0].start, x + mine[1].start)
-        if (one := seam(first, second, fields[first][mine], fields[second][theirs], window, corner)) is not None:
+        one = seam(first, second, fields[first][mine], fields[second][theirs], window, corner, alike)
+        if one is not None:
             found.append(one)
     return found
 

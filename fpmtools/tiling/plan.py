@@ -17,7 +17,7 @@ LARGEST = 256  # camera pixels: aberrations change over more than that
 SMALLEST = 16
 LEAST_OVERLAP = 8  # by which two tiles can be joined
 WORST_CURVATURE = 0.5  # rad, at a tile's corners, of what differs from LED to LED in the curvature of their light
-REACH = 8.0  # lengths λ/2NA of the overlap: 4 from a border the error is that of the inside to 2 dB (docs/slides.md)
+REACH = 16.0  # lengths λ/2NA of the overlap: 8 from a border the error is that of the inside to 2 dB (docs/slides.md)
 GUARD = 0.25  # share of an overlap on either side that only the other tile shows
 PRIMES = (2, 3, 5, 7)
 
@@ -119,7 +119,7 @@ def choose(
 
 
 def suggested_overlap(optics: Optics, z_um: Sequence[float]) -> int:
-    """Camera pixels: eight resolved lengths λ/2NA, and what defocus moves the steepest light by that gets through.
+    """Camera pixels: sixteen resolved lengths λ/2NA, and what defocus moves the steepest light by that gets through.
 
     Of the light of LEDs further out only that gets through which the sample turns into the objective's angle.
     """

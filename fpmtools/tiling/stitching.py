@@ -26,9 +26,9 @@ Complex = NDArray[np.complexfloating[Any, Any]]
 REWEIGHTED = 6  # times that the plane of a seam is fitted
 OUTLYING = 2.0  # standard deviations: what is farther from the plane counts less and less
 EXACT = 1e-8  # rad², the least variance of a seam's phase: what is known better spoils the numbers of the solve
-RESOLVED = 16  # pixels of a field that are one independent number
+INDEPENDENT = 10.0  # lengths λ/2NA that errors of a tile's phase go together over: slow ones are seen least
 SPREAD_RAMP, SPREAD_GAIN = 1.0, 0.2  # that tiles are expected to have: rad at half a side, log
-KNOWN_RAMP = 0.01  # the same where each tile was solved with the angles of its own place, which leave none
+KNOWN_RAMP = 0.025  # the same where each tile was solved with the angles of its own place, which leave next to none
 ROUNDS = 4  # of choosing whole turns and solving
 
 
@@ -58,10 +58,13 @@ class Joined:
     ramp: Floats
 
 
-def seam(first: int, second: int, one: Complex, other: Complex, window: Floats, corner: tuple[int, int]) -> Seam | None:
+def seam(
+    first: int, second: int, one: Complex, other: Complex, window: Floats, corner: tuple[int, int], alike: float
+) -> Seam | None:
     """Compare two fields [y, x] of the same pixels, the first of which is at ``corner`` of the field.
 
-    ``window`` [y, x]: how far both can be trusted. None where there is no light.
+    ``window`` [y, x]: how far both can be trusted. Errors within ``alike`` pixels are one number. None where there is
+    no light.
     """
     quotient = np.asarray(one, np.complex128) * np.conj(other)
     weight = window * np.abs(quotient)
@@ -81,7 +84,7 @@ def seam(first: int, second: int, one: Complex, other: Complex, window: Floats, 
         left = np.angle(quotient * np.exp(-1j * np.tensordot(plane, at, 1)))
         variance = max(float(np.average(left**2, weights=robust)), EXACT)
         robust = weight / (1 + left**2 / (OUTLYING**2 * variance))
-    counts = robust / float(weight.max()) / RESOLVED
+    counts = robust / float(weight.max()) / alike**2
     information = np.einsum("iyx,jyx,yx->ij", at, at, counts) / variance
     powers = [float((robust * np.abs(field) ** 2).sum()) for field in (one, other)]
     plane[0] = math.remainder(plane[0], 2 * math.pi)

@@ -34,6 +34,7 @@ def spec_of(slide: RunSpec, box: Box, z_um: tuple[float, ...], calibration: Path
         calibrate="none",
         outputs=outputs,
         tiles=None,
+        curved=True,
         **grids,
     )
 

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 import fpmtools
 from fpmtools.errors import DataError, OptionError
-from fpmtools.optics import resample
+from fpmtools.optics import Optics, resample
 from fpmtools.reconstruction import RESULT_FILE, Grid, PlaneStack
 from fpmtools.runs.folder import sha256
 from fpmtools.tiling.joining import join_tiles
@@ -20,6 +20,7 @@ from fpmtools.tiling.mosaic import Mosaic
 from fpmtools.tiling.plan import Plan
 
 FRAME, FACTOR, PIXEL_UM, WAVELENGTH_UM = (61, 74), 2, 0.8, 0.5
+OPTICS = Optics(wavelength_um=WAVELENGTH_UM, na=0.3, magnification=1, camera_pixel_um=PIXEL_UM)
 Make = Callable[..., Mosaic]
 
 
@@ -51,8 +52,8 @@ def make(tmp_path: Path, truth: NDArray[np.complex64]) -> Make:
             about: dict[str, object] = {"sha256": sha256(file), "stored_bytes": stack.stored_bytes}
             ended.append({"status": "failed", "reason": "no light"} if index == missing else about)
         mosaic = join_tiles(
-            plan, ended, tmp_path, [(3.0,)] * len(ended), factor=FACTOR, pixel_um=PIXEL_UM, scale=1.0,
-            wavelength_um=WAVELENGTH_UM, height_um=height_um,
+            plan, ended, tmp_path, [(3.0,)] * len(ended), factor=FACTOR, optics=OPTICS, scale=1.0,
+            height_um=height_um,
         )  # fmt: skip
         mosaic.save(tmp_path / RESULT_FILE)
         opened = fpmtools.open_result(tmp_path)

@@ -51,14 +51,14 @@ def test_neighbours_are_side_by_side() -> None:
 
 def test_the_optics_choose_size_and_overlap() -> None:
     sharp, deep = (suggested_overlap(OPTICS, [z]) for z in (0.0, -200.0))
-    assert sharp == 2 * np.ceil(8 * 0.523 / 0.2 / 2)
+    assert sharp == 2 * np.ceil(16 * 0.523 / 0.2 / 2)
     assert deep - sharp == pytest.approx(200 * 0.1 / np.sqrt(1 - 0.01), abs=2)
     assert suggested_size(OPTICS, NA, None) == 256
     near, far = (suggested_size(OPTICS, NA, height_um) for height_um in (20e3, 40e3))
     assert near < far < 256
     assert fast_length(near) == near
     plan = choose((512, 700), OPTICS, NA, [0.0])
-    assert plan.size == (250, 250), "three tiles fill 700 pixels, and the length is fast to transform"
+    assert plan.size == (270, 270), "three tiles fill 700 pixels, and the length is fast to transform"
     assert choose((512, 700), OPTICS, NA, [-900.0]).overlap == 64, "a quarter of a tile at most"
     assert choose((512, 700), OPTICS, NA, [0.0], size=64, overlap=10).overlap == 10
 

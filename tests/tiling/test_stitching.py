@@ -39,7 +39,7 @@ def cut(
         bottom, right = min(ya, yb) + height, min(xa, xb) + width
         one = tiles[a][top - ya : bottom - ya, left - xa : right - xa]
         other = tiles[b][top - yb : bottom - yb, left - xb : right - xb]
-        made = seam(a, b, one, other, np.ones(one.shape), (top, left))
+        made = seam(a, b, one, other, np.ones(one.shape), (top, left), 4.0)
         assert made is not None
         found.append(made)
     return tiles, np.array(centres), found
@@ -97,7 +97,7 @@ def test_what_does_not_depend_on_the_order() -> None:
 
 def test_parts_that_nothing_connects_and_dark_overlaps() -> None:
     dark = np.zeros((12, 20), complex)
-    assert seam(0, 1, dark, dark, np.ones(dark.shape), (0, 0)) is None
+    assert seam(0, 1, dark, dark, np.ones(dark.shape), (0, 0), 4.0) is None
     field, plan = sample(6), Plan.of(SHAPE, 48, 12)
     _, centres, seams = cut(field, plan, seed=7)
     some = [s for s in seams if 0 not in (s.first, s.second)]
@@ -119,7 +119,7 @@ def test_a_curvature_that_all_tiles_have_is_no_ramp_of_each() -> None:
         for at_y, at_x in ((ya, xa), (yb, xb)):
             tile = field[at_y : at_y + 48, at_x : at_x + 48] * np.exp(4e-3j * (y**2 + x**2))
             parts.append(tile[top - at_y : bottom - at_y, left - at_x : right - at_x])
-        made = seam(a, b, parts[0], parts[1], np.ones(parts[0].shape), (top, left))
+        made = seam(a, b, parts[0], parts[1], np.ones(parts[0].shape), (top, left), 4.0)
         assert made is not None
         seams.append(made)
     assert curvature(seams, centres, 1.0) == pytest.approx(4e-3, rel=1e-6)

@@ -7,6 +7,7 @@ unpacked; PNG, BMP, JPEG and other TIFFs are decoded a page at a time.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 import zlib
@@ -194,22 +195,44 @@ def _unpacked(page: Page, rows: slice, columns: slice) -> NDArray[Any]:
                 continue
             os.lseek(file, offset, os.SEEK_SET)
             data = os.read(file, size) if size else None
-            if data is not None:
-                if len(data) != size:
-                    raise ValueError("it is cut off")
-                _check_deflated(page.stamp.path, data, tiff)
-            part, (sample, _, top, left, _), (_, part_height, part_width, _) = tiff.decode(data, index)
-            if part is None:
-                continue
-            part = part[
-                0, max(0, y - top) : min(part_height, y_end - top), max(0, x - left) : min(part_width, x_end - left)
-            ]
+            if data is not None and len(data) != size:
+                raise ValueError("it is cut off")
+            last = min(y_end - top, high, high if tiff.is_tiled else height - top)  # row of this part that is wanted
+            if data is not None and _plain(tiff):
+                if len(data) > high * wide * together * tiff.dtype.itemsize + _SLACK:
+                    raise DataError(f"{page.stamp.path}: refused: an image unpacks to far more than it declares")
+                sample, part = index // (across * down), _inflated(page, data, (last, wide, together))
+            else:
+                if data is not None:
+                    _check_deflated(page.stamp.path, data, tiff)
+                whole, (sample, *_), (_, part_height, part_width, _) = tiff.decode(data, index)
+                if whole is None:
+                    continue
+                part = whole[0, : min(part_height, last), :part_width]
+            part = part[max(0, y - top) :, max(0, x - left) : min(width, x_end) - left]
             at_y, at_x = max(top - y, 0), max(left - x, 0)
             found[sample, at_y : at_y + part.shape[0], at_x : at_x + part.shape[1]] = part
     finally:
         os.close(file)
     image = np.moveaxis(found[..., 0], 0, -1) if apart > 1 else found[0]
     return image[..., 0] if len(page.shape) == 2 else image
+
+
+def _plain(tiff: Any) -> bool:
+    """Whether a page's numbers are whole bytes, deflated as they are or as differences along a row."""
+    whole = tiff.dtype is not None and 8 * tiff.dtype.itemsize == tiff.bitspersample and tiff.fillorder == 1
+    known = tiff.predictor == 1 or (tiff.predictor == 2 and tiff.dtype.kind in "iu")
+    return bool(tiff.compression in _DEFLATE and whole and known)
+
+
+def _inflated(page: Page, data: bytes, shape: tuple[int, int, int]) -> NDArray[Any]:
+    """The first rows of a strip or tile, [row, column, sample] of this ``shape``: what follows is not unpacked."""
+    wanted = math.prod(shape) * page.dtype.itemsize
+    found = zlib.decompressobj().decompress(data, wanted)
+    if len(found) < wanted:
+        raise ValueError("it is cut off")
+    part = np.frombuffer(found, page.dtype).reshape(shape).astype(page.dtype.newbyteorder("="), copy=False)
+    return part if page.tiff.predictor == 1 else np.cumsum(part, axis=1, dtype=part.dtype)
 
 
 def _check_deflated(file: Path, data: bytes, page: Any) -> None:

@@ -14,6 +14,7 @@ import common
 SECTIONS = {
     "speed": "Time to quality",
     "large": "A full-size stack",
+    "slides": "Whole slides",
     "scaling": "How cost grows",
     "roofline": "How far from the FFTs",
     "peers": "Other packages",

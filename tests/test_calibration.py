@@ -17,6 +17,7 @@ from fpmtools.optics import Optics, frequency_axes, resample
 from fpmtools.problem import prepare
 from fpmtools.pupil import Pupil, polynomial_phase, zernike_monomials
 from fpmtools.simulation import simulate
+from fpmtools.surfaces import Surface
 
 OPTICS = Optics(wavelength_um=0.5, na=0.2, magnification=10, camera_pixel_um=8)
 LEDS = np.array([(0.0, 0.0), (0.1, -0.05), (0.3, 0.02)])
@@ -132,3 +133,21 @@ def test_a_calibrated_pupil_off_the_grid_costs_less_than_half_a_decibel(shape) -
     decibels = [score(engine.reconstruct(data, "ap", z_um=0.0), clear)["in_band_db"] for data in (exact, mapped)]
     assert decibels[0] > 60
     assert decibels[1] > min(decibels[0], 130) - 0.5, "beyond, single precision decides"
+
+
+def test_aberrations_that_change_over_the_field_are_those_of_the_part(tmp_path: Path) -> None:
+    whole = simulate("thin", image_shape=(48, 63), seed=1)
+    over = Surface(np.array([[0.0, 0.0, 0.0], [0.3, 0.2, -0.1]]), (0.0, 0.0, 48.0, 63.0))
+    known = replace(whole.calibration, aberrations=over).seen_from(whole.box, whole.box, 1.0)
+    assert np.allclose(known.pupil.zernike_rad, [0.0, 0.3])
+    assert known.digest != whole.calibration.digest
+    part = replace(whole, calibration=known).crop(24, 30, 20, 33)
+    expected = 0.3 + 0.2 * (34 / 24 - 1) - 0.1 * (46.5 / 31.5 - 1)
+    assert part.calibration.pupil.zernike_rad[1] == pytest.approx(expected)
+    assert part.crop(3, 2, 9, 8).calibration.pupil.zernike_rad[1] == pytest.approx(
+        0.3 + 0.2 * (31.5 / 24 - 1) - 0.1 * (36 / 31.5 - 1)
+    )
+    file = known.save(tmp_path / "known.safetensors", whole.optics, whole.box)
+    again = Calibration.load(file, whole.optics, whole.n_images, part.box)
+    assert again.digest == part.calibration.digest
+    assert "changes over the field" in known.facts()["pupil"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fpmtools import surfaces
 from fpmtools.calibrate import joint, part
 from fpmtools.calibrate.instrument import MODES, Instrument
-from fpmtools.calibrate.verdicts import pays, solved, verdict
+from fpmtools.calibrate.verdicts import CONTROL, pays, solved, verdict
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.metrics.prediction import held_out_leds
@@ -27,13 +27,16 @@ SMALL = 0.02  # rad, that a mode must change by over the field
 FEWEST = 5  # places, of which one can be left out and a plane still goes through the others
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A part of the field: what is looked at of it, with the pupil that all have in common, and its own."""
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A part of the field, its depth, and the pupil that its own images say it has, [mode] rad.
+
+    The data set's calibration has the pupil that all places have in common.
+    """
 
     dataset: Dataset
     z_um: float
-    own: Calibration
+    zernike_rad: Floats
 
     def errors(self, zernike_rad: Floats, seed: int) -> Floats:
         """Of the images of left-out LEDs, after a short solve with this pupil."""
@@ -41,7 +44,7 @@ class _Place:
         seen = self.dataset.calibration
         seen = replace(seen, pupil=replace(seen.pupil, zernike_rad=zernike_rad))
         held = held_out_leds(self.dataset, seed=seed)
-        return solved(Instrument.of(seen, self.dataset.optics.na), problem, held)
+        return solved(Instrument.of(seen, self.dataset.optics.na), problem, held, steps=CONTROL)
 
 
 def find(
@@ -63,8 +66,7 @@ def find(
     seed
         Chooses the LEDs that are left out at each place.
 
-    None where the images do not ask for it: at each place the surfaces through all *other* places must predict images
-    of LEDs that the object has not seen better than the pupil that all places have in common does.
+    See :func:`settled` for what is kept.
     """
     chosen = searched(plan)
     if len(chosen) < FEWEST:
@@ -73,27 +75,37 @@ def find(
     for k, index in enumerate(chosen):
         on_step(k, len(chosen))
         places.append(_fitted(dataset.crop(*plan.tiles[index].box), calibrated, depths[index], seed))
-    boxes = [_within(place.dataset.box, dataset.box) for place in places]
-    values = np.stack([_padded(place.own.pupil.zernike_rad) for place in places])
-    frame = (0.0, 0.0, float(plan.frame[0]), float(plan.frame[1]))
+    found, judged = settled(places, dataset.box, seed)
+    names = [plan.tiles[index].name for index in chosen]
+    return found, judged | {"places": {n: one.zernike_rad.tolist() for n, one in zip(names, places, strict=True)}}
+
+
+def settled(places: Sequence[Place], frame: Box, seed: int) -> tuple[Surface | None, dict[str, Any]]:
+    """Surfaces through the pupils of some places in ``frame``, and how they were judged.
+
+    None where the images do not ask for it: at each place the surfaces through all *other* places must predict images
+    of LEDs that the object has not seen better than the pupil that all places have in common does.
+    """
+    boxes = [_within(place.dataset.box, frame) for place in places]
+    values = np.stack([place.zernike_rad for place in places])
+    whole = (0.0, 0.0, float(frame[2]), float(frame[3]))
     one, other = [], []
     for k, place in enumerate(places):
-        others = np.arange(len(places)) != k
-        predicted = surfaces.fit([boxes[i] for i in np.flatnonzero(others)], values[others], frame, SMALL)
+        others = [i for i in range(len(places)) if i != k]
+        predicted = surfaces.fit([boxes[i] for i in others], values[others], whole, SMALL)
         one.append(place.errors(place.dataset.calibration.pupil.zernike_rad, seed))
         other.append(place.errors(predicted.at([boxes[k]])[0], seed))
     common, over = np.concatenate(one), np.concatenate(other)
     judged = verdict(pays(over, common), common, over)
-    judged["places"] = {plan.tiles[i].name: row.tolist() for i, row in zip(chosen, values, strict=True)}
-    return surfaces.fit(boxes, values, frame, SMALL) if judged["kept"] else None, judged
+    return surfaces.fit(boxes, values, whole, SMALL) if judged["kept"] else None, judged
 
 
-def _fitted(region: Dataset, calibrated: Callable[[Dataset], Calibration], z_um: float, seed: int) -> _Place:
+def _fitted(region: Dataset, calibrated: Callable[[Dataset], Calibration], z_um: float, seed: int) -> Place:
     """A place and its own pupil."""
     region = replace(region, calibration=calibrated(region))
     looked_at = part.region(region.select(np.flatnonzero(region.calibration.used)))
     own = joint.fit(looked_at, looked_at.calibration, z_um=z_um, groups=(GROUP,), seed=seed)
-    return _Place(looked_at, z_um, own)
+    return Place(looked_at, z_um, _padded(own.pupil.zernike_rad))
 
 
 def _padded(zernike_rad: Floats) -> Floats:

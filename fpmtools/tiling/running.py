@@ -86,7 +86,7 @@ def carry_on(
             return place.document
         shown = Preview(place.path, slide.plan) if preview else None
         given = executor or cluster or stack.enter_context(_executor(slide, len(left), workers, tell))
-        interrupted = _work(slide, left, given, tell, shown)
+        interrupted = work(slide, left, given, tell, shown)
     slide.note()
     if interrupted:
         place.update(status=INTERRUPTED)
@@ -133,7 +133,7 @@ def _executor(slide: Slide, left: int, workers: int | None, tell: OnEvent) -> It
         yield found
 
 
-def _work(slide: Slide, left: list[int], executor: Executor, tell: OnEvent, preview: Preview | None) -> bool:
+def work(slide: Slide, left: list[int], executor: Executor, tell: OnEvent, preview: Preview | None) -> bool:
     """Have these tiles solved; whether Ctrl-C ended it. A signal that asks to leave raises :class:`Terminated`."""
     queue = Queue(slide, list(reversed(left)), tell, preview, len(slide.plan.tiles) - len(left))
     pending = dict[Future[Any], int]()

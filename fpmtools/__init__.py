@@ -73,6 +73,7 @@ _HOME = {
     "open_result": "fpmtools.results",
     "option": "fpmtools.options",
     "put": "fpmtools.transfer",
+    "quasi_newton": "fpmtools.quasi_newton",
     "take": "fpmtools.transfer",
     "to_deepinv": "fpmtools.physics",
 }
@@ -127,6 +128,7 @@ __all__ = [
     "option",
     "options",
     "put",
+    "quasi_newton",
     "reconstruct",
     "resume",
     "run",
@@ -138,7 +140,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fpmtools import coding, explained
+    from fpmtools import coding, explained, quasi_newton
     from fpmtools.adam import Adam, one_cycle
     from fpmtools.calibrate import calibrate
     from fpmtools.calibrate.inspection import Inspection, inspect

@@ -1,12 +1,13 @@
 """Steps of object and instrument together, by a schedule: what becomes free, and when.
 
-All LEDs at once. Object, board and pupil take the same accelerated steps with restarts (Nesterov; O'Donoghue, Candès,
-Found. Comput. Math. 15, 715, 2015), each divided by its own curvature: the object's spectrum by its coverage, as in the
-joint sweeps of classical solvers, the instrument's numbers by their Gauss-Newton matrix. What is of one LED alone, gain
-and jitter, is moved by Adam (Kingma, Ba, arXiv:1412.6980): all LEDs at one pace, however little light tells of them.
-The board is free from the first step on, as long as the object is still undecided: an object that has come to terms
-with wrong positions holds on to them. The pupil's edge is soft meanwhile, very much so at first, for only then has a
-loss a slope by positions that cross it. At last that of each LED near the edge is searched for, sharply.
+All LEDs at once. The object alone goes down by limited-memory BFGS. With an instrument, object, board and pupil take
+the same accelerated steps with restarts (Nesterov; O'Donoghue, Candès, Found. Comput. Math. 15, 715, 2015), each
+divided by its own curvature: the object's spectrum by its coverage, as in the joint sweeps of classical solvers, the
+instrument's numbers by their Gauss-Newton matrix. What is of one LED alone, gain and jitter, is moved by Adam (Kingma,
+Ba, arXiv:1412.6980): all LEDs at one pace, however little light tells of them. The board is free from the first step
+on, as long as the object is still undecided: an object that has come to terms with wrong positions holds on to them.
+The pupil's edge is soft meanwhile, very much so at first, for only then has a loss a slope by positions that cross it.
+At last that of each LED near the edge is searched for, sharply.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fpmtools import quasi_newton
 from fpmtools.calibrate import curvature
 from fpmtools.calibrate.instrument import FIXED, FREE, Instrument
 from fpmtools.forward.gradients import gradients
 from fpmtools.problem import Problem
 from fpmtools.spectral_prior import SpectralPrior
 
+MEMORY = 8  # steps of the object alone that the next is drawn from
 STEPS, LATE = 60, 12  # of most of it, and of what comes after all else
 FREE_FROM = {"board": 0, "pupil": 10, "gain": 20, "jitter": 20}  # step
 FINE = 15  # step from which on the pupil's edge is as sharp as it becomes
@@ -89,13 +92,17 @@ class Descent:
         self.inertia, self.last, self.ahead = 0, math.inf, (self.object, self.instrument)
 
     def advance(self, steps: int) -> None:
-        """So many steps of the object alone."""
+        """So many steps of the object alone, by limited-memory BFGS."""
         coverage, forward = self._update(self.instrument), self.problem.forward
         kernel, amplitudes = forward.kernel(self.z, self.seen), self.problem.amplitudes[self.seen]
-        for _ in range(steps):
-            misfit = forward.loss_and_gradient(self.ahead[0], amplitudes, self.z, self.seen, kernel=kernel)
-            new, momentum = self._stepped(misfit.loss, misfit.gradient, coverage)
-            self.object, self.ahead = new, (new + momentum * (new - self.object), self.instrument)
+        search, pixels = quasi_newton.Search.begin(self.object, MEMORY), len(self.seen) * forward.counted
+        for step in range(steps):
+            if step:
+                search.aim(coverage, self.prior)
+            misfit = forward.loss_and_gradient(search.ahead, amplitudes, self.z, self.seen, kernel=kernel)
+            search.take(misfit.loss[None] * pixels, misfit.gradient * pixels, self.prior)
+        self.last, self.inertia, self.object = float(search.misfit) / pixels, 0, search.stepped(coverage, self.prior)
+        self.ahead = self.object, self.instrument
 
     def run(self, last: int, groups: Sequence[str], on_step: OnStep) -> None:
         """The schedule of :data:`FREE_FROM` for these groups, from where it stands to before step ``last``."""

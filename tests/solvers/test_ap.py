@@ -73,9 +73,9 @@ def test_taking_all_leds_together_pays_with_noise():
 
 @pytest.mark.parametrize("sample", ["tilted", "layers"])
 def test_depth_is_taken_for_noise_in_the_dark_field_alone_where_that_pays(sample):
-    bright = simulate(sample, image_shape=(64, 64))
+    bright = simulate(sample, image_shape=(40, 48))
     assert quality(bright, "ap") == quality(bright, "ap", options={"prior": 0.0})
-    dark = simulate(sample, image_shape=(64, 64), leds="grid")
+    dark = simulate(sample, image_shape=(40, 48), leds="grid")
     assert quality(dark, "ap")["psnr"] > quality(dark, "ap", options={"prior": 0.0})["psnr"] + 0.3
 
 

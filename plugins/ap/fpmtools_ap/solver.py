@@ -5,9 +5,9 @@ rule is that of the classical baseline of Zhou et al., Optica 10, 1679, 2023). T
 undoes some of the last one's work. Where noise is most of what is left by then, the bright field goes on until the
 object rests: slow variations of the phase change images little, and all LEDs together would take ten times the sweeps
 to find them. Then, or once a sweep gains little, all LEDs update the object together: the average of
-their corrections, which is the closed-form minimiser for given phases (the M-step of ADMM- and VEM-FPM), with the
-momentum of Nesterov, restarted when the error grows (O'Donoghue, Candès, Found. Comput. Math. 15, 715, 2015). Each LED
-then counts by what of its light could be explained until then (:mod:`fpmtools.explained`).
+their corrections, which is the closed-form minimiser for given phases (the M-step of ADMM- and VEM-FPM), turned by what
+the last such steps have told of the curvature (L-BFGS, :mod:`fpmtools.quasi_newton`); where that makes the error grow,
+it is forgotten. Each LED then counts by what of its light could be explained until then (:mod:`fpmtools.explained`).
 
 Where several LEDs light an image, all their pieces of the object change with it, each by its share.
 
@@ -33,6 +33,7 @@ from fpmtools import (
     SpectralPrior,
     explained,
     option,
+    quasi_newton,
 )
 
 RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, Li, Optica 4, 736, 2017)
@@ -40,6 +41,7 @@ UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
 NOISELESS = 2.5e-7  # Σ e² / Σ A² that a million photons in every pixel leave: no camera has less noise
 NOISY = 2.0  # times what noise makes of the error: below it, what is left tells little of how well the object is known
 AT_REST = 3e-5  # share of an object's light off the axis that still changes in a sweep
+MEMORY = 8  # steps of all LEDs together that the next is drawn from
 LOOK_AGAIN = 5  # sweeps after which the prior is found anew
 
 
@@ -58,7 +60,7 @@ class Options:
         minimum=0, maximum=1,
     )  # fmt: skip
     stop_below: float = option(
-        2e-3, "stop when a sweep of all LEDs together lowers the error by less than this share; 0: never", minimum=0,
+        1e-3, "stop when a sweep of all LEDs together lowers the error by less than this share; 0: never", minimum=0,
         maximum=1,
     )  # fmt: skip
     prior: float = option(
@@ -75,12 +77,16 @@ class Joint:
     """What the sweeps of all LEDs together need, for the planes that still gain from them."""
 
     planes: torch.Tensor  # their indices in the block, int64
-    inertia: torch.Tensor  # sweeps since the momentum was last put to rest, [z]
     weights: torch.Tensor  # [z, led]
     coverage: torch.Tensor  # Σ w |P|² / max|P|² over the LEDs, towards its largest value, [z, H, W]
-    ahead: torch.Tensor  # Nesterov's look-ahead, [z, H, W]
-    gradient: torch.Tensor  # the sum over this sweep's LEDs so far, [z, H, W]
     prior: torch.Tensor  # what the object's own spectrum adds to coverage · max|P|², [z, H, W]
+    gradient: torch.Tensor  # the sum over this sweep's LEDs so far, [z, H, W]
+    search: quasi_newton.Search
+
+    def of(self, planes: torch.Tensor) -> Joint:
+        """Of some of them."""
+        parts = {name: value[planes] for name, value in vars(self).items() if name != "search"}
+        return Joint(**parts, search=self.search.of(planes))
 
 
 class State(PlaneState):
@@ -151,6 +157,9 @@ class AlternatingProjection(PlaneSolver[State]):
         leds = len(problem.order)
         if state.version != problem.forward.version:
             self._look(state)
+            if state.joint is not None:  # what was known is of another instrument
+                state.joint.search, state.at = quasi_newton.Search.begin(state.joint.search.point, MEMORY), 0
+                state.joint.gradient.zero_()
         if state.joint is None:
             self._visit(state, order[state.at])
             state.at += 1
@@ -183,12 +192,12 @@ class AlternatingProjection(PlaneSolver[State]):
         def work(planes: slice, batch: slice) -> None:
             own = forward.part(kernel, planes, images, batch)
             pieces, cost = forward.mismatch(
-                joint.ahead[planes], measured[batch], images[batch], own, weights=weights[planes, batch]
+                joint.search.ahead[planes], measured[batch], images[batch], own, weights=weights[planes, batch]
             )
             forward.add(joint.gradient[planes], pieces.mul_(own.conj()), forward.lit(images[batch]))
             errors[planes, batch] = 2 * cost
 
-        forward.in_batches(len(joint.ahead), images, work)
+        forward.in_batches(len(joint.planes), images, work)
         state.errors[joint.planes, chosen] = errors
         assert state.plain is not None
         state.plain[joint.planes, chosen] = errors / weights
@@ -245,11 +254,10 @@ class AlternatingProjection(PlaneSolver[State]):
         unexplained = state.errors.sum(1) / state.problem.amplitudes.square().sum()
         restraint = (RESTRAINT * (unexplained / UNEXPLAINED).clamp(1e-6, 1))[:, None, None]
         coverage = torch.lerp(coverage, coverage.amax((1, 2), keepdim=True), restraint)
-        planes = torch.arange(len(spectra), device=forward.device)
-        inertia = torch.zeros(len(spectra), dtype=forward.real_dtype, device=forward.device)
-        ahead, gradient = spectra.clone(), torch.zeros_like(spectra)
         state.plain = state.errors.clone()
-        joint = Joint(planes, inertia, weights, coverage, ahead, gradient, torch.zeros_like(coverage))
+        planes = torch.arange(len(spectra), device=forward.device)
+        search = quasi_newton.Search.begin(spectra.clone(), MEMORY)
+        joint = Joint(planes, weights, coverage, torch.zeros_like(coverage), torch.zeros_like(spectra), search)
         self._expect(state, joint, None)
         return joint
 
@@ -267,39 +275,32 @@ class AlternatingProjection(PlaneSolver[State]):
         found = prior(state.spectra[joint.planes], variance, None if before is None else before / pixels)
         joint.prior = found * (self.options.prior * pixels)
 
-    def _unexpected(self, state: State, joint: Joint, spectra: torch.Tensor) -> torch.Tensor:
-        """What spectra cost for being larger than expected, in units of Σ e², [z]."""
-        return (joint.prior * spectra.abs().square()).sum((1, 2)) / math.prod(state.problem.forward.image_shape)
-
     def _advance(self, state: State, joint: Joint) -> None:
-        """Step from the look-ahead to the weighted average of what the LEDs ask for, and look ahead again."""
-        point, misfit = joint.ahead, state.errors[joint.planes].sum(1)
-        error = misfit + self._unexpected(state, joint, point)
-        gain = 1 - error / state.last_error[joint.planes]
-        state.last_error[joint.planes] = error
-        # A step without momentum lowers the error, unless rounding is all that is left of it.
-        settled = (gain < self.options.stop_below) & ((gain >= 0) | (joint.inertia == 1)) & (joint.inertia > 0)
-        settled |= error < state.floor
-        joint.inertia = torch.where(gain < 0, 0, joint.inertia) + 1
-        momentum = ((joint.inertia - 1) / (joint.inertia + 2))[:, None, None]
-        asked = joint.gradient + joint.prior * joint.ahead
-        new = joint.ahead - asked / (joint.coverage * state.projection.peak**2 + joint.prior)
-        joint.ahead = new + momentum * (new - state.spectra[joint.planes])
-        state.spectra[joint.planes] = new
+        """Take the spectra that were tried where they are better, and aim at the next ones."""
+        search, error = joint.search, state.errors[joint.planes].sum(1)
+        share = 1 / math.prod(state.problem.forward.image_shape)
+        gain, tells = search.take(error, joint.gradient.clone(), joint.prior, share)
+        settled = (tells & (gain < self.options.stop_below)) | (error < state.floor)
+        state.spectra[joint.planes] = search.point
         joint.gradient.zero_()
         if self.options.prior and state.sweep % LOOK_AGAIN == 0:
             self._expect(state, joint, joint.prior)
-            state.last_error[joint.planes] = misfit + self._unexpected(state, joint, point)
+        curvature = joint.coverage * state.projection.peak**2
         if self.options.stop_below and settled.any():
-            moving = (~settled).nonzero()[:, 0]
-            state.joint = Joint(**{name: value[moving] for name, value in vars(joint).items()})
+            stepped = search.stepped(curvature, joint.prior)
+            state.spectra[joint.planes] = torch.where(settled[:, None, None], stepped, search.point)
+            going = (~settled).nonzero()[:, 0]
+            state.joint = joint = joint.of(going)
+            curvature = curvature[going]
             self._look(state)
+        joint.search.aim(curvature, joint.prior)
 
     def dump(self, state: State) -> dict[str, torch.Tensor]:
         """What the joint sweeps need besides."""
         tensors = super().dump(state)
         if state.joint is not None:
-            tensors |= {f"joint.{name}": value for name, value in vars(state.joint).items()}
+            joint = vars(state.joint) | state.joint.search.dump()
+            tensors |= {f"joint.{name}": value for name, value in joint.items() if name != "search"}
         more = {"plain": state.plain, "before": state.before}
         return tensors | {name: value for name, value in more.items() if value is not None}
 
@@ -308,7 +309,10 @@ class AlternatingProjection(PlaneSolver[State]):
         state = super().restore(problem, tensors)
         prefix = "joint."
         joint = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        state.joint = Joint(**joint) if joint else None
+        if joint:
+            search = quasi_newton.Search.restore(MEMORY, joint)
+            own = {name: value for name, value in joint.items() if name not in search.dump()}
+            state.joint = Joint(**own, search=search)
         state.plain, state.before = tensors.get("plain"), tensors.get("before")
         self._look(state)
         return state

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fpmtools import PlaneSolver, PlaneState, Problem, Progress, explained, option
+from fpmtools import PlaneSolver, PlaneState, Problem, Progress, explained, option, quasi_newton
 
 ROOM = 1 << 24  # complex samples that spectra and pairs of the planes in work may take
 SUFFICIENT = 1e-4  # share of the decrease that the slope promises, which a step must bring
@@ -55,7 +55,7 @@ class State(PlaneState):
     ask: torch.Tensor  # its gradient so far, [z, H, W]
     moving: torch.Tensor  # planes that still gain, [z] bool
     pending: torch.Tensor  # planes that are tried, their indices
-    pairs: list[tuple[torch.Tensor, torch.Tensor]]  # oldest first, each [z, H, W]
+    pairs: quasi_newton.Pairs
     squares: torch.Tensor  # Σ e² of this sweep so far, mean over the planes tried, 0-d
     error: torch.Tensor  # of the last whole sweep, per pixel, 0-d
     sweep: int
@@ -95,7 +95,8 @@ class Lbfgs(PlaneSolver[State]):
         state.value, state.slope, state.length, state.costs = planes * torch.inf, planes * 0, planes, planes * 0
         state.trial, state.gradient = state.spectra.clone(), torch.zeros_like(state.spectra)
         state.direction, state.ask = torch.zeros_like(state.spectra), torch.zeros_like(state.spectra)
-        state.moving, state.pairs, state.at, state.squares = planes > 0, [], 0, torch.zeros_like(state.error)
+        state.moving, state.pairs = planes > 0, quasi_newton.Pairs(self.options.memory)
+        state.at, state.squares = 0, torch.zeros_like(state.error)
         state.pending = torch.arange(len(planes), device=forward.device)
 
     def _inverse(self, state: State) -> torch.Tensor:
@@ -174,8 +175,8 @@ class Lbfgs(PlaneSolver[State]):
 
     def _take(self, state: State, planes: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -> None:
         """Go to the trial at these planes; remember the pair of step and change of gradient."""
-        if state.pairs:
-            step, change = state.pairs[-1]
+        if state.pairs.last is not None:
+            step, change, _ = state.pairs.last
             step[planes] = state.trial[planes] - state.spectra[planes]
             change[planes] = gradient - state.gradient[planes]
         gain = 1 - value / state.value[planes]
@@ -184,27 +185,13 @@ class Lbfgs(PlaneSolver[State]):
 
     def _aim(self, state: State) -> None:
         """The next direction, by the two loops over the pairs, and a step of length 1 along it."""
-        down, turned = state.gradient.clone(), []
-        for step, change in reversed(state.pairs):
-            curvature = _dot(step, change)
-            share = torch.where(curvature > 0, _dot(step, down) / curvature, 0)
-            down -= share[:, None, None] * change
-            turned.append((step, change, curvature, share))
-        down *= state.inverse
-        if state.pairs:
-            step, change = state.pairs[-1]
-            scale = _dot(step, change) / _dot(change, change * state.inverse)
-            down *= torch.where(scale > 0, scale, 1)[:, None, None]
-        for step, change, curvature, share in reversed(turned):
-            back = torch.where(curvature > 0, _dot(change, down) / curvature, 0)
-            down += (share - back)[:, None, None] * step
-        uphill = _dot(state.gradient, down) <= 0
+        down = state.pairs.direction(state.gradient, state.inverse)
+        uphill = quasi_newton.dot(state.gradient, down) <= 0
         state.direction = -torch.where(uphill[:, None, None], state.gradient * state.inverse, down)
-        state.slope = _dot(state.gradient, state.direction)
+        state.slope = quasi_newton.dot(state.gradient, state.direction)
         state.length = torch.ones_like(state.length)
         state.pending = state.moving.nonzero()[:, 0]
-        state.pairs.append((torch.zeros_like(state.spectra), torch.zeros_like(state.spectra)))
-        del state.pairs[: -self.options.memory]
+        state.pairs.add(torch.zeros_like(state.spectra), torch.zeros_like(state.spectra))
 
     def _variation(self, state: State, spectra: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weighted total variation of fields with these spectra [z, H, W], [z], and its gradient [z, H, W]."""
@@ -218,23 +205,14 @@ class Lbfgs(PlaneSolver[State]):
 
     def dump(self, state: State) -> dict[str, torch.Tensor]:
         """The pairs besides."""
-        tensors = super().dump(state)
-        for i, (step, change) in enumerate(state.pairs):
-            tensors |= {f"step.{i}": step, f"change.{i}": change}
-        return tensors
+        return super().dump(state) | state.pairs.dump()
 
     def restore(self, problem: Problem, tensors: Mapping[str, torch.Tensor]) -> State:
         """Inverse of :meth:`dump`."""
         state = super().restore(problem, tensors)
-        pairs = range(sum(name.startswith("step.") for name in tensors))
-        state.pairs = [(tensors[f"step.{i}"], tensors[f"change.{i}"]) for i in pairs]
+        state.pairs = quasi_newton.Pairs.restore(self.options.memory, tensors)
         return state
 
 
 def _power(values: torch.Tensor) -> torch.Tensor:
     return values.real.square() + values.imag.square()
-
-
-def _dot(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Real inner products of planes, [z]."""
-    return (first.real * second.real + first.imag * second.imag).sum((1, 2))

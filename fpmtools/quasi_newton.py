@@ -14,11 +14,11 @@ import torch
 
 
 class Pair(NamedTuple):
-    """A step and the change of the gradient along it, [z, H, W], where they tell something, [z] bool."""
+    """A step and the change of the gradient along it, [z, H, W]; their product, [z], 0 where they tell nothing."""
 
     step: torch.Tensor
     change: torch.Tensor
-    told: torch.Tensor
+    bend: torch.Tensor
 
 
 class Pairs:
@@ -41,19 +41,25 @@ class Pairs:
 
     def add(self, step: torch.Tensor, change: torch.Tensor, told: torch.Tensor | None = None) -> None:
         """Remember a step [z, H, W] and the change of the gradient along it, where they tell something, [z] bool."""
-        everywhere = torch.ones(len(step), dtype=torch.bool, device=step.device)
-        self._pairs.append(Pair(step, change, everywhere if told is None else told.clone()))
+        bend = dot(flat(step), flat(change))
+        self._pairs.append(Pair(step, change, bend if told is None else bend * told))
         del self._pairs[: -self.most]
 
-    @property
-    def last(self) -> Pair | None:
-        """The newest pair, which may be changed in place; None where there is none."""
-        return self._pairs[-1] if self._pairs else None
+    def fill(self, planes: torch.Tensor, step: torch.Tensor, change: torch.Tensor) -> None:
+        """Some planes, by their indices, of the newest pair, if there is one."""
+        for pair in self._pairs[-1:]:
+            pair.step[planes], pair.change[planes], pair.bend[planes] = step, change, dot(flat(step), flat(change))
 
     def forget(self, planes: torch.Tensor) -> None:
         """Know nothing any more of these planes, [z] bool."""
         for pair in self._pairs:
-            pair.told.logical_and_(~planes)
+            pair.bend.masked_fill_(planes, 0)
+
+    def bent(self, more: torch.Tensor) -> None:
+        """A quadratic term has come to what is minimised: it adds ``more`` [z, H, W] to the Hessian's diagonal."""
+        for step, change, bend in self._pairs:
+            change.addcmul_(step, more)
+            bend.copy_(torch.where(bend == 0, 0, dot(flat(step), flat(change))))
 
     def of(self, planes: torch.Tensor) -> Pairs:
         """Those of some planes, by their indices."""
@@ -61,9 +67,7 @@ class Pairs:
         part._pairs = [Pair(*(value[planes] for value in pair)) for pair in self._pairs]
         return part
 
-    def direction(
-        self, gradient: torch.Tensor, inverse: torch.Tensor, curvature: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def direction(self, gradient: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
         """Where to go down, by the two loops: the inverse Hessian times the gradient.
 
         Parameters
@@ -72,30 +76,26 @@ class Pairs:
             Of each plane, [z, H, W] complex, ∂/∂Re + i ∂/∂Im.
         inverse
             First guess of the inverse Hessian's diagonal, [z, H, W] real; scaled by the newest pair.
-        curvature
-            What a quadratic term adds to the Hessian's diagonal that the changes do not have, [z, H, W] real.
 
         Returns
         -------
         torch.Tensor
             [z, H, W]; to be subtracted.
         """
-        down, turned = gradient.clone(), []
-        for step, change, told in reversed(self._pairs):
-            change = change if curvature is None else torch.addcmul(change, step, curvature)
-            bend = dot(step, change) * told
-            share = torch.where(bend > 0, dot(step, down) / bend, 0)
-            down.sub_(share[:, None, None] * change)
-            turned.append((step, change, bend, share))
-        down *= inverse
-        if turned:
-            _, change, bend, _ = turned[0]
-            scale = bend / dot(change, change * inverse)
-            down *= torch.where(scale > 0, scale, 1)[:, None, None]
-        for step, change, bend, share in reversed(turned):
-            back = torch.where(bend > 0, dot(change, down) / bend, 0)
-            down.add_((share - back)[:, None, None] * step)
-        return down
+        found = gradient.clone()
+        down, turned = flat(found), []
+        for step, change, bend in reversed(self._pairs):
+            share = torch.where(bend > 0, dot(flat(step), down) / bend, 0)
+            down.addcmul_(flat(change), share[:, None], value=-1)
+            turned.append((flat(step), flat(change), bend, share))
+        found *= inverse
+        for _, change, bend in self._pairs[-1:]:
+            scale = bend / dot(flat(change), flat(change * inverse))
+            found *= torch.where(scale > 0, scale, 1)[:, None, None]
+        for along, across, bend, share in reversed(turned):
+            back = torch.where(bend > 0, dot(across, down) / bend, 0)
+            down.addcmul_(along, (share - back)[:, None])
+        return found
 
     def dump(self) -> dict[str, torch.Tensor]:
         """All of it, for a checkpoint."""
@@ -114,39 +114,43 @@ class Pairs:
 class Search:
     """Where planes stand, and what is tried next; each plane on its own.
 
-    A try that is no better is taken back, all memory of that plane is lost, and a plain step follows: one with the
-    first guess of the inverse Hessian alone, which must be small enough to lower the value.
+    What is minimised is a misfit and ½ Σ prior |spectrum|². A try that is no better is taken back, all memory of that
+    plane is lost, and a plain step follows: one with the first guess of the inverse Hessian alone, which must be small
+    enough to lower the value.
     """
 
     point: torch.Tensor  # the best so far, [z, H, W]
-    misfit: torch.Tensor  # there, without the prior's cost, [z]
+    misfit: torch.Tensor  # there, [z]
     slope: torch.Tensor  # its gradient, [z, H, W]
+    prior: torch.Tensor  # [z, H, W] real
     known: torch.Tensor  # tries that count since the memory was last lost, [z]; 1: the next one is a plain step
     ahead: torch.Tensor  # what is tried next, [z, H, W]
     pairs: Pairs
 
     @classmethod
-    def begin(cls, point: torch.Tensor, memory: int) -> Search:
+    def begin(cls, point: torch.Tensor, memory: int, prior: torch.Tensor | None = None) -> Search:
         """At spectra [z, H, W] of which nothing is known yet, and which are the first to be tried."""
-        misfit, known = torch.zeros_like(point[:, 0, 0].real), torch.zeros(len(point), dtype=torch.int64)
-        return cls(point, misfit, torch.zeros_like(point), known.to(point.device), point.clone(), Pairs(memory))
+        misfit, prior = torch.zeros_like(point[:, 0, 0].real), torch.zeros_like(point.real) if prior is None else prior
+        known = torch.zeros_like(misfit, dtype=torch.int64)
+        return cls(point, misfit, torch.zeros_like(point), prior, known, point.clone(), Pairs(memory))
 
     def of(self, planes: torch.Tensor) -> Search:
         """Some of the planes, by their indices."""
         parts = {name: value[planes] for name, value in vars(self).items() if name != "pairs"}
         return Search(**parts, pairs=self.pairs.of(planes))
 
-    def take(
-        self, misfit: torch.Tensor, slope: torch.Tensor, prior: torch.Tensor | None = None, share: float = 0.5
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def expect(self, prior: torch.Tensor) -> None:
+        """Take another prior."""
+        self.pairs.bent(prior - self.prior)
+        self.prior = prior
+
+    def take(self, misfit: torch.Tensor, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Go where it was tried, where that is better.
 
         Parameters
         ----------
         misfit, slope
-            At ``ahead``: the value without the prior's cost, [z], and its gradient, [z, H, W]; both are kept.
-        prior
-            [z, H, W]; it costs ``share`` · Σ prior |spectra|², with the gradient prior · spectra.
+            At ``ahead``, [z], and its gradient, [z, H, W]; both are kept.
 
         Returns
         -------
@@ -155,15 +159,13 @@ class Search:
         tells
             Where it tells what is left to gain, [z] bool: elsewhere a plain step has not been tried yet.
         """
-        before, now = self.misfit, misfit
-        if prior is not None:
-            before, now = (
-                v + share * (prior * squared(x)).sum((1, 2)) for v, x in ((before, self.point), (now, self.ahead))
-            )
-        gain = torch.where(self.known > 0, 1 - now / before, torch.inf)
+        gain = torch.where(
+            self.known > 0, 1 - self._value(misfit, self.ahead) / self._value(self.misfit, self.point), 1
+        )
         better = gain >= 0
-        tells = better | (self.known == 1)
-        self.pairs.add(self.ahead - self.point, slope - self.slope, self.known > 0)
+        tells = (better | (self.known == 1)) & (self.known > 0)
+        step = self.ahead - self.point
+        self.pairs.add(step, slope - self.slope + self.prior * step, self.known > 0)
         self.pairs.forget(~better)
         self.known = torch.where(better, self.known, 0) + 1
         self.misfit = torch.where(better, misfit, self.misfit)
@@ -171,18 +173,18 @@ class Search:
         self.point = torch.where(better[:, None, None], self.ahead, self.point)
         return gain, tells
 
-    def aim(self, curvature: torch.Tensor, prior: torch.Tensor | None = None) -> None:
-        """Choose what is tried next; ``curvature`` [z, H, W], without the prior, bounds that of the misfit."""
-        whole, asked = (
-            (curvature, self.slope) if prior is None else (curvature + prior, self.slope + prior * self.point)
-        )
-        self.ahead = self.point - self.pairs.direction(asked, 1 / whole, prior)
+    def _value(self, misfit: torch.Tensor, spectra: torch.Tensor) -> torch.Tensor:
+        power = spectra.real.square().addcmul_(spectra.imag, spectra.imag)
+        return misfit + dot(self.prior.flatten(1), power.flatten(1)) / 2
 
-    def stepped(self, curvature: torch.Tensor, prior: torch.Tensor | None = None) -> torch.Tensor:
+    def aim(self, curvature: torch.Tensor) -> None:
+        """Choose what is tried next; ``curvature`` [z, H, W] bounds that of the misfit."""
+        asked = self.slope + self.prior * self.point
+        self.ahead = self.point - self.pairs.direction(asked, 1 / (curvature + self.prior))
+
+    def stepped(self, curvature: torch.Tensor) -> torch.Tensor:
         """A plain step on from the best so far, which needs no try, [z, H, W]."""
-        if prior is None:
-            return self.point - self.slope / curvature
-        return self.point - (self.slope + prior * self.point) / (curvature + prior)
+        return self.point - (self.slope + self.prior * self.point) / (curvature + self.prior)
 
     def dump(self) -> dict[str, torch.Tensor]:
         """All of it, for a checkpoint."""
@@ -191,15 +193,15 @@ class Search:
     @classmethod
     def restore(cls, memory: int, tensors: Mapping[str, torch.Tensor]) -> Search:
         """Inverse of :meth:`dump`; tensors of other names do not matter."""
-        own = {name: tensors[name] for name in ("point", "misfit", "slope", "known", "ahead")}
+        own = {name: tensors[name] for name in ("point", "misfit", "slope", "prior", "known", "ahead")}
         return cls(**own, pairs=Pairs.restore(memory, tensors))
 
 
-def squared(values: torch.Tensor) -> torch.Tensor:
-    """|values|² of complex numbers."""
-    return values.real.square() + values.imag.square()
+def flat(planes: torch.Tensor) -> torch.Tensor:
+    """Complex planes [z, H, W] as the real numbers they are made of, [z, 2 H W]; a view."""
+    return torch.view_as_real(planes).flatten(1)
 
 
 def dot(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Real inner products of planes [z, H, W], [z]."""
-    return (first.real * second.real + first.imag * second.imag).sum((1, 2))
+    """Inner products of the rows of real numbers [z, n], [z]."""
+    return torch.einsum("zn,zn->z", first, second)

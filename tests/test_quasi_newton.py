@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -41,7 +43,6 @@ def test_each_plane_has_its_own_memory(added: bool) -> None:
     more = torch.rand(planes, generator=generator, dtype=torch.float64)
     gradient, inverse = some(), 1 / bend.square()
     memory = quasi_newton.Pairs(3)
-    assert memory.last is None
     steps = [some() for _ in range(5)]
     for i, step in enumerate(steps):
         uphill = torch.tensor([1.0, 1.0, -1.0 if i == 3 else 1.0])[:, None, None]  # no curvature of a minimum
@@ -49,9 +50,11 @@ def test_each_plane_has_its_own_memory(added: bool) -> None:
         if i == 2:
             memory.forget(torch.tensor([False, True, False]))
     assert len(memory) == 3
+    if added:
+        memory.bent(more)
     again = quasi_newton.Pairs.restore(3, memory.dump() | {"other": gradient})
     for pairs, chosen in ((memory, [0, 1, 2]), (again, [0, 1, 2]), (memory.of(torch.tensor([2, 1])), [2, 1])):
-        found = pairs.direction(gradient[chosen], inverse[chosen], more[chosen] if added else None)
+        found = pairs.direction(gradient[chosen], inverse[chosen])
         for plane, own in zip(chosen, found, strict=True):
             extra = more[plane] if added else 0
             known = {0: [2, 3, 4], 1: [3], 2: [2, 4]}[plane]
@@ -59,3 +62,39 @@ def test_each_plane_has_its_own_memory(added: bool) -> None:
             first = np.repeat(inverse[plane].numpy().ravel(), 2)
             expected = dense(used, first, real(gradient[plane]), scaled=4 in known)
             assert np.allclose(real(own), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_search_minimises_what_it_is_given_and_takes_back_what_is_worse() -> None:
+    """Two planes, one quadratic and one of fourth order; the first guess of the curvature is far too small at first."""
+    generator = torch.Generator().manual_seed(2)
+    real, imaginary = (torch.randn((2, *SHAPE), generator=generator, dtype=torch.float64) for _ in range(2))
+    goal = torch.complex(real, imaginary)
+    prior = torch.full((2, *SHAPE), 0.25, dtype=torch.float64)
+
+    def misfit(at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        off = at - goal
+        power = off.abs().square().sum((1, 2))
+        higher = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        return power / 2 + higher * power.square() / 4, off * (1 + higher * power)[:, None, None]
+
+    def slope(at: torch.Tensor) -> float:
+        return float((misfit(at)[1] + prior * at).abs().max())
+
+    search = quasi_newton.Search.begin(torch.zeros_like(goal), 4)
+    values, taken_back = [], 0
+    for i in range(60):
+        before = search.point.clone()
+        gain, tells = search.take(*misfit(search.ahead))
+        values.append(search.misfit + (prior * search.point.abs().square()).sum((1, 2)) / 2)
+        taken_back += int((gain < 0).sum())
+        assert (search.point[gain < 0] == before[gain < 0]).all()
+        assert not tells.any() if i == 0 else True
+        if i == 3:
+            search.expect(prior)
+        if i == 20:
+            search = quasi_newton.Search.restore(4, search.dump())
+        search.aim(torch.full_like(prior, 0.3 if i < 3 else 60.0))
+    assert taken_back > 0
+    assert all((new <= old * (1 + 1e-12)).all() for old, new in itertools.pairwise(values[3:]))
+    assert slope(search.point) < 1e-6 < slope(torch.zeros_like(goal))
+    assert slope(search.stepped(torch.full_like(prior, 60.0))) <= slope(search.point)

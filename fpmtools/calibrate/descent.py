@@ -95,13 +95,13 @@ class Descent:
         """So many steps of the object alone, by limited-memory BFGS."""
         coverage, forward = self._update(self.instrument), self.problem.forward
         kernel, amplitudes = forward.kernel(self.z, self.seen), self.problem.amplitudes[self.seen]
-        search, pixels = quasi_newton.Search.begin(self.object, MEMORY), len(self.seen) * forward.counted
+        search, pixels = quasi_newton.Search.begin(self.object, MEMORY, self.prior), len(self.seen) * forward.counted
         for step in range(steps):
             if step:
-                search.aim(coverage, self.prior)
+                search.aim(coverage)
             misfit = forward.loss_and_gradient(search.ahead, amplitudes, self.z, self.seen, kernel=kernel)
-            search.take(misfit.loss[None] * pixels, misfit.gradient * pixels, self.prior)
-        self.last, self.inertia, self.object = float(search.misfit) / pixels, 0, search.stepped(coverage, self.prior)
+            search.take(misfit.loss[None] * pixels, misfit.gradient * pixels)
+        self.last, self.inertia, self.object = float(search.misfit) / pixels, 0, search.stepped(coverage)
         self.ahead = self.object, self.instrument
 
     def run(self, last: int, groups: Sequence[str], on_step: OnStep) -> None:

@@ -79,9 +79,8 @@ class Joint:
     planes: torch.Tensor  # their indices in the block, int64
     weights: torch.Tensor  # [z, led]
     coverage: torch.Tensor  # Σ w |P|² / max|P|² over the LEDs, towards its largest value, [z, H, W]
-    prior: torch.Tensor  # what the object's own spectrum adds to coverage · max|P|², [z, H, W]
     gradient: torch.Tensor  # the sum over this sweep's LEDs so far, [z, H, W]
-    search: quasi_newton.Search
+    search: quasi_newton.Search  # whose prior is what the object's own spectrum adds to coverage · max|P|²
 
     def of(self, planes: torch.Tensor) -> Joint:
         """Of some of them."""
@@ -158,7 +157,8 @@ class AlternatingProjection(PlaneSolver[State]):
         if state.version != problem.forward.version:
             self._look(state)
             if state.joint is not None:  # what was known is of another instrument
-                state.joint.search, state.at = quasi_newton.Search.begin(state.joint.search.point, MEMORY), 0
+                search = state.joint.search
+                state.joint.search, state.at = quasi_newton.Search.begin(search.point, MEMORY, search.prior), 0
                 state.joint.gradient.zero_()
         if state.joint is None:
             self._visit(state, order[state.at])
@@ -257,11 +257,11 @@ class AlternatingProjection(PlaneSolver[State]):
         state.plain = state.errors.clone()
         planes = torch.arange(len(spectra), device=forward.device)
         search = quasi_newton.Search.begin(spectra.clone(), MEMORY)
-        joint = Joint(planes, weights, coverage, torch.zeros_like(coverage), torch.zeros_like(spectra), search)
-        self._expect(state, joint, None)
+        joint = Joint(planes, weights, coverage, torch.zeros_like(spectra), search)
+        self._expect(state, joint)
         return joint
 
-    def _expect(self, state: State, joint: Joint, before: torch.Tensor | None) -> None:
+    def _expect(self, state: State, joint: Joint) -> None:
         """See again what the objects' own spectra say about light and noise."""
         forward, errors = state.problem.forward, state.errors[joint.planes]
         # In the bright field every frequency is measured in strong light: what is left there is misfit, not noise.
@@ -272,28 +272,27 @@ class AlternatingProjection(PlaneSolver[State]):
         variance = noisy * errors.sum(1) / (errors.shape[1] * forward.counted)
         pixels = math.prod(forward.image_shape)
         prior = SpectralPrior(forward, joint.coverage * (state.projection.peak**2 / pixels))
-        found = prior(state.spectra[joint.planes], variance, None if before is None else before / pixels)
-        joint.prior = found * (self.options.prior * pixels)
+        before = None if state.joint is None else joint.search.prior / pixels
+        found = prior(state.spectra[joint.planes], variance, before)
+        joint.search.expect(found * (self.options.prior * pixels))
 
     def _advance(self, state: State, joint: Joint) -> None:
         """Take the spectra that were tried where they are better, and aim at the next ones."""
         search, error = joint.search, state.errors[joint.planes].sum(1)
-        share = 1 / math.prod(state.problem.forward.image_shape)
-        gain, tells = search.take(error, joint.gradient.clone(), joint.prior, share)
+        gain, tells = search.take(error * (math.prod(state.problem.forward.image_shape) / 2), joint.gradient.clone())
         settled = (tells & (gain < self.options.stop_below)) | (error < state.floor)
         state.spectra[joint.planes] = search.point
         joint.gradient.zero_()
         if self.options.prior and state.sweep % LOOK_AGAIN == 0:
-            self._expect(state, joint, joint.prior)
+            self._expect(state, joint)
         curvature = joint.coverage * state.projection.peak**2
         if self.options.stop_below and settled.any():
-            stepped = search.stepped(curvature, joint.prior)
-            state.spectra[joint.planes] = torch.where(settled[:, None, None], stepped, search.point)
+            state.spectra[joint.planes] = torch.where(settled[:, None, None], search.stepped(curvature), search.point)
             going = (~settled).nonzero()[:, 0]
             state.joint = joint = joint.of(going)
             curvature = curvature[going]
             self._look(state)
-        joint.search.aim(curvature, joint.prior)
+        joint.search.aim(curvature)
 
     def dump(self, state: State) -> dict[str, torch.Tensor]:
         """What the joint sweeps need besides."""

@@ -175,10 +175,7 @@ class Lbfgs(PlaneSolver[State]):
 
     def _take(self, state: State, planes: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -> None:
         """Go to the trial at these planes; remember the pair of step and change of gradient."""
-        if state.pairs.last is not None:
-            step, change, _ = state.pairs.last
-            step[planes] = state.trial[planes] - state.spectra[planes]
-            change[planes] = gradient - state.gradient[planes]
+        state.pairs.fill(planes, state.trial[planes] - state.spectra[planes], gradient - state.gradient[planes])
         gain = 1 - value / state.value[planes]
         state.moving[planes] = ~(gain < self.options.stop_below)
         state.spectra[planes], state.value[planes], state.gradient[planes] = state.trial[planes], value, gradient
@@ -186,9 +183,10 @@ class Lbfgs(PlaneSolver[State]):
     def _aim(self, state: State) -> None:
         """The next direction, by the two loops over the pairs, and a step of length 1 along it."""
         down = state.pairs.direction(state.gradient, state.inverse)
-        uphill = quasi_newton.dot(state.gradient, down) <= 0
+        gradient = quasi_newton.flat(state.gradient)
+        uphill = quasi_newton.dot(gradient, quasi_newton.flat(down)) <= 0
         state.direction = -torch.where(uphill[:, None, None], state.gradient * state.inverse, down)
-        state.slope = quasi_newton.dot(state.gradient, state.direction)
+        state.slope = quasi_newton.dot(gradient, quasi_newton.flat(state.direction))
         state.length = torch.ones_like(state.length)
         state.pending = state.moving.nonzero()[:, 0]
         state.pairs.add(torch.zeros_like(state.spectra), torch.zeros_like(state.spectra))

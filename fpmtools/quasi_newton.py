@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 
+SHRINK, SHORTEST = 0.3, 0.05  # of a step that is taken back; below that the memory is lost
+
 
 class Pair(NamedTuple):
     """A step and the change of the gradient along it, [z, H, W]; their product, [z], 0 where they tell nothing."""
@@ -114,9 +116,9 @@ class Pairs:
 class Search:
     """Where planes stand, and what is tried next; each plane on its own.
 
-    What is minimised is a misfit and ½ Σ prior |spectrum|². A try that is no better is taken back, all memory of that
-    plane is lost, and a plain step follows: one with the first guess of the inverse Hessian alone, which must be small
-    enough to lower the value.
+    What is minimised is a misfit and ½ Σ prior |spectrum|². A try that is no better is taken back, and a shorter step
+    follows; in the end all memory of that plane is lost, and a plain step follows: one with the first guess of the
+    inverse Hessian alone, which must be small enough to lower the value.
     """
 
     point: torch.Tensor  # the best so far, [z, H, W]
@@ -124,6 +126,7 @@ class Search:
     slope: torch.Tensor  # its gradient, [z, H, W]
     prior: torch.Tensor  # [z, H, W] real
     known: torch.Tensor  # tries that count since the memory was last lost, [z]; 1: the next one is a plain step
+    length: torch.Tensor  # of the step that is tried next, in units of what the memory asks for, [z]
     ahead: torch.Tensor  # what is tried next, [z, H, W]
     pairs: Pairs
 
@@ -132,7 +135,9 @@ class Search:
         """At spectra [z, H, W] of which nothing is known yet, and which are the first to be tried."""
         misfit, prior = torch.zeros_like(point[:, 0, 0].real), torch.zeros_like(point.real) if prior is None else prior
         known = torch.zeros_like(misfit, dtype=torch.int64)
-        return cls(point, misfit, torch.zeros_like(point), prior, known, point.clone(), Pairs(memory))
+        return cls(
+            point, misfit, torch.zeros_like(point), prior, known, torch.ones_like(misfit), point.clone(), Pairs(memory)
+        )
 
     def of(self, planes: torch.Tensor) -> Search:
         """Some of the planes, by their indices."""
@@ -165,9 +170,12 @@ class Search:
         better = gain >= 0
         tells = (better | (self.known == 1)) & (self.known > 0)
         step = self.ahead - self.point
-        self.pairs.add(step, slope - self.slope + self.prior * step, self.known > 0)
-        self.pairs.forget(~better)
-        self.known = torch.where(better, self.known, 0) + 1
+        self.pairs.add(step, slope - self.slope + self.prior * step, better & (self.known > 0))
+        self.length = torch.where(better, 1.0, self.length * SHRINK)
+        lost = self.length < SHORTEST
+        self.pairs.forget(lost)
+        self.known = torch.where(lost, 1, self.known + better)
+        self.length = torch.where(lost, 1.0, self.length)
         self.misfit = torch.where(better, misfit, self.misfit)
         self.slope = torch.where(better[:, None, None], slope, self.slope)
         self.point = torch.where(better[:, None, None], self.ahead, self.point)
@@ -180,7 +188,8 @@ class Search:
     def aim(self, curvature: torch.Tensor) -> None:
         """Choose what is tried next; ``curvature`` [z, H, W] bounds that of the misfit."""
         asked = self.slope + self.prior * self.point
-        self.ahead = self.point - self.pairs.direction(asked, 1 / (curvature + self.prior))
+        down = self.pairs.direction(asked, 1 / (curvature + self.prior))
+        self.ahead = self.point - self.length[:, None, None] * down
 
     def stepped(self, curvature: torch.Tensor) -> torch.Tensor:
         """A plain step on from the best so far, which needs no try, [z, H, W]."""
@@ -193,7 +202,7 @@ class Search:
     @classmethod
     def restore(cls, memory: int, tensors: Mapping[str, torch.Tensor]) -> Search:
         """Inverse of :meth:`dump`; tensors of other names do not matter."""
-        own = {name: tensors[name] for name in ("point", "misfit", "slope", "prior", "known", "ahead")}
+        own = {name: tensors[name] for name in ("point", "misfit", "slope", "prior", "known", "length", "ahead")}
         return cls(**own, pairs=Pairs.restore(memory, tensors))
 
 

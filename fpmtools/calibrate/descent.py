@@ -28,6 +28,7 @@ from fpmtools.problem import Problem
 from fpmtools.spectral_prior import SpectralPrior
 
 MEMORY = 8  # steps of the object alone that the next is drawn from
+FUTILE = 1.5  # tries for each of them, at most: where rounding is all that is left none lowers the error
 STEPS, LATE = 60, 12  # of most of it, and of what comes after all else
 FREE_FROM = {"board": 0, "pupil": 10, "gain": 20, "jitter": 20}  # step
 FINE = 15  # step from which on the pupil's edge is as sharp as it becomes
@@ -92,15 +93,17 @@ class Descent:
         self.inertia, self.last, self.ahead = 0, math.inf, (self.object, self.instrument)
 
     def advance(self, steps: int) -> None:
-        """So many steps of the object alone, by limited-memory BFGS."""
+        """So many steps of the object alone, by limited-memory BFGS; those that are taken back do not count."""
         coverage, forward = self._update(self.instrument), self.problem.forward
         kernel, amplitudes = forward.kernel(self.z, self.seen), self.problem.amplitudes[self.seen]
         search, pixels = quasi_newton.Search.begin(self.object, MEMORY, self.prior), len(self.seen) * forward.counted
-        for step in range(steps):
-            if step:
+        taken = tries = 0
+        while taken < steps and tries < FUTILE * steps:
+            if tries:
                 search.aim(coverage)
             misfit = forward.loss_and_gradient(search.ahead, amplitudes, self.z, self.seen, kernel=kernel)
-            search.take(misfit.loss[None] * pixels, misfit.gradient * pixels)
+            gain, _ = search.take(misfit.loss[None] * pixels, misfit.gradient * pixels)
+            taken, tries = taken + int(gain >= 0), tries + 1
         self.last, self.inertia, self.object = float(search.misfit) / pixels, 0, search.stepped(coverage)
         self.ahead = self.object, self.instrument
 

@@ -14,7 +14,7 @@ from fpmtools.problem import Problem
 
 PAYS = 0.04  # what a group must lower the error of the typical left-out image by
 TINY = 1e-12  # error that counts as none
-CONTROL = 10  # steps of the object alone before a comparison
+CONTROL = 12  # steps of the object alone before a comparison
 
 
 def solve(

@@ -29,7 +29,7 @@ from fpmtools.spectral_prior import SpectralPrior
 
 MEMORY = 8  # steps of the object alone that the next is drawn from
 FUTILE = 1.5  # tries for each of them, at most: where rounding is all that is left none lowers the error
-STEPS, LATE = 60, 12  # of most of it, and of what comes after all else
+STEPS, LATE = 60, 20  # of most of it, and of what comes after all else
 FREE_FROM = {"board": 0, "pupil": 10, "gain": 20, "jitter": 20}  # step
 FINE = 15  # step from which on the pupil's edge is as sharp as it becomes
 COARSE_EDGE, FINE_EDGE = 0.5, 0.15  # softness, Fourier pixels

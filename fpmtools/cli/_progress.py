@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,8 +32,8 @@ class Progress:
         self.label, self.verbose = visible(label), verbose
         self.style = style
         self.terminal = style == "auto" and is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
-        self._next_line_s = 0.0
-        self._open = self._calibrates = False
+        self._next_line_s = self._next_calibrating_s = 0.0
+        self._open = False
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """A ``progress`` event, which need not say that it is one."""
@@ -69,9 +70,9 @@ class Progress:
         text = f"{self.label}  calibrating: step {event['step']}/{event['total']}"
         if self.terminal:
             self._rewrite(_cut(text, terminal_width(sys.stderr) - 1))
-        elif not self._calibrates:
-            echo(f"{self.label}  calibrating", err=True)
-        self._calibrates = True
+        elif (now := time.monotonic()) >= self._next_calibrating_s:
+            self._next_calibrating_s = now + self.LINE_EVERY_S
+            echo(text, err=True)
 
     def _rewrite(self, text: str) -> None:
         write(f"\r{text}\033[K", err=True)

@@ -248,6 +248,19 @@ def test_stderr_may_go_away_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     echo("error: x", err=True)
 
 
+def test_a_file_shows_every_few_seconds_how_far_calibrating_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    progress = Progress("ap")
+    for step in range(1, 61):
+        progress.show({"event": "calibrating", "step": step, "total": 60})
+        now += 0.4
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"ap  calibrating: step {step}/60" for step in (1, 14, 27, 40, 53)]
+
+
 def test_a_full_stdout_is_one_line(environment: dict[str, str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")

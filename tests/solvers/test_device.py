@@ -186,7 +186,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 # Waits of a step, at most, by what it does; "step" is within a sweep, "turn" goes from LED by LED to all together.
 WAITS = {
-    "ap": {"end": 4, "turn": 10, "joint end": 7, "last": 5},  # the prior is looked at and planes have settled, at once
+    "ap": {"end": 4, "turn": 10, "joint end": 7, "last": 8},  # the prior is looked at and planes have settled, at once
     "adam": {"last": 3},
     "inr": {},
     "lowrank": {},

@@ -60,7 +60,7 @@ class Options:
         minimum=0, maximum=1,
     )  # fmt: skip
     stop_below: float = option(
-        1e-3, "stop when a sweep of all LEDs together lowers the error by less than this share; 0: never", minimum=0,
+        3e-3, "stop when a sweep of all LEDs together lowers the error by less than this share; 0: never", minimum=0,
         maximum=1,
     )  # fmt: skip
     prior: float = option(

@@ -104,7 +104,7 @@ def test_a_resumed_run_ends_as_one_without_a_stop(quick: RunSpec, done: Path, tm
 
 
 def test_ctrl_c_ends_the_colour_under_way_and_no_other_begins(quick: RunSpec, tmp_path: Path) -> None:
-    folder, long = tmp_path / "interrupted", replace(quick, options={"sweeps": 300})
+    folder, long = tmp_path / "interrupted", replace(quick, options={"sweeps": 300, "stop_below": 0.0})
     sent: list[int] = []
 
     def interrupt(event: dict[str, Any]) -> None:

@@ -31,11 +31,11 @@ class PlaneBlocks:
     """
 
     def __init__(self, problem: Problem, at_once: int | None = None) -> None:
-        """``at_once``: planes that may be in work together, at most; None: as many as their spectra leave room for."""
+        """``at_once``: planes that may be in work together, at most, even if their spectra leave room for more."""
         self.problem = problem
         planes, shape = len(problem.z_um), problem.forward.object_shape
-        room = BLOCK_SAMPLES // math.prod(shape) if at_once is None else at_once
-        self.count = math.ceil(planes / max(1, room))
+        room = max(1, BLOCK_SAMPLES // math.prod(shape))
+        self.count = math.ceil(planes / (room if at_once is None else min(room, max(1, at_once))))
         self.first = 0
         self._per_block = math.ceil(planes / self.count)
         self._kernels: KeptKernels | None = None  # of the block in work

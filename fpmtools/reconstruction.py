@@ -192,10 +192,9 @@ class Reconstruction(Shown, ABC):
         """The phase of :meth:`field` [y, x] float32, rad, relative to that of the field's mean.
 
         It lies in (−π, π]. With ``unwrap`` it is continued over these ends (``fpmtools.unwrapping``), its median in
-        that range; where the amplitude is near zero no
-        phase can be told, and whole turns beyond such places may be wrong. With ``flatten`` it is continued too, and
-        then the plane through the clear field is taken away (``fpmtools.clear``), which so has phase 0:
-        what a tilt of the light, or a wedge of the slide, adds to all.
+        that range; where the amplitude is near zero no phase can be told, and whole turns beyond such places may be
+        wrong. With ``flatten`` it is continued too, and then the plane through the clear field is taken away
+        (``fpmtools.clear``), which so has phase 0: what a tilt of the light, or a wedge of the slide, adds to all.
         """
         field = without_piston(self.field(z_um, shape))
         if flatten:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -98,3 +99,10 @@ def test_a_search_minimises_what_it_is_given_and_takes_back_what_is_worse() -> N
     assert all((new <= old * (1 + 1e-12)).all() for old, new in itertools.pairwise(values[3:]))
     assert slope(search.point) < 1e-6 < slope(torch.zeros_like(goal))
     assert slope(search.stepped(torch.full_like(prior, 60.0))) <= slope(search.point)
+
+
+def test_memory_is_bounded_by_what_is_kept_of_each_plane() -> None:
+    for shape, memory in (((64, 70), 8), ((700, 500), 8), ((700, 500), 2), ((5000, 5000), 8)):
+        planes = quasi_newton.planes_at_once(shape, memory, torch.device("cpu"))
+        kept = planes * math.prod(shape) * (2 * memory + quasi_newton.BESIDES)
+        assert planes == 1 or kept <= quasi_newton.ROOM["cpu"] < kept * (planes + 1) / planes

@@ -125,7 +125,8 @@ class AlternatingProjection(PlaneSolver[State]):
 
     def start(self, problem: Problem) -> State:
         """Every plane starts from the amplitude of the LED nearest to the axis."""
-        state, rounding = State(problem), 2 * torch.finfo(problem.forward.real_dtype).eps
+        forward, rounding = problem.forward, 2 * torch.finfo(problem.forward.real_dtype).eps
+        state = State(problem, quasi_newton.planes_at_once(forward.object_shape, MEMORY, forward.device))
         state.floor = float(problem.amplitudes.square().sum()) * rounding**2
         self.begin(state)
         return state
@@ -263,14 +264,14 @@ class AlternatingProjection(PlaneSolver[State]):
 
     def _expect(self, state: State, joint: Joint) -> None:
         """See again what the objects' own spectra say about light and noise."""
-        forward, errors = state.problem.forward, state.errors[joint.planes]
+        forward, leds = state.problem.forward, state.errors.shape[1]
         # In the bright field every frequency is measured in strong light: what is left there is misfit, not noise.
         if not self.options.prior or forward.calibration.bright_field(forward.optics).all():
             return
-        light = state.problem.amplitudes.square().sum()
-        noisy = errors.sum(1) > NOISELESS * light
-        variance = noisy * errors.sum(1) / (errors.shape[1] * forward.counted)
-        pixels = math.prod(forward.image_shape)
+        light, pixels = state.problem.amplitudes.square().sum(), math.prod(forward.image_shape)
+        # Of the spectra that were kept, which need not be those that were tried last.
+        error = state.errors.sum(1) if state.joint is None else joint.search.misfit * (2 / pixels)
+        variance = (error > NOISELESS * light) * error / (leds * forward.counted)
         prior = SpectralPrior(forward, joint.coverage * (state.projection.peak**2 / pixels))
         before = None if state.joint is None else joint.search.prior / pixels
         found = prior(state.spectra[joint.planes], variance, before)

@@ -16,7 +16,6 @@ import torch
 
 from fpmtools import PlaneSolver, PlaneState, Problem, Progress, explained, option, quasi_newton
 
-ROOM = 1 << 24  # complex samples that spectra and pairs of the planes in work may take
 SUFFICIENT = 1e-4  # share of the decrease that the slope promises, which a step must bring
 SHORTEST = 1e-4  # length of a step at which a plane is given up
 SHRINK = 0.3
@@ -74,8 +73,8 @@ class Lbfgs(PlaneSolver[State]):
 
     def start(self, problem: Problem) -> State:
         """The first planes, see :meth:`begin`."""
-        per_plane = math.prod(problem.forward.object_shape) * (2 * self.options.memory + 5)
-        state = State(problem, ROOM // per_plane)
+        forward = problem.forward
+        state = State(problem, quasi_newton.planes_at_once(forward.object_shape, self.options.memory, forward.device))
         self.begin(state)
         return state
 

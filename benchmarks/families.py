@@ -144,7 +144,9 @@ def main() -> None:
     common.measured_option(parser)
     parser.add_argument("--lab", type=Path, default=common.HERE.parents[1] / "shared" / "lab", metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=3, help="of this project's samples")
-    parser.add_argument("--solvers", metavar="NAME,…", default=",".join(CONFIGURATIONS))
+    parser.add_argument(
+        "--solvers", metavar="NAME,…", default=",".join(CONFIGURATIONS), help="others stay as they are recorded"
+    )
     parser.add_argument("--leave-out", metavar="NAME,…", default="", help="configurations; inr's paper takes longest")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, of one thread each")
     args = parser.parse_args()
@@ -172,14 +174,28 @@ def main() -> None:
             name, solver, label = waiting[done]
             found[name][solver][label] = done.result()
             print(name, solver, label, found[name][solver][label], file=sys.stderr, flush=True)
+    earlier, since = before(args, found)
     ordered = {
         name: {
-            solver: {label: runs[label] for label in CONFIGURATIONS[solver] if label in runs}
-            for solver, runs in entry.items()
+            solver: {label: runs[label] for label in labelled if label in runs}
+            for solver, labelled in CONFIGURATIONS.items()
+            if (runs := {**earlier[name], **entry}.get(solver))
         }
         for name, entry in found.items()
     }
-    print(section(common.keep("families", args, {"seed": args.seed, "families": ordered})))
+    since |= dict.fromkeys(configurations, common.about(1, "cpu")["date"])
+    print(section(common.keep("families", args, {"seed": args.seed, "families": ordered, "since": since})))
+
+
+def before(args: Any, found: Iterable[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """What the record has of solvers that it has for all of the families ``found``, and since when."""
+    record = common.kept(args.results, "families")
+    if record is None or (record["quick"], record["seed"]) != (args.quick, args.seed):
+        return {name: {} for name in found}, {}
+    known = [record["families"].get(name, {}) for name in found]
+    solvers = set.intersection(*map(set, known)) if known else set()
+    since = {solver: record.get("since", {}).get(solver, record["about"]["date"]) for solver in solvers}
+    return {name: {s: entry[s] for s in solvers} for name, entry in zip(found, known, strict=True)}, since
 
 
 def ours(args: Any) -> list[Family]:
@@ -301,7 +317,9 @@ def section(record: common.Record) -> str:
     return "\n\n".join(
         [
             "Each default in dB, and in brackets what the best of its solver's configurations has more. Sample, LEDs, "
-            "photons per pixel, size; measured sets by left-out LEDs, −20 log₁₀ of their error.",
+            "photons per pixel, size; measured sets by left-out LEDs, −20 log₁₀ of their error. Run on: "
+            + ", ".join(f"`{solver}` {day}" for solver, day in record["since"].items())
+            + ".",
             common.table(("", *(f"`{solver}`" for solver in solvers)), rows),
         ]
     )

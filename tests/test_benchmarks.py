@@ -164,17 +164,20 @@ def test_real_compares_the_instrument_as_given_and_as_found(script: Script, load
 
 
 def test_families_tell_what_a_default_costs(script: Script, load: Callable[[str], ModuleType]) -> None:
-    record = script("families", "--jobs", "1", "--solvers", "ap,lbfgs")
+    first = script("families", "--jobs", "1", "--solvers", "ap")
+    record = script("families", "--jobs", "1", "--solvers", "lbfgs")
     families = load("families")
+    assert set(record["since"]) == {"ap", "lbfgs"}
     assert len(record["families"]) == len(families.QUICK)
-    for entry in record["families"].values():
+    for name, entry in record["families"].items():
         assert list(entry) == ["ap", "lbfgs"]
+        assert entry["ap"] == first["families"][name]["ap"], "what is not run again stays"
         assert all(families.regret(runs) >= 0 for runs in entry.values())
         assert entry["ap"]["default"]["score"] > 15
         assert 0 < entry["ap"]["default"]["ssim"] <= 1
     runs = {"default": {"score": 20.0}, "paper": {"score": 20.5}, "prior=0": {"score": 21.25}}
     assert families.regret(runs) == 1.25
-    shown = families.section({"families": {"mine": {"ap": runs}}})
+    shown = families.section({"families": {"mine": {"ap": runs}}, "since": {"ap": "2026-01-31"}})
     assert "| mine | 20.00 (+ 1.25, prior=0) |" in shown
     assert "| below `paper` by, at most | 0.50 |" in shown
 

@@ -102,14 +102,18 @@ class WriterConformance(ABC):
         assert all(line.strip() for line in told)
         assert [found.name for found in tmp_path.iterdir()] == [path.name], "there must be this and nothing else"
         assert path.is_dir() == bool(supplied.record.folder)
-        found = self.read(path)
-        if supplied.record.holds == "complex":
+        self._compare(path, volume, rtol=1e-6, atol=1e-6)
+
+    def _compare(self, path: Path, volume: Volume, rtol: float, atol: float) -> None:
+        """Every number that the format holds is there; real ones within these limits."""
+        found, holds = self.read(path), self.supplied().record.holds
+        if holds == "complex":
             assert found is not None
             np.testing.assert_array_equal(found, list(volume.planes()))
-        elif supplied.record.holds == "real":
+        elif holds == "real":
             assert found is not None
             expected = [[channel.of(plane) for channel in volume.channels] for plane in volume.planes()]
-            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
 
     def test_planes_are_taken_one_at_a_time(self, tmp_path: Path) -> None:
         """A stack need not fit into memory: planes are asked for in turn, once, and not kept."""
@@ -144,14 +148,7 @@ class WriterConformance(ABC):
             return found
 
         writing.write(supplied, path, dataclasses.replace(whole, part=part, tile=(100, 130)))
-        found = self.read(path)
-        if supplied.record.holds == "complex":
-            assert found is not None
-            np.testing.assert_array_equal(found, list(whole.planes()))
-        elif supplied.record.holds == "real":
-            assert found is not None
-            expected = [[channel.of(plane) for channel in whole.channels] for plane in whole.planes()]
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
+        self._compare(path, whole, rtol=1e-5, atol=1e-3)
 
     def test_what_fails_leaves_nothing_and_what_was_there_stays(self, tmp_path: Path) -> None:
         """A file is complete or absent; an older one is replaced by a complete one only."""

@@ -307,14 +307,17 @@ def test_all_hostile_plugins_together(tmp_path: Path, fpmtools: Fpmtools) -> Non
     faults = [f"{f['entry_point']} of {f['distribution']}: {f['message']}" for f in json.loads(listed.stdout)["faults"]]
     about = json.loads(checked.stdout)
     assert set(about["solvers"]) >= BUILT_IN
-    for told in (faults, about["problems"]):
-        for kind, what in KINDS.items():
-            said = " / ".join(fault for fault in told if called(kind) in fault)
+
+    def said(told: list[str], kind: str) -> str:
+        return " / ".join(fault for fault in told if called(kind) in fault)
+
+    for kind, what in KINDS.items():
+        for told in (faults, about["problems"]):
             if what.says:
-                assert what.says in said or "longer" in said, kind  # where there was no processor for it
-            if what.listed:
-                assert called(kind) in usable or "longer" in said, kind
-        assert all(fault.isprintable() for fault in told)
+                assert what.says in said(told, kind) or "longer" in said(told, kind), kind  # it had no processor
+        if what.listed:
+            assert called(kind) in usable or "longer" in said(faults, kind), kind
+    assert all(fault.isprintable() for fault in (*faults, *about["problems"]))
 
     (site / "imported").unlink()
     words = ["--data", "sim:thin@24x30", "--solver", "ap", "-o", "sweeps=2", "--z", "1", "--threads", "1", "--quiet"]

@@ -14,14 +14,15 @@ import torch
 
 from fpmtools.optics import Shape
 
-ROOM = {"cpu": 1 << 24, "cuda": 1 << 27}  # complex samples that planes and all that is kept of them may take
+ROOM, ROOM_ON_CARDS = 1 << 24, 1 << 27  # complex samples that planes and all that is kept of them may take
 BESIDES = 6  # spectra of a plane that a solver has besides the pairs, or nearly
 SHRINK, SHORTEST = 0.3, 0.05  # of a step that is taken back; below that the memory is lost
 
 
 def planes_at_once(shape: Shape, memory: int, device: torch.device) -> int:
     """How many planes of spectra ``shape`` (y, x) there is room for, each with so many pairs; at least 1."""
-    return max(1, ROOM[device.type] // (shape[0] * shape[1] * (2 * memory + BESIDES)))
+    room = ROOM if device.type == "cpu" else ROOM_ON_CARDS
+    return max(1, room // (shape[0] * shape[1] * (2 * memory + BESIDES)))
 
 
 class Pair(NamedTuple):

@@ -122,9 +122,9 @@ def test_a_run_that_is_ended(
 
 
 @pytest.mark.slow
-def test_sigterm_leaves_a_checkpoint_and_draws_nothing(start: Start, tmp_path: Path) -> None:
+def test_sigterm_leaves_a_checkpoint_and_draws_nothing(data_file: Path, forked: Start, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with start("ap", folder) as process:
+    with forked([*command(data_file, "ap", folder), "-o", "sweeps=1000000"]) as process:
         wait_for(solving(folder), process)
         time.sleep(0.3)
         begun = time.monotonic()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import sys
 import tempfile
 import time
@@ -29,7 +30,8 @@ from fpmtools.runs.spec import DataSpec, Outputs, RunSpec, TilesSpec
 from fpmtools.slide import simulate_slide
 from fpmtools.tiling import running
 from fpmtools.tiling.mosaic import Mosaic
-from fpmtools.tiling.plan import Plan
+from fpmtools.tiling.plan import Plan, choose
+from fpmtools.tiling.preparing import height_of
 from fpmtools.tiling.queue import Slide
 from fpmtools.tiling.workers import Workers
 
@@ -43,7 +45,7 @@ CASES = {  # what a slide has, how it is calibrated, and whether z is given
 }
 BORDER = 8  # camera pixels of the frame's border that do not count
 NEAR, FAR = 8, 48  # camera pixels from the middle of a seam: at it, and away from it
-SIDES, MORE, QUICK_SIDES, QUICK_MORE = (512, 1024), 2048, (64, 128), 192
+SIDES, MORE, QUICK_SIDES, QUICK_MORE, QUICK_TILE = (512, 1024, 2048), 4096, (64, 128), 192, 48
 SWEEPS, QUICK_SWEEPS = 8, 2  # of each tile where only time counts
 TILES, QUICK_TILES = 10_000, 400
 QUIET = Outputs(track=False, measures=(), pictures=())
@@ -194,45 +196,47 @@ def lines(mosaic: Mosaic, error: Any) -> list[float]:
 
 
 def times(args: argparse.Namespace, folder: Path) -> common.Record:
-    """Seconds per megapixel of frames that are copies of one, of a part of a larger one, and by two workers."""
+    """Seconds per megapixel of frames that are copies of one, of two rows of tiles of a larger one, by two workers."""
     sweeps = QUICK_SWEEPS if args.quick else SWEEPS
     sides, more = (QUICK_SIDES, QUICK_MORE) if args.quick else (SIDES, MORE)
-    how = (
-        {**QUICK, "image_shape": (sides[0], sides[0])}
-        if args.quick
-        else {"image_shape": (sides[0], sides[0]), "leds": 5}
-    )
-    first = simulate_slide(folder / "first", progress=False, **how)  # type: ignore[arg-type]
-    images, rows = np.load(first / "images.npy"), []
+    how: dict[str, Any] = QUICK if args.quick else {"leds": 5}
+    first = simulate_slide(folder / "first", progress=False, **{**how, "image_shape": (sides[0], sides[0])})
+    images, rows, workers = np.load(first / "images.npy"), [], {}
+    data = fpmtools.load(first / "images.npy", **described(first))
     for side in (*sides, more):
-        part = side == more
-        times_over = side // sides[0]
-        source = folder / f"frame-{side}.npy"
-        np.save(source, np.tile(images, (1, times_over, times_over)))
-        wanted = spec(first, 64 if args.quick else None, "none", 0.0, sweeps=sweeps, stop_below=0.0)
-        roi = (0, 0, sides[0], side) if part else None
-        wanted = replace(wanted, data=replace(wanted.data, source=str(source), roi=roi))
         print(f"frames of {side}²", file=sys.stderr, flush=True)
+        size = QUICK_TILE if args.quick else None
+        plan = choose((side, side), data.optics, data.na, (0.0,), size, None, height_of(data.calibration))
+        part = side == more
+        height = plan.rows[1] + plan.size[0] if part else side
+        source = folder / f"frame-{side}.npy"
+        np.save(source, np.tile(images, (1, side // sides[0], side // sides[0]))[:, :height])
+        wanted = spec(first, plan.size[0], "none", 0.0, sweeps=sweeps, stop_below=0.0)
+        wanted = replace(
+            wanted, data=replace(wanted.data, source=str(source)), tiles=TilesSpec(plan.size[0], plan.overlap)
+        )
         taken, mosaic = solved(wanted, folder / f"run-{side}", 1)
-        pixels = (sides[0] if part else side) * side / 1e6
+        covered = len(plan.tiles) * math.prod(plan.size) / side**2
+        per_solved = taken / (len(mosaic.parts) * math.prod(mosaic.plan.size) / 1e6)
         rows.append(
             {
                 "side": side,
                 "part": part,
                 "tiles": len(mosaic.parts),
-                "per_megapixel_s": taken / pixels,
+                "tile": plan.size[0],
+                "covered": covered,
+                "per_megapixel_s": covered * per_solved,
+                "per_solved_s": per_solved,
                 "tile_s": taken / len(mosaic.parts),
             }
         )
         if side == sides[-1]:
-            both, again = solved(wanted, folder / "two", 2)
-            same = (folder / "two" / "reconstruction.safetensors").read_bytes() == (
-                folder / f"run-{side}" / "reconstruction.safetensors"
-            ).read_bytes()
-            del again
-            speedup = {"side": side, "one_s": taken, "two_s": both, "speedup": taken / both, "identical": same}
+            both, _ = solved(wanted, folder / "two", 2)
+            one, two = ((folder / name / "reconstruction.safetensors") for name in (f"run-{side}", "two"))
+            same = one.read_bytes() == two.read_bytes()
+            workers = {"side": side, "one_s": taken, "two_s": both, "speedup": taken / both, "identical": same}
         source.unlink()
-    return {"sweeps": sweeps, "leds": len(images), "rows": rows, "workers": speedup}
+    return {"sweeps": sweeps, "leds": len(images), "rows": rows, "workers": workers}
 
 
 @dataclass
@@ -283,9 +287,11 @@ def section(record: common.Record) -> str:
     timed, planned = record["time"], record["scheduling"]
     time_rows = [
         (
-            f"{row['side']}²" + (f", from a part of {row['tiles']} tiles" if row["part"] else ""),
-            row["tiles"],
-            row["per_megapixel_s"],
+            f"{row['side']}²" + (f", from {row['tiles']} tiles of it" if row["part"] else f", {row['tiles']} tiles"),
+            f"{row['tile']}²",
+            f"{row['covered']:.2f}",
+            f"{row['per_megapixel_s']:.1f}",
+            f"{row['per_solved_s']:.1f}",
         )
         for row in timed["rows"]
     ]
@@ -302,8 +308,11 @@ def section(record: common.Record) -> str:
                 quality_rows,
             ),
             f"Time per megapixel of raw frames, {timed['leds']} LEDs, {timed['sweeps']} sweeps, one worker, everything "
-            "included; the last from a strip of it, extrapolated.",
-            common.table(("frame", "tiles", "s per megapixel"), time_rows),
+            "included; the last from two rows of its tiles, extrapolated. Overlaps are solved by each tile that has "
+            "them: *solved* says how often a frame's pixels are, and small frames have fewer borders inside.",
+            common.table(
+                ("frame", "tile", "solved, of its pixels", "s per megapixel", "s per megapixel solved"), time_rows
+            ),
             f"Two workers solve {both['side']}² {both['speedup']:.2f} times as fast as one ({both['one_s']:.0f} → "
             f"{both['two_s']:.0f} s), {'to the same bytes' if both['identical'] else 'NOT to the same bytes'}. Whoever "
             f"gives tiles out needs {1e3 * planned['each_s']:.2g} ms for each of {planned['tiles']} empty ones, and a "

@@ -33,6 +33,8 @@ def rounded_off(sharp: Descent, dataset: Dataset, last: Sequence[str], report: d
     # Positions that are a little off, and a pupil that cuts samples in two, look like an edge that is soft.
     soft = solve(sharp.instrument, problem, held, FINE_EDGE)
     state = min(sharp, soft, key=lambda solve: typical(solve.left_out()))
+    if sharp.instrument.deep and not pays(soft.left_out(), sharp.left_out(), deep=True):
+        state = sharp
     kept = [name for name, group in report["groups"].items() if name in FREE and group["kept"]]
     for name in LAST:
         if name in last:
@@ -85,16 +87,16 @@ def _at_last(state: Descent, name: str, kept: list[str]) -> tuple[Descent, dict[
 
     It follows on the solve ``state``; where it pays there, a solve of its own decides.
     """
-    without = state.left_out()
+    without, deep = state.left_out(), state.instrument.deep
     trials = _stopped(state) if name == "vignetting" else [state.copy()]
     for trial in trials:
         trial.among([*kept, name], LATE)
     best = min(trials, key=lambda trial: typical(trial.left_out()))
     errors = best.left_out()
-    if pays(errors, without):
+    if pays(errors, without, deep):
         best = solve(best.instrument, state.problem, state.held, state.softness)
         errors = best.left_out()
-        if pays(errors, without):
+        if pays(errors, without, deep):
             return best, verdict(True, without, errors)
     return state, verdict(False, without, errors)
 

@@ -40,6 +40,7 @@ SMALL = 1e-3  # of the light of the bright field, that is not worth it either
 # In a solve at its end these must pay as any group: −5 to 3 % and 9 to 33 %.
 ALL_PAY = 0.05
 EXPOSED = 0.4  # log of the dark field's exposure that is told from none
+EXPOSED_DEEP = 0.15  # what it must lower the error by where the sample has depth, which looks like a factor of two
 WRONG = math.log(3)  # by which the exposure that the bright field predicts may be off
 LOOKS = 2  # on the way to the first comparison
 LEAST_LEDS, LEAST_PIXELS = 12, 48
@@ -128,7 +129,7 @@ def fit(
             if level:  # all else was fitted to images that contradict each other
                 state = Descent.begin(problem, replace(sought, exposure=level), held, COARSE_EDGE)
                 other, again = _judged(state, shared, single, on_step)
-                if pays(other.errors, rival.errors):
+                if pays(other.errors, rival.errors, deep):
                     rival, judged = other, judged | again
                 else:
                     judged = rejected(judged, ["exposure"])
@@ -138,7 +139,7 @@ def fit(
     report["singular_values"] = rival.told
     if deep:  # where the part that is looked at stands is not what all of the sample has in common
         rival.errors = solved(rival.instrument.without_defocus(), problem, held, steps=CONTROL)
-    if not pays(rival.errors, nominal):
+    if not pays(rival.errors, nominal, deep):
         as_given = control if problem is control.problem else solve(instrument, problem, held, steps=CONTROL)
         rival, judged = _Rival(instrument, nominal, as_given), rejected(judged, judged)
         if deep:
@@ -231,7 +232,8 @@ def _exposed(dataset: Dataset, problem: Problem, rival: _Rival, held: list[int])
             best = 0.0
     after = errors.get(best or start / 2, rival.errors)
     dark = ~dataset.bright_field[held]
-    better = best != 0.0 and pays(after, rival.errors) and bool(after[dark].sum() < rival.errors[dark].sum())
+    enough = ratio(after, rival.errors) < 1 - EXPOSED_DEEP if instrument.deep else pays(after, rival.errors)
+    better = best != 0.0 and enough and bool(after[dark].sum() < rival.errors[dark].sum())
     return best if better else 0.0, verdict(better, rival.errors, after)
 
 
@@ -264,7 +266,7 @@ def _judged(
     if kept:
         # What single LEDs had gained may have been what was not yet settled for all.
         rival = _settled(best, shared, kept, on_step)
-        if pays(rival.errors, settled.errors):
+        if pays(rival.errors, settled.errors, state.instrument.deep):
             settled = rival
         else:
             judged = rejected(judged, kept)
@@ -291,7 +293,7 @@ def _paying(
     found, judged = whole.instrument, {}
     for name in shared:
         less = _Rival.of(whole.instrument.without(name), problem, held)
-        judged[name] = verdict(pays(whole.errors, less.errors), less.errors, whole.errors)
+        judged[name] = verdict(pays(whole.errors, less.errors, found.deep), less.errors, whole.errors)
         found = found if judged[name]["kept"] else found.without(name)
     all_pay = all(group["kept"] for group in judged.values())
     return whole if all_pay else replace(_Rival.of(found, problem, held), told=whole.told), judged
@@ -325,13 +327,13 @@ def _choice(
     left = list(single) if single and ratio(errors(*single), without) < 1 - ALL_PAY else []
     for name in reversed(left):  # what all the others do as well without need not be tried alone
         others = [other for other in left if other != name]
-        if others and not pays(errors(*left), errors(*others)):
+        if others and not pays(errors(*left), errors(*others), state.instrument.deep):
             left = others
     while left:
         before = errors(*kept)
         name = min(left, key=lambda name: ratio(errors(*kept, name), before))
         after = errors(*kept, name)
-        report[name] = verdict(pays(after, before), before, after)
+        report[name] = verdict(pays(after, before, state.instrument.deep), before, after)
         if not report[name]["kept"]:
             break
         kept.append(name)

@@ -13,6 +13,10 @@ from fpmtools.calibrate.instrument import Instrument
 from fpmtools.problem import Problem
 
 PAYS = 0.04  # what a group must lower the error of the typical left-out image by
+# And where the sample has depth, whose images never fit one plane: a wrong instrument makes up for some of it. On
+# eight such sets with nothing wrong groups lowered the error by up to 8 %, the dark field's exposure by up to 11 %; where
+# they were wrong by 57 to 71 % (background), 59 % (pupil), 12 to 50 % (board) and 23 to 27 % (exposure).
+PAYS_DEEP = 0.1
 TINY = 1e-12  # error that counts as none
 CONTROL = 12  # steps of the object alone before a comparison
 
@@ -41,9 +45,9 @@ def ratio(new: NDArray[np.float64], old: NDArray[np.float64]) -> float:
     return typical(new) / typical(old)
 
 
-def pays(new: NDArray[np.float64], old: NDArray[np.float64]) -> bool:
-    """Whether it has fallen by enough."""
-    return ratio(new, old) < 1 - PAYS
+def pays(new: NDArray[np.float64], old: NDArray[np.float64], deep: bool = False) -> bool:
+    """Whether it has fallen by enough, for a sample with depth or without."""
+    return ratio(new, old) < 1 - (PAYS_DEEP if deep else PAYS)
 
 
 def verdict(kept: bool, without: NDArray[np.float64], fitted: NDArray[np.float64]) -> dict[str, Any]:

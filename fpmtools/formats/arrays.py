@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from fpmtools.errors import DataError, OptionError, printable, unknown
 from fpmtools.formats import matfile
+from fpmtools.formats.chunks import ChunkedImages
 from fpmtools.formats.raw import RawImages
-from fpmtools.formats.recording import Recording, image_axis
+from fpmtools.formats.recording import Recording, along, image_axis
 from fpmtools.images import Images
 
 LIMIT_BYTES = 8 << 30  # of arrays that are read as a whole
@@ -40,7 +41,8 @@ def is_numpy(head: bytes) -> bool:
 def read_mat(mat: matfile.MatFile, key: str | None, leds: int | None) -> Recording:
     """The images in a MATLAB or HDF5 file."""
     key = choose(mat.shapes, key, mat.path)
-    return recording(matfile.read(mat.path, [key]).array(key), key, mat.path, leds, mat.matlab)
+    found = mat.images(key) if key in mat.stacks else matfile.read(mat.path, [key]).array(key)
+    return recording(found, key, mat.path, leds, mat.matlab)
 
 
 def read_numpy(path: Path, key: str | None, leds: int | None) -> Recording:
@@ -131,13 +133,15 @@ def choose(shapes: Mapping[str, tuple[int, ...]], key: str | None, path: Path) -
     return stacks[0]
 
 
-def recording(array: NDArray[Any], key: str, path: Path, leds: int | None, matlab: bool = False) -> Recording:
+def recording(
+    array: NDArray[Any] | ChunkedImages, key: str, path: Path, leds: int | None, matlab: bool = False
+) -> Recording:
     """Images [image, y, x] from a 3-D array; ``leds`` is how many there should be, where that is known."""
-    if array.ndim == 2:
+    if isinstance(array, np.ndarray) and array.ndim == 2:
         array = array[None]
     if array.ndim != 3 or array.dtype.kind not in "iufc":
         what = f"{array.dtype} of shape {array.shape}"
         raise DataError(f"{path}: {printable(key)} must be images of three dimensions, in numbers, got {what}")
     axis = image_axis(array.shape, leds, matlab)
     layout = f"array {key} {array.shape}, images along axis {axis}"
-    return Recording(path.stem, np.moveaxis(array, axis, 0), None, {}, provenance={"layout": layout})
+    return Recording(path.stem, along(array, axis), None, {}, provenance={"layout": layout})

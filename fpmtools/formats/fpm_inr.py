@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from fpmtools import leds
 from fpmtools.errors import DataError
+from fpmtools.formats.chunks import ChunkedImages
 from fpmtools.formats.matfile import MatFile
 from fpmtools.formats.recording import Recording, led_first, nearest_to_axis
+from fpmtools.images import Images
 from fpmtools.leds import Board
 
 IMAGES, BARE_IMAGES = "I_low", "I"
@@ -53,7 +55,7 @@ def directions(mat: MatFile, key: str) -> NDArray[np.float64]:
     return found.astype(np.float64)
 
 
-def _from_pixels(mat: MatFile, images: NDArray[np.generic]) -> tuple[NDArray[np.float64], str]:
+def _from_pixels(mat: MatFile, images: NDArray[np.generic] | ChunkedImages) -> tuple[NDArray[np.float64], str]:
     """Direction sines from ``freqXY_calib``, and how it was counted."""
     mat.need("na_rp_cal", "na_cal")
     pixels = directions(mat, "freqXY_calib")
@@ -82,7 +84,7 @@ def _bare(mat: MatFile) -> Recording:
     used = np.flatnonzero(np.hypot(*positions.T) < _RADIUS_MM)
     return Recording(
         mat.path.stem,
-        images[used],
+        Images.of(images).select(used),
         leds.at(positions[used], _HEIGHT_MM),
         _THYROID,
         provenance={"layout": "FPM-INR thyroid (I); geometry and microscope as published", "leds_used": used.tolist()},

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import math
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from fpmtools.errors import DataError, printable
 from fpmtools.formats import child
+from fpmtools.formats.chunks import ChunkedImages, Packed, Slabs
+from fpmtools.formats.raw import Stamp
+from fpmtools.images import Images
 
 WHAT = "MATLAB or HDF5 file"
 LIMIT_BYTES = 8 << 30  # of all variables together
@@ -27,6 +30,7 @@ class MatFile:
     """Some variables of a MATLAB or HDF5 file, the names of all, and the shapes of all real arrays.
 
     ``matlab``: axes are MATLAB's, [row, column, page]; else they are as stored, with an array's path as its name.
+    ``stacks``: the arrays of three axes that stay in the file, and are read when they are needed.
     """
 
     path: Path
@@ -34,6 +38,7 @@ class MatFile:
     names: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
     matlab: bool = True
+    stacks: Mapping[str, ChunkedImages] = field(default_factory=dict)
 
     def need(self, *keys: str) -> None:
         """Raise :class:`DataError` when any of these variables is absent."""
@@ -41,8 +46,14 @@ class MatFile:
             found = ", ".join(self.names) or "none"
             raise DataError(f"{self.path.name}: has no variable {', '.join(missing)} (found: {printable(found)})")
 
+    def images(self, key: str) -> NDArray[Any] | ChunkedImages:
+        """The variable ``key``, in the file if it may stay there; axes are moved by ``transpose`` in either case."""
+        return self.stacks[key] if key in self.stacks else self.array(key)
+
     def array(self, key: str) -> NDArray[Any]:
         """The variable ``key``; :class:`DataError` when it is absent or no numeric array."""
+        if key in self.stacks:
+            return _whole(self.stacks[key], f"{self.path}: {printable(key)}")
         if key in self.arrays:
             return self.arrays[key]
         self.need(key)
@@ -66,7 +77,7 @@ def read(
 ) -> MatFile:
     """Read the variables ``wanted`` that the file has; MATLAB's at the top or inside a struct ``saved_data``.
 
-    Numbers are arrays of one element.
+    Numbers are arrays of one element. Real arrays of three axes stay in HDF5 files, all of them, and count in no limit.
 
     Raises
     ------
@@ -80,12 +91,12 @@ def read(
     try:
         with path.open("rb") as file:
             head = file.read(1024)
-            size = os.fstat(file.fileno()).st_size
+        stamp = Stamp.of(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not is_matlab(head):
         raise DataError(f"{path}: not a MATLAB v5 or v7.3 file, nor HDF5")
-    limit_s = child.START_S + size / child.BYTES_PER_S if timeout_s is None else timeout_s
+    limit_s = child.START_S + stamp.size / child.BYTES_PER_S if timeout_s is None else timeout_s
     try:
         with tempfile.TemporaryDirectory(prefix="fpmtools-") as folder:
             # A compressed file can unpack to more than it declares; copies take their part too.
@@ -93,9 +104,31 @@ def read(
             arguments = [str(path.resolve()), folder, str(limit_bytes), *wanted]
             result = child.run("_mat_child.py", Path(folder), arguments, most, limit_s)
             arrays = {n: np.load(Path(folder) / file, allow_pickle=False) for n, file in result["arrays"].items()}
+            places = result.get("places", {})
+            stacks = {name: _stack(stamp, name, place, Path(folder)) for name, place in places.items()}
     except child.Failure as failure:
         raise failure.of(path, WHAT) from None
     except OSError as error:
         raise child.Failure("no room", str(error)).of(path, WHAT) from None
     shapes = {name: tuple(shape) for name, shape in result["shapes"].items()}
-    return MatFile(path, arrays, tuple(result["names"]), shapes, result["matlab"])
+    if result["matlab"]:
+        stacks = {name: stack.transpose() for name, stack in stacks.items()}
+    return MatFile(path, arrays, tuple(result["names"]), shapes, result["matlab"], stacks)
+
+
+def _stack(stamp: Stamp, name: str, place: Mapping[str, Any], folder: Path) -> ChunkedImages:
+    """Images that stay in their file, at the place that the child process tells, axes as stored."""
+    dtype, shape = np.dtype(place["dtype"]), tuple(place["shape"])
+    if "offset" in place:
+        return ChunkedImages.of(Slabs(stamp, place["offset"], shape, dtype))
+    table = np.load(folder / place["table"], allow_pickle=False)
+    fill = np.frombuffer(bytes.fromhex(place["fill"]), dtype)[0]
+    chunk, filters = tuple(place["chunk"]), tuple(place["filters"])
+    return ChunkedImages.of(Packed(stamp, name, shape, chunk, dtype, fill, filters, table))
+
+
+def _whole(stack: ChunkedImages, what: str) -> NDArray[Any]:
+    """All of a stack, axes as it has them."""
+    if (declared := math.prod(stack.shape) * stack.dtype.itemsize) > LIMIT_BYTES:
+        raise DataError(f"{what} declares {declared / 1e9:.3g} GB, the limit is {LIMIT_BYTES / 1e9:.3g} GB")
+    return Images.of(stack).stored()

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fpmtools import leds
 from fpmtools.errors import DataError, OptionError, unknown
 from fpmtools.formats import matfile
+from fpmtools.formats.chunks import ChunkedImages
 from fpmtools.formats.folder import natural_key
 from fpmtools.formats.matfile import MatFile
 from fpmtools.formats.recording import Recording, nearest_to_axis
@@ -92,8 +93,8 @@ def _section(mat: MatFile, section: str) -> Recording:
     return Recording(f"{mat.path.stem} {section}", images, board, optics, provenance=layout)
 
 
-def _images(mat: MatFile, key: str) -> NDArray[np.generic]:
-    images = mat.array(key)
+def _images(mat: MatFile, key: str) -> NDArray[np.generic] | ChunkedImages:
+    images = mat.images(key)
     if mat.matlab:  # axes were turned round on reading
         images = images.transpose()
     if images.ndim != 3 or images.dtype.kind not in "iuf":

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset, Truth
 from fpmtools.errors import DataError, OpticsError, printable
+from fpmtools.formats.chunks import ChunkedImages
 from fpmtools.formats.matfile import MatFile
 from fpmtools.images import Images
 from fpmtools.leds import Board
@@ -47,7 +48,7 @@ class Recording:
     """
 
     name: str
-    intensities: NDArray[Any] | Images
+    intensities: NDArray[Any] | Images | ChunkedImages
     leds: Board | None
     optics: Mapping[str, float]
     pupil: NDArray[np.complex64] | Pupil | None = None
@@ -134,17 +135,22 @@ class Recording:
             raise error
 
 
-def led_first(mat: MatFile, key: str, leds: int | None = None) -> NDArray[Any]:
+def led_first(mat: MatFile, key: str, leds: int | None = None) -> NDArray[Any] | ChunkedImages:
     """The images ``key`` of a file as [led, y, x]; a single image may lack the axis of LEDs."""
-    images = mat.array(key)
-    if images.ndim == 2:
+    images = mat.images(key)
+    if isinstance(images, np.ndarray) and images.ndim == 2:
         images = images[..., None] if mat.matlab else images[None]
     if images.ndim != 3 or images.dtype.kind not in "iuf":
         form = "[y, x, led]" if mat.matlab else "of three dimensions"
         raise DataError(
             f"{mat.path.name}: {key} must be real images {form}, got {images.dtype} of shape {images.shape}"
         )
-    return np.moveaxis(images, -1 if mat.matlab else image_axis(images.shape, leds, matlab=False), 0)
+    return along(images, 2 if mat.matlab else image_axis(images.shape, leds, matlab=False))
+
+
+def along(images: NDArray[Any] | ChunkedImages, axis: int) -> NDArray[Any] | ChunkedImages:
+    """An array of three axes, in memory or in a file, as [image, y, x]: ``axis`` counts the images."""
+    return images.transpose(axis, *(other for other in range(3) if other != axis))
 
 
 def image_axis(shape: tuple[int, ...], leds: int | None, matlab: bool) -> int:
@@ -163,8 +169,8 @@ def image_axis(shape: tuple[int, ...], leds: int | None, matlab: bool) -> int:
     return 2 if matlab else 0
 
 
-def nearest_to_axis(ways: Mapping[str, NDArray[np.float64]], images: NDArray[Any]) -> str:
+def nearest_to_axis(ways: Mapping[str, NDArray[np.float64]], images: NDArray[Any] | ChunkedImages) -> str:
     """Which of several ways to read the LEDs' places [led, (x, y)] has those of bright images nearest to 0, 0."""
-    means = images.mean(axis=(1, 2), dtype=np.float64)
+    means = Images.of(images).means
     bright = ~(means < means.max() / 2)
     return min(ways, key=lambda way: float(np.median(np.linalg.norm(ways[way][bright], axis=1))))

@@ -1,4 +1,4 @@
-"""The University of Connecticut's Fourier ptychography data (SmartImagingLabUConn), MATLAB v5.
+"""The University of Connecticut's Fourier ptychography data (SmartImagingLabUConn), MATLAB v5 or v7.3.
 
 The file holds the **amplitude** of the low-resolution field. The microscope is not in the file but in the data's
 description: a 2× objective of NA 0.1 whose pixels are 1.845 µm on the sample, and a board of LEDs 4 mm apart, 90.88 mm
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from fpmtools import leds
 from fpmtools.errors import DataError
+from fpmtools.formats.light import Light
 from fpmtools.formats.matfile import MatFile
 from fpmtools.formats.recording import Recording, led_first
+from fpmtools.images import Images
 
 IMAGES = "imlow_HDR"
 KEYS = (IMAGES, "wlength", "z", "theta", "xint", "yint", "aberration")
@@ -28,7 +30,7 @@ _SLIDE_MM, _SLIDE_INDEX = 1.0, 1.52
 def interpret(mat: MatFile) -> Recording:
     """Intensities (the squared amplitude), LEDs seen through the slide, defocus, and the pupil if there is one."""
     mat.need(*KEYS)
-    amplitude = led_first(mat, IMAGES)
+    amplitude = Images.of(led_first(mat, IMAGES), mat.path.stem)
     positions = leds.spiral(len(amplitude), _PITCH_MM) + np.array([mat.number("xint"), mat.number("yint")])
     turn = math.radians(mat.number("theta"))
     x, y = positions.T
@@ -36,10 +38,10 @@ def interpret(mat: MatFile) -> Recording:
     na = through_slide(positions)
     return Recording(
         mat.path.stem,
-        np.square(np.ascontiguousarray(amplitude, dtype=np.float32)),
+        Images.of(Light(amplitude, squared=True)),
         leds.Board(na, height_mm=np.full(len(na), _HEIGHT_MM)),
         {**_OPTICS, "wavelength_um": mat.number("wlength") * 1e6},
-        pupil=_pupil(mat, amplitude.shape[1:]),
+        pupil=_pupil(mat, amplitude.image_shape),
         defocus_um=mat.number("z") * 1e6,
         provenance={"layout": "UConn (amplitudes, squared on reading)"},
     )

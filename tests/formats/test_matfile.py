@@ -223,12 +223,18 @@ def test_hostile_hdf5_is_refused(attack: Callable[[h5py.File, Path], None], reas
     assert "\n" not in str(caught.value)
 
 
-def test_v73_size_limit(write_v73: Write) -> None:
+def test_v73_size_limit(write_v73: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stacks of images stay in the file, and do not count until all of one is wanted."""
     noise: Any = np.random.default_rng(0).integers(0, 255, (40, 50, 60), dtype=np.uint8)
-    path = write_v73("a.mat", {"I": noise})
-    assert matfile.read(path, ["I"], limit_bytes=120_000).array("I").shape == (40, 50, 60)
+    path = write_v73("a.mat", {"I": noise, "flat": noise[0]})
+    assert matfile.read(path, ["flat"], limit_bytes=3000).array("flat").shape == (50, 60)
     with pytest.raises(DataError, match="the limit is"):
-        matfile.read(path, ["I"], limit_bytes=119_999)
+        matfile.read(path, [], limit_bytes=2999)
+    mat = matfile.read(path, [])
+    np.testing.assert_array_equal(mat.array("I"), noise)
+    monkeypatch.setattr(matfile, "LIMIT_BYTES", 119_999)
+    with pytest.raises(DataError, match="the limit is"):
+        mat.array("I")
 
 
 def test_hdf5_that_is_not_matlabs_keeps_its_axes(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """OME-Zarr, versions 0.4 and 0.5, as a stack of measured images: read without trusting it.
 
 What a store may hold is looked through first: no links, nothing outside of it, numbers only, and codecs that run no
-code. Then a child process with limited memory and time unpacks it.
+code. Its images stay there, and their chunks are unpacked when they are needed, see :mod:`.zarr_chunks`; what that
+does not know is unpacked as a whole by a child process with limited memory and time.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools.errors import DataError, OptionError, printable, unknown
-from fpmtools.formats import child, ome
+from fpmtools.formats import child, ome, pages, zarr_chunks
+from fpmtools.formats.chunks import ChunkedImages
 from fpmtools.formats.pages import Allowance
 from fpmtools.formats.recording import Recording, Wanted
+from fpmtools.formats.zarr_chunks import Store
+from fpmtools.images import Images
 
 MARKS = ("zarr.json", ".zgroup")  # one of which each group has
 WHAT = "OME-Zarr"
 _CODECS = {"bytes", "transpose", "crc32c", "blosc", "zstd", "gzip", "zlib", "lz4", "sharding_indexed"}
-LIMIT_BYTES = 16 << 30  # of an image, which is unpacked as a whole
+LIMIT_BYTES = 16 << 30  # of an image that is unpacked as a whole
 _JSON_BYTES = 1 << 24
 _MOST_FILES = 1_000_000
 _NUMBERS = re.compile(r"[<>|]?([iuf][1248]|u?int(8|16|32|64)|float(16|32|64))")
@@ -49,7 +53,7 @@ def read(path: Path, wanted: Wanted) -> Recording:
     """
     if importlib.util.find_spec("zarr") is None:
         raise DataError(f"{path}: OME-Zarr needs the package zarr: pip install 'fpmtools[zarr]'")
-    held = _screen(path)
+    store = _screen(path)
     try:
         image, about = _image(path, wanted.key)
         axes = [axis["name"] if isinstance(axis, dict) else axis for axis in about["axes"]]
@@ -57,30 +61,37 @@ def read(path: Path, wanted: Wanted) -> Recording:
         if not _INSIDE.fullmatch(str(level["path"])):
             raise DataError(f"{path}: refused: its array is at {printable(level['path'], 80)}, outside of it")
         folder = image / level["path"]
-        shape, dtype = _declared(folder, path)
+        declared = _declared(folder, path)
+        shape, dtype = (
+            tuple(int(n) for n in declared["shape"]),
+            np.dtype(declared.get("data_type", declared.get("dtype"))),
+        )
         if axes[-2:] != ["y", "x"] or len(axes) != len(shape) or not {*axes[:-2]} <= {"c", "z", "t"}:
             raise DataError(f"{path}: axes {printable(axes, 80)} of an array {shape} are not images [t, c, z, y, x]")
         places = _places(axes[:-2], shape)
         said: list[str] = []
         pixel = _pixel(about, level, axes, said)
         names = _channels(image, shape[axes.index("c")]) if "c" in axes and shape[axes.index("c")] > 1 else []
+        chunks = zarr_chunks.of(store, folder, declared)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not a complete OME-Zarr image ({printable(repr(error), 100)})") from error
     chosen = ome.choose(places, names, wanted.channel, path)
-    allowance = Allowance(LIMIT_BYTES)
-    allowance.files_bytes = held
     size = math.prod(shape) * dtype.itemsize
+    allowance = Allowance(LIMIT_BYTES if chunks is None else pages.LIMIT_BYTES)
+    allowance.files_bytes = store.held
     allowance.take(size, path)
-    images = _unpack(folder, path, size, held).reshape(-1, *shape[-2:])
+    if chunks is None:
+        images = Images.of(_unpack(folder, path, size, store.held).reshape(-1, *shape[-2:]))
+    else:
+        images = Images.of(ChunkedImages.of(chunks))
     layout = f"OME-Zarr [{', '.join(axes)}] {list(shape)}"
     provenance: dict[str, Any] = {"layout": layout} | ({"warnings": said} if said else {})
-    taken = images if len(chosen) == len(images) else images[chosen]
-    return Recording(ome.stem(path), taken, None, pixel, provenance=provenance)
+    return Recording(ome.stem(path), images.select(chosen), None, pixel, provenance=provenance)
 
 
-def _screen(path: Path) -> int:
-    """The bytes of all files; :class:`DataError` when there is a link among them, or too many."""
-    held = count = 0
+def _screen(path: Path) -> Store:
+    """The store as it is; :class:`DataError` when there is a link among its files, or too many."""
+    held, count, newest = 0, 0, os.stat(path).st_mtime_ns
     for place, folders, files in os.walk(path):
         for name in itertools.chain(folders, files):
             about = os.lstat(os.path.join(place, name))
@@ -88,9 +99,10 @@ def _screen(path: Path) -> int:
                 raise DataError(f"{path}: refused: {printable(name, 80)} in it is a link")
             held += about.st_size
             count += 1
+            newest = max(newest, about.st_mtime_ns)
         if count > _MOST_FILES:
             raise DataError(f"{path}: refused: holds more than {_MOST_FILES} files")
-    return held
+    return Store(Path(os.path.abspath(path)), held, count, newest)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -137,8 +149,8 @@ def _groups(path: Path, mark: str) -> list[Path]:
     return [found.parent for depth in (1, 2, 3) for found in sorted(path.glob("/".join(["*"] * depth) + f"/{mark}"))]
 
 
-def _declared(folder: Path, path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array, once it is known that to read it runs no code of the file's choice."""
+def _declared(folder: Path, path: Path) -> dict[str, Any]:
+    """The metadata of an array, once it is known that to read it runs no code of the file's choice."""
     about = _json(folder / "zarr.json") or _json(folder / ".zarray")
     if not about:
         raise DataError(f"{path}: its array {printable(folder.name, 80)} is missing")
@@ -152,7 +164,7 @@ def _declared(folder: Path, path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]
     shape = tuple(int(n) for n in about["shape"])
     if len(shape) < 2 or min(shape) < 1 or math.prod(shape[:-2]) > ome.MOST_PLANES:
         raise DataError(f"{path}: an array of {shape} is no stack of images")
-    return shape, np.dtype(dtype)
+    return about
 
 
 def _check_codecs(codecs: Sequence[Any], path: Path) -> None:

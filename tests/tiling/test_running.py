@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -23,7 +24,7 @@ from fpmtools.formats import native
 from fpmtools.metrics import match
 from fpmtools.runs import running
 from fpmtools.runs.folder import RESULT_FILE, RunFolder, sha256
-from fpmtools.runs.spec import RunSpec, TilesSpec
+from fpmtools.runs.spec import DataSpec, Outputs, RunSpec, TilesSpec
 from fpmtools.tiling.mosaic import Mosaic
 from fpmtools.tiling.running import carry_on
 from fpmtools.tiling.workers import Here, Workers
@@ -84,6 +85,20 @@ def test_two_workers_make_the_same_bytes(solved: Path, spec: RunSpec, tmp_path: 
     with RunFolder.create(tmp_path / "two", spec) as place, Workers(2) as workers:
         assert carry_on(place, executor=workers)["status"] == "done"
     assert files(tmp_path / "two") == files(solved)
+
+
+def test_tiles_of_an_hdf5_file(spec: RunSpec, field: Path, tmp_path: Path) -> None:
+    """Each worker reads its tiles' parts of the images."""
+    data, file = fpmtools.load(field), tmp_path / "field.h5"
+    with h5py.File(file, "w") as h5:
+        h5.create_dataset("I_low", data=data.intensities, chunks=(2, 30, 40), compression="gzip", shuffle=True)
+        h5["na_calib"], h5["na_cal"], h5["lambda"] = -data.na, data.optics.na, data.optics.wavelength_um
+        h5["mag"], h5["dpix_c"] = data.optics.magnification, data.optics.camera_pixel_um
+    spec = replace(spec, data=DataSpec(str(file)), options={"sweeps": 1}, outputs=Outputs(measures=(), pictures=()))
+    running.run(spec, tmp_path / "one")
+    with RunFolder.create(tmp_path / "two", spec) as place, Workers(2) as workers:
+        assert carry_on(place, executor=workers)["status"] == "done"
+    assert files(tmp_path / "two") == files(tmp_path / "one")
 
 
 class Leaves(Here):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -11,13 +12,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fpmtools import passes
 from fpmtools.errors import DataError
 from fpmtools.optics import Shape
 from fpmtools.pixels import BadPixels, find
 
 
 class Source(Protocol):
-    """An array [image, y, x] that reads ``source[image, y0:y1, x0:x1]`` when it is asked to."""
+    """An array [image, y, x] that reads ``source[image, y0:y1, x0:x1]`` when it is asked to.
+
+    One that reads files may say so by ``identity``, a :class:`fpmtools.passes.Identity`.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -30,15 +35,29 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """The ``means`` of images [image], the mean size of what is ``below`` zero in each, the ``brightest`` value of all.
+    """The ``means`` of images [image], the mean size of what is ``below`` zero, and the largest value of each.
 
     ``wrong``: why they are no intensities, in words; empty: they can be.
     """
 
     means: NDArray[np.float64]
     below: NDArray[np.float64]
-    brightest: float
+    largest: NDArray[np.float64]
     wrong: str = ""
+
+    @property
+    def brightest(self) -> float:
+        """The largest value of all."""
+        return float(self.largest.max())
+
+    def dump(self) -> dict[str, NDArray[Any]] | None:
+        """As arrays."""
+        return None if self.wrong else {"means": self.means, "below": self.below, "largest": self.largest}
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Values:
+        """From the arrays of :meth:`dump`."""
+        return cls(arrays["means"], arrays["below"], arrays["largest"])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,30 +151,52 @@ class Images:
         """Only the images with these indices, in the order given."""
         return Images(self.source, self.chosen[np.asarray(images, dtype=np.intp)], self.corner, self.image_shape)
 
+    @property
+    def identity(self) -> passes.Identity | None:
+        """Names them and the state of their files; None where they are in memory."""
+        known = passes.of_source(self.source)
+        part = hashlib.sha256(self.chosen.astype(np.int64).tobytes()).hexdigest(), self.corner, self.image_shape
+        return None if known is None else known.part(part)
+
     @cached_property
     def values(self) -> Values:
-        """What is known of all their values, from one pass over them."""
-        brightest, count = 0.0, len(self)
-        means, below = np.zeros(count), np.zeros(count)
+        """What is known of all their values, from one pass over them, which is kept for large files."""
+        return passes.kept(self.identity, self.n_bytes, "values", self._values, Values.dump, Values.restore)
+
+    def _values(self) -> Values:
+        count = len(self)
+        means, below, largest = np.zeros(count), np.zeros(count), np.zeros(count)
         for i, image in enumerate(self.counts()):  # whole numbers, where they are: they need not become others
             if np.iscomplexobj(image):
-                return Values(means, below, brightest, f"image {i} is complex; intensities are real")
+                return Values(means, below, largest, f"image {i} is complex; intensities are real")
             high, low = float(image.max()), float(image.min())  # NaN where there is one
             if not (math.isfinite(high) and math.isfinite(low)):
-                return Values(means, below, brightest, f"image {i} has values that are not finite")
-            brightest = max(brightest, high)
+                return Values(means, below, largest, f"image {i} has values that are not finite")
+            largest[i] = high
             below[i] = -np.minimum(image, 0).mean(dtype=np.float64) if low < 0 else 0.0
             means[i] = np.mean(image, dtype=np.float64)
-        return Values(means, below, brightest)
+        return Values(means, below, largest)
 
     @cached_property
     def means(self) -> NDArray[np.float64]:
         """Mean intensity of each, [image]."""
-        if (known := self.__dict__.get("values")) is not None and not known.wrong:
+        known = self.values if self.identity is not None else self.__dict__.get("values")
+        if known is not None and not known.wrong:
             return np.asarray(known.means)
         return np.array([float(np.mean(image, dtype=np.float64)) for image in self])
 
+    @property
+    def largest(self) -> NDArray[np.float64]:
+        """The largest value of each as it is read, [image]."""
+        if self.values.wrong:
+            return np.array([float(image.max()) for image in self])
+        found = self.values.largest
+        return found.astype(np.float32).astype(np.float64) if self.dtype.kind in "biu" else found
+
     @cached_property
     def bad(self) -> BadPixels:
-        """Pixels that are saturated or stuck, by the values of all images together."""
-        return find(self)
+        """Pixels that are saturated or stuck, by the values of all images together; kept for large files."""
+        return passes.kept(
+            self.identity, self.n_bytes, "bad", lambda: find(self), BadPixels.dump,
+            lambda arrays: BadPixels.restore(arrays, self.image_shape),
+        )  # fmt: skip

@@ -62,7 +62,9 @@ class Noise:
 
 def measure(dataset: Dataset) -> Noise:
     """Noise of all images of a data set, ``dataset.images`` as they are."""
-    measured = [variances(_middle(image)) for image in dataset.images]
+    (h, w), sides = dataset.image_shape, [min(n, PATCH) for n in dataset.image_shape]
+    middle = dataset.images.crop((h - sides[0]) // 2, (w - sides[1]) // 2, sides[0], sides[1])
+    measured = [variances(image) for image in middle]
     means, values = (np.array(part) for part in zip(*measured, strict=True))  # [image, bin]
     photons, read = _law(means, values)
     off = np.log(np.maximum(values.mean(axis=1), 1e-300) / _line(means.mean(axis=1), photons, read))
@@ -110,11 +112,6 @@ def _variance(squares: Floats) -> float:
         if abs(found - before) < CLOSE * before:
             break
     return found
-
-
-def _middle(image: NDArray[np.floating]) -> NDArray[np.floating]:
-    (y, x), (h, w) = ((n - min(n, PATCH)) // 2 for n in image.shape), image.shape
-    return image[y : y + min(h, PATCH), x : x + min(w, PATCH)]
 
 
 def _line(means: Floats, photons: float, read: float) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +25,9 @@ class Source(Protocol):
 
     @property
     def means(self) -> NDArray[np.float64]: ...
+
+    @property
+    def largest(self) -> NDArray[np.float64]: ...
 
     def __len__(self) -> int: ...
 
@@ -64,6 +67,21 @@ class BadPixels:
         """Those of one image of the stack, [y, x] True where it must not count."""
         return np.asarray(self.stuck | (image >= self.top))
 
+    def dump(self) -> dict[str, NDArray[Any]]:
+        """As arrays."""
+        stuck = {
+            name: np.flatnonzero(where).astype(np.int64) for name, where in (("hot", self.hot), ("dead", self.dead))
+        }
+        return {"top": np.array([self.top]), "saturated": self.saturated, **stuck}
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, int]) -> BadPixels:
+        """From the arrays of :meth:`dump`, and the shape of the images."""
+        hot, dead = np.zeros(shape, bool), np.zeros(shape, bool)
+        hot.flat[arrays["hot"]] = True
+        dead.flat[arrays["dead"]] = True
+        return cls(float(arrays["top"][0]), arrays["saturated"], hot, dead)
+
     def __str__(self) -> str:
         """How many there are, in words."""
         said = []
@@ -91,7 +109,7 @@ def saturation(images: Source) -> tuple[float, NDArray[np.int64]]:
 
     Infinite, and none, where values do not pile up.
     """
-    tops = np.array([float(image.max()) for image in images])
+    tops = images.largest
     top = float(tops.max())
     reach = np.flatnonzero(tops == top)
     at = np.zeros(len(tops), np.int64)

@@ -45,6 +45,16 @@ _NO_DIGEST = b"0" * 64
 _LEFT_OVER = re.compile(r"\..+\.[a-z0-9_]{8}\.part", re.DOTALL)
 
 
+def cache_dir() -> Path | None:
+    """The platform's folder for the user's caches; None for a user without a home folder."""
+    import platformdirs
+
+    with contextlib.suppress(OSError, RuntimeError, KeyError):
+        folder = os.path.expanduser(platformdirs.user_cache_dir("fpmtools", appauthor=False))
+        return None if folder.startswith("~") else Path(folder)  # without a home folder, ~ stays
+    return None
+
+
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, sync it, and rename it into place.
 

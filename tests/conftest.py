@@ -70,10 +70,11 @@ def add_userblock(path: Path) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """The processes that tests start share the cores with others."""
+def one_thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The processes that tests start share the cores with others, and no cache with the user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
         yield
 
 

@@ -18,13 +18,13 @@ PLUGINS = sorted(p for p in (ROOT / "plugins").rglob("*.py") if "tests" not in p
 
 # A module may import those before it, never those after it.
 ROOMS = (
-    "errors", "display", "progress", "options", "interrupts", "storage", "threads", "processes", "records", "columns",
-    "adam", "optics", "leds", "pupil", "stray", "surfaces", "calibration", "pixels", "images", "dataset", "known",
-    "noise", "sampling", "losses", "transfer", "forward", "quasi_newton", "spectral_prior", "phantom", "imaging",
-    "simulation", "slide", "catalogue", "clear", "unwrapping", "reconstruction", "coding", "low_rank", "metrics",
-    "problem", "physics", "projection", "explained", "compact", "solver", "planes", "registry", "formats", "results",
-    "calibrate", "engine", "evaluation", "runs", "tiling", "colour", "comparison", "report", "opening", "viewer",
-    "napari", "cli",
+    "errors", "display", "progress", "options", "interrupts", "storage", "threads", "processes", "records",
+    "columns", "adam", "optics", "leds", "pupil", "stray", "surfaces", "calibration", "pixels", "passes", "images",
+    "dataset", "known", "noise", "sampling", "losses", "transfer", "forward", "quasi_newton", "spectral_prior",
+    "phantom", "imaging", "simulation", "slide", "catalogue", "clear", "unwrapping", "reconstruction", "coding",
+    "low_rank", "metrics", "problem", "physics", "projection", "explained", "compact", "solver", "planes",
+    "registry", "formats", "results", "calibrate", "engine", "evaluation", "runs", "tiling", "colour", "comparison",
+    "report", "opening", "viewer", "napari", "cli",
 )  # fmt: skip
 ASIDE = {"__init__", "__main__", "testing"}  # the lazy front door, and what only authors of solvers import
 

@@ -18,6 +18,7 @@ from fpmtools.errors import DataError, OptionError, printable
 from fpmtools.formats.pages import CHANNELS
 from fpmtools.formats.recording import Recording
 from fpmtools.images import Images
+from fpmtools.passes import Identity
 
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")  # the first two pixels of the first row, and of the second
 Site = tuple[int, int]
@@ -50,6 +51,12 @@ class Lattice:
     def dtype(self) -> np.dtype[Any]:
         """That of the images."""
         return self.images.dtype
+
+    @property
+    def identity(self) -> Identity | None:
+        """Names them and the state of the images' files, where they are in files."""
+        known = self.images.identity
+        return None if known is None else known.part(("every second from", self.first))
 
     def __getitem__(self, key: tuple[int, slice, slice]) -> NDArray[Any]:
         """A part of one image: ``[image, y0:y1, x0:x1]``."""

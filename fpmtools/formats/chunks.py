@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fpmtools.errors import DataError
 from fpmtools.formats.raw import Stamp
+from fpmtools.passes import Identity
 
 SLAB_BYTES = 1 << 18  # read at once of an array that lies as it is
 AHEAD_BYTES = 1 << 27  # of images that share chunks: so much of them is kept for the next one
@@ -45,7 +46,7 @@ class Chunks(Protocol):
         """What is in chunks that are not there."""
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> Identity:
         """Names the array and the state of its files."""
 
     def unpacked(self, places: Iterable[Place]) -> Iterator[tuple[Place, NDArray[Any] | None]]:
@@ -85,9 +86,9 @@ class ChunkedImages:
         return self.chunks.dtype.newbyteorder("=")
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> Identity:
         """Names the images and the state of their files."""
-        return f"{self.chunks.identity} axes {self.axes}"
+        return self.chunks.identity.part(self.axes)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -159,9 +160,9 @@ class Slabs:
     fill: int = 0
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> Identity:
         """Names the array and the state of its file."""
-        return f"{self.stamp} at {self.offset}: {self.dtype.str} {self.shape}"
+        return self.stamp.identity.part((self.offset, self.shape, self.dtype.str))
 
     @property
     def chunk(self) -> tuple[int, ...]:
@@ -205,9 +206,9 @@ class Packed:
     table: NDArray[np.int64]
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> Identity:
         """Names the array and the state of its file."""
-        return f"{self.stamp} {self.name}: {self.dtype.str} {self.shape}"
+        return self.stamp.identity.part((self.name, self.shape, self.dtype.str))
 
     def unpacked(self, places: Iterable[Place]) -> Iterator[tuple[Place, NDArray[Any] | None]]:
         """These chunks, by their numbers along each axis; None for one that is not there."""

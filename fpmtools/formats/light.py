@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fpmtools import passes
 from fpmtools.images import Images
+from fpmtools.passes import Identity
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,13 @@ class Light:
         """Single precision."""
         return np.dtype(np.float32)
 
+    @property
+    def identity(self) -> Identity | None:
+        """Names them and the state of the counts' files, where they are in files."""
+        known, dark = self.counts.identity, None if self.dark is None else np.asarray(self.dark, np.float32).tobytes()
+        made = self.squared, None if dark is None else hashlib.sha256(dark).hexdigest(), self.top
+        return None if known is None else known.part(made)
+
     def __getitem__(self, key: tuple[int, slice, slice]) -> NDArray[np.float32]:
         """A part of one image: ``[image, y0:y1, x0:x1]``."""
         values = self._less_dark(*key)
@@ -62,14 +73,32 @@ class Light:
 
     def with_top(self, top: float) -> Light:
         """Saturated pixels, whose counts are ``top``, with the largest value that one of them has."""
+        return replace(self, top=(top, self._told(f"largest of {top}", lambda: self._largest(top))))
+
+    def below(self) -> float:
+        """Share of all pixels that are darker than the dark."""
+        return self._told("below", self._below)
+
+    def _told(self, name: str, find: Callable[[], float]) -> float:
+        """A number that a pass tells, which is kept for large files."""
+        size = Images.of(self).n_bytes
+        return passes.kept(
+            self.identity,
+            size,
+            name,
+            find,
+            lambda n: {"found": np.array([n])},
+            lambda arrays: float(arrays["found"][0]),
+        )
+
+    def _largest(self, top: float) -> float:
         largest, every = -math.inf, slice(0, None)
         for i, counts in enumerate(self.counts.counts()):
             if (full := counts == top).any():
                 largest = max(largest, float(self._less_dark(i, every, every)[full].max()))
-        return replace(self, top=(top, largest))
+        return largest
 
-    def below(self) -> float:
-        """Share of all pixels that are darker than the dark."""
+    def _below(self) -> float:
         every, count = slice(0, None), 0
         for i in range(len(self.counts)):
             count += int((self._less_dark(i, every, every) < 0).sum())

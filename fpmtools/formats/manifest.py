@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -106,14 +105,9 @@ def data_dir() -> Path:
 
 def data_dirs() -> list[Path]:
     """Where data are looked for, the best place first; there may be none."""
-    import platformdirs
-
-    given = os.environ.get("FPMTOOLS_DATA")
-    folders = [given] if given else []
-    with contextlib.suppress(OSError, RuntimeError, KeyError):  # no home folder
-        folders.append(platformdirs.user_cache_dir("fpmtools", appauthor=False))
-    expanded = [os.path.expanduser(folder) for folder in folders]
-    return [Path(folder) for folder in expanded if not folder.startswith("~")]  # without a home folder, ~ stays
+    given = os.path.expanduser(os.environ.get("FPMTOOLS_DATA", ""))
+    own = Path(given) if given and not given.startswith("~") else None  # without a home folder, ~ stays
+    return [folder for folder in (own, storage.cache_dir()) if folder is not None]
 
 
 def local_files(entry: ManifestEntry) -> list[Path] | None:

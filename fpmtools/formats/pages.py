@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fpmtools.errors import DataError, OptionError
 from fpmtools.formats.raw import RawImages, Stamp
+from fpmtools.passes import Identity
 
 LIMIT_BYTES = 1 << 44  # of all images together, which are read little by little
 PAGE_BYTES = 4 << 30  # of one
@@ -100,6 +101,12 @@ class PageImages:
         self._last: tuple[int, NDArray[Any]] = (-1, np.zeros(0))  # of a page that cannot be read in parts
         if pages[0].offset is None:
             self[0, slice(0, None), slice(0, None)]  # what cannot be read is told of at once
+
+    @property
+    def identity(self) -> Identity:
+        """Names them and the state of their files."""
+        read = [(page.stamp.identity.text, page.index, page.shape, page.dtype.str) for page in self.pages]
+        return Identity(repr((read, self.channel)), max(page.stamp.changed_ns for page in self.pages))
 
     def __len__(self) -> int:
         return len(self.pages)

@@ -6,6 +6,7 @@ in memory.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpmtools.errors import DataError
+from fpmtools.passes import Identity
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Stamp:
         """As it is now."""
         about = path.stat()
         return cls(Path(os.path.abspath(path)), about.st_size, about.st_mtime_ns)
+
+    @property
+    def identity(self) -> Identity:
+        """Names it and its state."""
+        return Identity(f"{self.path} {self.size} {self.changed_ns}", self.changed_ns)
 
     def open(self) -> int:
         """A descriptor to read from, if it is still the same; :class:`DataError` if it is not."""
@@ -70,6 +77,12 @@ class RawImages:
     def shape(self) -> tuple[int, int, int]:
         """(images, y, x)."""
         return len(self.offsets), *self.image_shape
+
+    @property
+    def identity(self) -> Identity:
+        """Names them and the state of their file."""
+        lie = hashlib.sha256(repr(self.offsets).encode()).hexdigest()
+        return self.stamp.identity.part((lie, self.image_shape, self.dtype.str, self.turned))
 
     def __len__(self) -> int:
         return len(self.offsets)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fpmtools import passes
 from fpmtools.images import Images
 
 _BITS = (8, 10, 12, 14, 16)  # of cameras
@@ -38,19 +39,37 @@ def find(images: Images | NDArray[Any]) -> Saturation | None:
     than the one below.
     """
     images = Images.of(images)
-    if images.dtype.kind not in "iuf":
+    return passes.kept(
+        images.identity,
+        images.n_bytes,
+        "saturation",
+        lambda: _find(images),
+        lambda found: {"found": np.array([] if found is None else astuple(found), np.float64)},
+        lambda arrays: _restored(*arrays["found"].tolist()),
+    )
+
+
+def _restored(*known: float) -> Saturation | None:
+    if not known:
         return None
-    tops = [float(image.max()) for image in images.counts()]
-    top = max(tops)
+    top, share, images, of = known
+    return Saturation(top, share, int(images), int(of))
+
+
+def _find(images: Images) -> Saturation | None:
+    if images.dtype.kind not in "iuf" or images.values.wrong:
+        return None
+    top = images.values.brightest
     if images.dtype.kind != "f" and top == np.iinfo(images.dtype).max:
         step = 0.0
     elif (found := _step(top)) is not None:
         step = found
     else:
         return None
-    at = [i for i, own in enumerate(tops) if own == top]
+    at = np.flatnonzero(images.values.largest == top)
     counts = [int((image == top).sum()) for image in images.select(at).counts()]
-    if step and sum(counts) <= sum(int((image == top - step).sum()) for image in images.counts()):
+    near = images.select(np.flatnonzero(images.values.largest >= top - step))
+    if step and sum(counts) <= sum(int((image == top - step).sum()) for image in near.counts()):
         return None
     return Saturation(top, sum(counts) / math.prod(images.shape), len(at), len(images))
 

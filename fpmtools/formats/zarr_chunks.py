@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fpmtools.errors import DataError
 from fpmtools.formats.chunks import CHUNK_BYTES, Place, damaged, inflate, read_at
+from fpmtools.passes import Identity
 
 _ABSENT = (1 << 64) - 1  # in a shard's index
 _BLOCK = 1 << 17  # bytes that one block of Zstandard unpacks to, at most
@@ -87,9 +88,9 @@ class ZarrChunks:
     _index: list[Any] = field(default_factory=list, repr=False)
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> Identity:
         """Names the array and the state of its store."""
-        return f"{self.store} {self.folder}"
+        return Identity(f"{self.store} {self.folder}", self.store.newest_ns)
 
     def unpacked(self, places: Iterable[Place]) -> Iterator[tuple[Place, NDArray[Any] | None]]:
         """These chunks, by their numbers along each axis; None for one that is not there."""

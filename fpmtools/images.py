@@ -161,7 +161,7 @@ class Images:
     @cached_property
     def values(self) -> Values:
         """What is known of all their values, from one pass over them, which is kept for large files."""
-        return passes.kept(self.identity, self.n_bytes, "values", self._values, Values.dump, Values.restore)
+        return passes.kept(self, "values", self._values, Values.dump, Values.restore)
 
     def _values(self) -> Values:
         count = len(self)
@@ -197,6 +197,5 @@ class Images:
     def bad(self) -> BadPixels:
         """Pixels that are saturated or stuck, by the values of all images together; kept for large files."""
         return passes.kept(
-            self.identity, self.n_bytes, "bad", lambda: find(self), BadPixels.dump,
-            lambda arrays: BadPixels.restore(arrays, self.image_shape),
-        )  # fmt: skip
+            self, "bad", lambda: find(self), BadPixels.dump, lambda arrays: BadPixels.restore(arrays, self.image_shape)
+        )

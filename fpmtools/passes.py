@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,19 +50,26 @@ def of_source(source: object) -> Identity | None:
     return found if isinstance(found, Identity) else None
 
 
-def kept(
-    identity: Identity | None,
-    n_bytes: int,
-    name: str,
-    find: Callable[[], T],
-    dump: Callable[[T], Arrays | None],
-    restore: Callable[[Arrays], T],
-) -> T:
-    """What ``find`` tells of images that take ``n_bytes``, or told before, as arrays from ``dump`` to ``restore``.
+class Images(Protocol):
+    """What looks like :class:`fpmtools.images.Images`."""
 
-    ``dump`` gives None for what is not to be kept.
+    @property
+    def identity(self) -> Identity | None: ...
+
+    @property
+    def n_bytes(self) -> int: ...
+
+
+def kept(
+    images: Images, name: str, find: Callable[[], T], dump: Callable[[T], Arrays | None], restore: Callable[[Arrays], T]
+) -> T:
+    """What ``find`` tells of ``images``, now or before, as arrays from ``dump`` to ``restore``.
+
+    ``name`` says what it is; ``dump`` gives None for what is not to be kept.
     """
-    if identity is None or n_bytes < LEAST_BYTES or (folder := storage.cache_dir()) is None:
+    if images.n_bytes < LEAST_BYTES or (identity := images.identity) is None:
+        return find()
+    if (folder := storage.cache_dir()) is None:
         return find()
     versions = (VERSION, fpmtools.__version__, np.__version__)
     key = hashlib.sha256(repr((identity.text, name, versions)).encode(errors="surrogatepass")).hexdigest()
@@ -74,7 +81,7 @@ def kept(
     arrays = dump(found)
     if arrays is not None and time.time_ns() - identity.changed_ns > SETTLED_S * 1e9:
         with contextlib.suppress(FpmError, OSError):
-            storage.write_tensors(file, arrays, _KIND, {"name": name})
+            storage.write_tensors(file, arrays, _KIND, {"name": name.partition(" ")[0]})
             _prune(file.parent)
     return found
 

@@ -81,14 +81,8 @@ class Light:
 
     def _told(self, name: str, find: Callable[[], float]) -> float:
         """A number that a pass tells, which is kept for large files."""
-        size = Images.of(self).n_bytes
         return passes.kept(
-            self.identity,
-            size,
-            name,
-            find,
-            lambda n: {"found": np.array([n])},
-            lambda arrays: float(arrays["found"][0]),
+            Images.of(self), name, find, lambda n: {"found": np.array([n])}, lambda arrays: float(arrays["found"][0])
         )
 
     def _largest(self, top: float) -> float:

@@ -40,8 +40,7 @@ def find(images: Images | NDArray[Any]) -> Saturation | None:
     """
     images = Images.of(images)
     return passes.kept(
-        images.identity,
-        images.n_bytes,
+        images,
         "saturation",
         lambda: _find(images),
         lambda found: {"found": np.array([] if found is None else astuple(found), np.float64)},

@@ -149,6 +149,7 @@ def placed(item: Any, shifts: tuple[int, int], out: Path) -> dict[str, Any] | No
         return None if offset is None else {**place, "offset": int(offset) + shifts[0]}
     filters = [plan.get_filter(i) for i in range(plan.get_nfilters())]
     odd = any(code not in _FILTERS or (code == 2 and list(how[:1]) != [dtype.itemsize]) for code, _, how, _ in filters)
+    odd = odd or any(code == 2 for code, *_ in filters[1:])  # numbers are shuffled, not what has been made of them
     if plan.get_layout() != h5py.h5d.CHUNKED or odd or math.prod(item.chunks) * dtype.itemsize > _CHUNK_BYTES:
         return None
     grid = [-(-n // c) for n, c in zip(item.shape, item.chunks, strict=True)]

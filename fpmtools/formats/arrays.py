@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from fpmtools.errors import DataError, OptionError, printable, unknown
 from fpmtools.formats import matfile
-from fpmtools.formats.chunks import ChunkedImages
-from fpmtools.formats.raw import RawImages
+from fpmtools.formats.chunks import ChunkedImages, Slabs
+from fpmtools.formats.raw import RawImages, Stamp
 from fpmtools.formats.recording import Recording, along, image_axis
 from fpmtools.images import Images
 
@@ -58,14 +58,18 @@ def read_numpy(path: Path, key: str | None, leds: int | None) -> Recording:
 
 
 def _read_npy(path: Path, leds: int | None) -> Recording:
-    """An array in a file of its own; read when it is needed, where it lies there image by image."""
+    """An array in a file of its own; read when it is needed."""
     with path.open("rb") as file:
         size = path.stat().st_size
         shape, in_order, dtype = _declared(file, size, path, path.name)
-        if len(shape) == 3 and in_order and image_axis(shape, leds, False) == 0 and dtype.kind in "iuf":
-            images = RawImages.of(path, file.tell(), shape, dtype)
-            layout = f"array {path.stem} {shape}, images along axis 0"
-            return Recording(path.stem, Images.of(images), None, {}, provenance={"layout": layout})
+        if len(shape) == 3 and 0 not in shape and dtype.kind in "iuf":
+            if in_order and image_axis(shape, leds, False) == 0:  # image by image
+                images = RawImages.of(path, file.tell(), shape, dtype)
+                layout = f"array {path.stem} {shape}, images along axis 0"
+                return Recording(path.stem, Images.of(images), None, {}, provenance={"layout": layout})
+            lies = Slabs(Stamp.of(path), file.tell(), shape if in_order else shape[::-1], dtype)
+            stack = ChunkedImages.of(lies)
+            return recording(stack if in_order else stack.transpose(), path.stem, path, leds)
         _limit(math.prod(shape) * dtype.itemsize, path, path.name)
         file.seek(0)
         return recording(np.load(file, allow_pickle=False), path.stem, path, leds)

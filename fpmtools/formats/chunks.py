@@ -216,6 +216,8 @@ class Packed:
         try:
             for place in places:
                 at, size, mask = (int(n) for n in self.table[place])
+                if size > 2 * math.prod(self.chunk) * self.dtype.itemsize + SLAB_BYTES:
+                    raise damaged(self.stamp.path)
                 yield place, self._unpack(read_at(file, at, size, self.stamp.path), mask) if size else None
         finally:
             os.close(file)
@@ -239,9 +241,10 @@ def read_at(file: int, at: int, size: int, path: Path) -> bytes:
     """So many bytes of an open file; :class:`DataError` where it ends before."""
     found = b""
     try:
-        os.lseek(file, at, os.SEEK_SET)
-        while len(found) < size and (more := os.read(file, size - len(found))):
-            found = found + more if found else more
+        if at + size <= os.fstat(file).st_size:  # room for all of it is made at once
+            os.lseek(file, at, os.SEEK_SET)
+            while len(found) < size and (more := os.read(file, size - len(found))):
+                found = found + more if found else more
     except (OSError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if len(found) < size:

@@ -63,6 +63,14 @@ def npy(at: Path, images: np.ndarray) -> Path:
     return at.with_suffix(".npy")
 
 
+def npy_interleaved(at: Path, images: np.ndarray) -> Path:
+    return npy(at, np.ascontiguousarray(np.moveaxis(images, 0, -1)))
+
+
+def npy_turned(at: Path, images: np.ndarray) -> Path:
+    return npy(at, np.asfortranarray(images))
+
+
 WAYS = {
     "plain": a_folder(),
     "big-endian": a_folder(byteorder=">"),
@@ -75,6 +83,8 @@ WAYS = {
     "one deflated file": a_stack(compression="zlib", rowsperstrip=10),
     "png": pngs,
     "npy": npy,
+    "interleaved npy": npy_interleaved,
+    "turned npy": npy_turned,
 }
 
 

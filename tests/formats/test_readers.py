@@ -124,9 +124,11 @@ def uconn_variables(n: int = 25, shape: tuple[int, int] = (9, 12)) -> dict[str, 
     }
 
 
-def test_uconn(write_v5: Write) -> None:
+@pytest.mark.parametrize("version", ["write_v5", "write_v73"])
+def test_uconn(version: str, request: pytest.FixtureRequest) -> None:
+    write: Write = request.getfixturevalue(version)
     variables = uconn_variables()
-    data = load(write_v5("blood.mat", variables))
+    data = load(write("blood.mat", variables))
     np.testing.assert_allclose(data.intensities[7], variables["imlow_HDR"][..., 7] ** 2, rtol=1e-6)
     assert data.defocus_um == pytest.approx(-55)
     assert data.optics.wavelength_um == pytest.approx(0.63)

@@ -13,7 +13,8 @@ import pytest
 
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, FpmError, OptionError
-from fpmtools.formats import arrays, load
+from fpmtools.formats import arrays, load, preparing
+from fpmtools.formats.chunks import ChunkedImages
 from fpmtools.leds import direction_sines, raster
 from fpmtools.simulation import simulate
 
@@ -170,6 +171,20 @@ def test_ptylab_sections(square: Dataset, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="known: section0, section1"):
         load(tmp_path / "a.hdf5", key="left")
     np.testing.assert_allclose(load(tmp_path / "a.hdf5", key="section1").intensities, 2 * square.intensities)
+
+
+@pytest.mark.parametrize("layout", [flat, sectioned])
+def test_images_of_ptylab_stay_in_their_file(
+    layout: Any, square: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        layout(file, square)
+    monkeypatch.setattr(preparing, "KEPT_BYTES", 0)
+    lazy = load(tmp_path / "a.hdf5")
+    same(lazy, square)
+    assert isinstance(lazy.images.source.counts.source, ChunkedImages)
+    part = load(tmp_path / "a.hdf5", roi=(3, 5, 12, 9))
+    np.testing.assert_array_equal(part.intensities, lazy.intensities[:, 3:15, 5:14])
 
 
 def test_ptylab_sections_with_windows_only(square: Dataset, tmp_path: Path) -> None:

@@ -94,7 +94,8 @@ def test_tiles_of_an_hdf5_file(spec: RunSpec, field: Path, tmp_path: Path) -> No
         h5.create_dataset("I_low", data=data.intensities, chunks=(2, 30, 40), compression="gzip", shuffle=True)
         h5["na_calib"], h5["na_cal"], h5["lambda"] = -data.na, data.optics.na, data.optics.wavelength_um
         h5["mag"], h5["dpix_c"] = data.optics.magnification, data.optics.camera_pixel_um
-    spec = replace(spec, data=DataSpec(str(file)), options={"sweeps": 1}, outputs=Outputs(measures=(), pictures=()))
+    data_spec, outputs = DataSpec(str(file), roi=(11, 5, 48, 80)), Outputs(measures=(), pictures=())
+    spec = replace(spec, data=data_spec, options={"sweeps": 1}, outputs=outputs)
     running.run(spec, tmp_path / "one")
     with RunFolder.create(tmp_path / "two", spec) as place, Workers(2) as workers:
         assert carry_on(place, executor=workers)["status"] == "done"

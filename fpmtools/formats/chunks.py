@@ -111,22 +111,24 @@ class ChunkedImages:
         counts = [self.chunks.shape[axis] for axis in self.axes[:-2]]
         index = np.unravel_index(image, counts) if counts else ()
         group = self._group([int(i) for i in index], (box[0][1] - y) * (box[1][1] - x))
+        within = tuple(int(i) - begin for i, (begin, _) in zip(index, group, strict=True))
+        if all(end - begin == 1 for begin, end in group):
+            return np.asarray(self._read((*group, *box))[within])
         known: Any
         known, read = self._last[0] if self._last else (None, np.zeros(0))
         if known != (group, box):
             read = self._read((*group, *box))
-            if math.prod(end - begin for begin, end in group) > 1:
-                self._last[:] = [((group, box), read)]
-        return np.asarray(read[tuple(int(i) - begin for i, (begin, _) in zip(index, group, strict=True))])
+            self._last[:] = [((group, box), read)]
+        return np.array(read[within])  # of one's own: what is kept must stay as it is
 
     def _group(self, index: Sequence[int], pixels: int) -> tuple[tuple[int, int], ...]:
         """The images that are read at once since they share chunks, [begin, end) along each axis that counts them."""
         room, found = max(1, AHEAD_BYTES // max(1, pixels * self.dtype.itemsize)), []
         for axis, at in zip(self.axes[-3::-1], index[::-1], strict=True):
             length, every = self.chunks.chunk[axis], self.chunks.shape[axis]
-            begin = at - at % length
-            begin = at - (at - begin) % min(room, length)
-            end = min(begin + min(room, length), at - at % length + length, every)
+            first, step = at - at % length, min(room, length)
+            begin = at - (at - first) % step
+            end = min(begin + step, first + length, every)
             room = max(1, room // (end - begin))
             found.append((begin, end))
         return tuple(found[::-1])

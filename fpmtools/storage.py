@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fpmtools.errors import DataError, OutputError
-from fpmtools.interrupts import ended_by
+from fpmtools.interrupts import ended_by, postponed
 
 try:
     import fcntl
@@ -96,18 +96,24 @@ def place(path: str | Path, write: Callable[[Path], object]) -> Path:
                 if not made.exists():
                     raise OutputError(f"{path}: nothing was written")
                 _sync_all(made)
-            if os.path.lexists(path) and (path.is_dir() or made.is_dir()):  # which no rename replaces
-                os.rename(path, old)
-            try:
-                os.replace(made, path)
-            except OSError:
-                if os.path.lexists(old):
-                    os.rename(old, path)
-                raise
+            with postponed():
+                _swap(path, made, old)
             _sync_folder(path.parent)
     except OSError as error:
         raise OutputError.of(error, path) from error
     return path
+
+
+def _swap(path: Path, made: Path, old: Path) -> None:
+    """Put ``made`` at ``path``; what is there, if no rename replaces it, goes to ``old``, and comes back on failure."""
+    if os.path.lexists(path) and (path.is_dir() or made.is_dir()):
+        os.rename(path, old)
+    try:
+        os.replace(made, path)
+    except OSError:
+        if os.path.lexists(old):
+            os.rename(old, path)
+        raise
 
 
 def _sync_all(made: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +177,19 @@ def test_a_folder_or_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "new")]
     with pytest.raises(OutputError, match="cannot write"):
         storage.place(tmp_path / "file" / "a", fill)
+
+
+def test_ctrl_c_between_two_renames_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is moved away before the new one takes its place: whoever interrupts just then has one of them."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").write_text("old")
+    rename = os.rename
+
+    def interrupted(old: str, new: str) -> None:
+        rename(old, new)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        storage.place(tmp_path / "a", lambda folder: folder.mkdir() or (folder / "new").write_text("new"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "new"]

@@ -20,7 +20,8 @@ class Progress:
 
     A ``progress`` event has ``step``, ``total``, ``loss`` and ``seconds``, and may have ``what`` (the name of the
     loss), ``psnr`` (of the low-resolution images, dB), ``remaining_s``, and ``at_most``: ``total`` is only an upper
-    bound, so that nobody knows how long it will take. Where steps are tiles it has ``each_s``, of one, and no loss.
+    bound, so that nobody knows how long it will take. Where steps are tiles it has ``each_s``, of one, and no loss;
+    where they are something else, ``doing`` says what.
     In a comparison it has ``all_remaining_s``, of all its runs.
 
     With ``verbose`` the lines of the run's log are shown too, whatever the style.
@@ -108,6 +109,8 @@ def _parts(event: Mapping[str, Any]) -> list[str]:
     """The parts of a line, in order: how far, the loss by its name, the PSNR where there is one, the time."""
     step, total, loss, psnr = event["step"], event["total"], event.get("loss"), event.get("psnr")
     parts = [f"step {step} of at most {total}" if event.get("at_most") else f"{step}/{total}"]
+    if doing := event.get("doing"):
+        parts = [f"{doing} {parts[0]}"]
     if each_s := event.get("each_s"):  # of tiles
         parts = [f"{parts[0]} tiles", f"{number(60 / each_s)} a minute"]
     if loss is not None:

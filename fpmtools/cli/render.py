@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fpmtools.cli._inputs import force_option, integers, json_option, one_plane, planes
+from fpmtools.cli._inputs import force_option, integers, json_option, one_plane, planes, quiet_option
 from fpmtools.cli._output import claim_file, echo, print_json
+from fpmtools.cli._progress import Progress
 from fpmtools.errors import OptionError, OutputError, unknown
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     "intensity of several colours).",
 )
 @click.option("--channel", metavar="NAME", help="One colour of a result that has several.")
+@quiet_option
 @force_option
 @json_option
 def render(
@@ -56,6 +58,7 @@ def render(
     format_name: str | None,
     channels: list[str] | None,
     channel: str | None,
+    quiet: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -83,7 +86,11 @@ def render(
     writing.check(writer, out, len(z_um), channels)
     called = os.path.basename(os.path.abspath(result if result.is_dir() else result.parent))
     volume = Volume.of(reconstruction, z_um, shape, channels, called)
-    told = writing.write(writer, out, volume)
+    shown = Progress(out.name, style="none" if quiet else "auto")
+    try:
+        told = writing.write(writer, out, volume, shown)
+    finally:
+        shown.finish()
     about = _describe(writer, volume, out, told)
     if as_json:
         print_json(about)

@@ -64,6 +64,11 @@ class Whole:
 
         return self._colours.setdefault(index, Whole(look))
 
+    @property
+    def seen(self) -> bool:
+        """Whether it was needed."""
+        return "_seen" in vars(self)
+
     @cached_property
     def _seen(self) -> Overview:
         return self._look()

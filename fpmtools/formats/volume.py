@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +16,17 @@ from numpy.typing import NDArray
 from fpmtools.errors import OptionError, printable
 from fpmtools.formats import pyramid
 from fpmtools.formats.channels import LARGEST, Channel, Overview, Piece, Whole, channel, of_colour
+from fpmtools.formats.once import Once
 from fpmtools.optics import Box, Shape
 from fpmtools.reconstruction import Reconstruction
 
 Read = Callable[[float, Box], NDArray[np.complex64]]
 ONE_COLOUR, SEVERAL_COLOURS = ("amplitude", "phase"), ("intensity",)  # channels, unless told otherwise
 MOST = 4  # units along each side of what is written at once
+
+
+def _ignored(z_um: float, share: float) -> None:
+    """Nobody wants to know."""
 
 
 class Region(NamedTuple):
@@ -63,6 +71,11 @@ class Volume:
         Of several colours, what one sees at a z in µm: [y, x, (r, g, b)] float32 from 0 to 1, sRGB.
     tile
         The pixels (y, x) that are made at once; None where that is a whole plane.
+    room
+        A folder on a disk for the parts that are needed twice; without one they are made twice.
+    tell
+        Called with a z in µm and how much more of its plane is done, 1 in all, while :meth:`planes` or :meth:`regions`
+        go on.
     """
 
     name: str
@@ -76,6 +89,8 @@ class Volume:
     colours: tuple[str, ...] = ()
     picture: Callable[[float], NDArray[np.float32]] | None = field(default=None, repr=False)
     tile: Shape | None = None
+    room: Path | None = field(default=None, repr=False)
+    tell: Callable[[float, float], object] = field(default=_ignored, repr=False)
 
     @classmethod
     def of(
@@ -146,7 +161,9 @@ class Volume:
 
     def plane(self, z_um: float) -> NDArray[np.complex64]:
         """All of a plane, [y, x] or [colour, y, x]."""
-        return self.part(z_um, (0, 0, *self.shape))
+        plane = self.part(z_um, (0, 0, *self.shape))
+        self.tell(z_um, 1.0)
+        return plane
 
     def planes(self) -> Iterator[NDArray[np.complex64]]:
         """The planes in the order of ``z_um``, one after the other."""
@@ -165,22 +182,42 @@ class Volume:
         """All channels of all planes, ``block`` (y, x; even) pixels at a time, with the pyramid over each plane.
 
         Each level down to ``smallest`` is given region by region; a region comes after the finer ones that it is the
-        mean of. So it takes a region of each level in memory, and not a plane, where the source gives parts.
+        mean of. So it takes a region of each level in memory, and not a plane, where the source gives parts. Phases and
+        paths need a look at all of a plane first, whose parts wait in ``room`` until their turn comes.
         """
         for number, z in enumerate(self.z_um):
-            whole = Whole(partial(self._overview, z, block))
-            for level, y, x, part in pyramid.parts(partial(self.part, z), self.levels(smallest), block):
-                piece = Piece(part, whole, (y, x), level)
-                yield Region(number, level, y, x, np.stack([channel.take(piece) for channel in self.channels]))
+            with Once(partial(self.part, z), self._roomy()) as once:
+                whole = Whole(partial(self._overview, z, once, block))
+                for level, y, x, part in pyramid.parts(once, self.levels(smallest), block):
+                    piece = Piece(part, whole, (y, x), level)
+                    yield Region(number, level, y, x, np.stack([channel.take(piece) for channel in self.channels]))
+                    if level == 0:
+                        self.tell(z, self._share(part) / (2 if whole.seen else 1))
 
-    def _overview(self, z_um: float, block: Shape) -> Overview:
+    def _roomy(self) -> Path | None:
+        """``room``, where parts are worth keeping, and as much is left for the file itself, of which there is no more.
+
+        A source of whole planes keeps its own.
+        """
+        if self.room is None or self.tile is None:
+            return None
+        pixels = math.prod(self.shape)
+        kept, written = 8 * max(len(self.colours), 1) * pixels, 6 * len(self.channels) * len(self.z_um) * pixels
+        return self.room if shutil.disk_usage(self.room).free > kept + written else None
+
+    def _share(self, part: NDArray[Any]) -> float:
+        """How much of a plane a part is."""
+        return math.prod(part.shape[-2:]) / math.prod(self.shape)
+
+    def _overview(self, z_um: float, once: Once, block: Shape) -> Overview:
         """A plane at a size that fits into memory, by a look at all of it."""
         shapes = self.levels(LARGEST)
         leading = (len(self.colours),) if self.colours else ()
         total, coarse = np.zeros(leading, np.complex128), np.zeros((*leading, *shapes[-1]), np.complex64)
-        for level, y, x, part in pyramid.parts(partial(self.part, z_um), shapes, block):
+        for level, y, x, part in pyramid.parts(once.keep, shapes, block):
             if level == 0:
                 total = total + part.sum(axis=(-2, -1), dtype=np.complex128)
+                self.tell(z_um, self._share(part) / 2)
             if level == len(shapes) - 1:
                 coarse[..., y : y + part.shape[-2], x : x + part.shape[-1]] = part
         return Overview(total, coarse, len(shapes) - 1)

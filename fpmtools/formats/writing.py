@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from fpmtools import registry, storage
 from fpmtools.errors import OptionError, OutputError, expect, printable, unknown
+from fpmtools.progress import bar
 from fpmtools.records import WriterRecord
 
 if TYPE_CHECKING:
     from fpmtools.formats.volume import Volume
     from fpmtools.optics import Shape
+    from fpmtools.progress import Show
     from fpmtools.reconstruction import Reconstruction
     from fpmtools.registry import Supplied
 
     Writer: TypeAlias = Supplied[WriterRecord]
+
+SOON_S = 0.5  # what takes no longer needs no bar
 
 
 def export(
@@ -29,6 +36,7 @@ def export(
     channels: Sequence[str] | None = None,
     name: str = "",
     force: bool = False,
+    progress: bool = True,
 ) -> list[str]:
     """Write a reconstruction into a file that other programs open.
 
@@ -47,6 +55,8 @@ def export(
         default: the first 2, of a result in several colours the intensity of each.
     name
         What the image is called in the file; default: the file's own name.
+    progress
+        Whether many planes or tiles show a bar, in a terminal and in a notebook.
 
     Returns
     -------
@@ -77,7 +87,9 @@ def export(
     check(writer, path, len(planes), channels)
     claim(writer, path, force)
     called = name or path.name.partition(".")[0] or "reconstruction"
-    return write(writer, path, Volume.of(reconstruction, planes, shape, channels, called))
+    volume = Volume.of(reconstruction, planes, shape, channels, called)
+    with bar(path.name, progress) as show:
+        return write(writer, path, volume, show)
 
 
 def writer_for(path: Path, name: str | None = None) -> Writer:
@@ -131,13 +143,55 @@ def claim(writer: Writer, path: Path, force: bool) -> None:
         raise OutputError(f"{path} exists, and is replaced by force only")
 
 
-def write(writer: Writer, path: Path, volume: Volume) -> list[str]:
-    """Let a writer write, to a temporary place first; returns what users must be told, a line for each."""
+def write(writer: Writer, path: Path, volume: Volume, show: Show | None = None) -> list[str]:
+    """Let a writer write, to a temporary place first; returns what users must be told, a line for each.
+
+    ``show`` is called with events as :func:`fpmtools.progress.bar` describes them, with their ``seconds``, where there
+    is more than one plane or tile and it takes a while.
+    """
     record = writer.record
     if volume.colours and (record.holds == "complex" or (record.holds == "picture" and not record.colours)):
         known = ", ".join(volume.colours)
         raise OptionError(f"{printable(path)}: {record.name} holds one colour, this result has {known}: say which")
     told: list[str] = []
     function = registry.format_function(writer)
-    storage.place(path, lambda made: told.extend(function(made, volume) or ()))
+    pace = _Pace(volume, show)
+
+    def make(made: Path) -> None:
+        told.extend(function(made, replace(volume, room=made.parent, tell=pace)) or ())
+
+    storage.place(path, make)
+    pace.finish()
     return [printable(line, 300) for line in told]
+
+
+class _Pace:
+    """How far a volume is written, for ``show``; what is looked at twice counts once."""
+
+    def __init__(self, volume: Volume, show: Show | None) -> None:
+        self._show, self._begun, self._heard = show, time.monotonic(), False
+        self._doing, each = ("plane", 1) if volume.tile is None else ("tile", _tiles(volume.shape, volume.tile))
+        self._each, self._total = each, each * len(volume.z_um)
+        self._planes: dict[float, float] = {}  # how much of each is done
+
+    def __call__(self, z_um: float, share: float) -> None:
+        self._planes[z_um] = min(self._planes.get(z_um, 0.0) + share, 1.0)
+        self._tell(min(int(sum(self._planes.values()) * self._each + 1e-6), self._total - 1))
+
+    def finish(self) -> None:
+        """All is written."""
+        if self._heard:
+            self._tell(self._total)
+
+    def _tell(self, step: int) -> None:
+        seconds = time.monotonic() - self._begun
+        if self._show is None or self._total == 1 or seconds < SOON_S:
+            return
+        self._heard = True
+        left = seconds / step * (self._total - step) if step else None
+        event = {"step": step, "total": self._total, "doing": self._doing, "seconds": seconds, "remaining_s": left}
+        self._show(event)
+
+
+def _tiles(shape: Shape, tile: Shape) -> int:
+    return math.prod(-(-n // side) for n, side in zip(shape, tile, strict=True))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -100,6 +101,23 @@ def test_interrupt_keeps_the_result_and_resume_continues(
     assert continued["status"] == "stopped"
     assert continued["steps"] > record["steps"]
     assert continued["times"]["solve_s"] >= budget
+
+
+def test_interrupted_rendering_keeps_what_was_there(finished: Path, tmp_path: Path, forked: Callable[..., Any]) -> None:
+    """It says how far it is; Ctrl-C ends it with an older file as it was, and nothing else."""
+    out = tmp_path / "a.npz"
+    out.write_text("old")
+    words = ["render", finished, "--z", "-2:2:100000", "--shape", "128,128", "--out", out, "--force"]
+    with forked(words, stdout=subprocess.PIPE) as process:
+        said = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        printed, rest = process.communicate()
+    assert (process.returncode, printed) == (130, b"")
+    assert re.fullmatch(rb"a\.npz  plane \d+/100000  \d\.\d s, .+ left\n", said)
+    assert rest.endswith(b"interrupted\n")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir() if path.suffix in (".npz", ".part")] == [
+        ("a.npz", "old")
+    ]
 
 
 def test_full_disk(data_file: Path, tmp_path: Path, forked: Callable[..., Any]) -> None:

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from fpmtools.cli import main
 from fpmtools.cli._output import echo, print_json, print_table, visible
 from fpmtools.cli._progress import Progress, bar_line
+from fpmtools.formats import writing
 
 COMMAND = [sys.executable, "-m", "fpmtools"]
 HOSTILE = "a\x1b]0;taken\x07\x9b2J\x7f\u202e\udce9\ud800\r.mat"
@@ -278,3 +279,30 @@ def test_psnr_means_two_things_on_one_screen(
     out, err = capsys.readouterr()
     assert err.count("PSNR") == err.count("image PSNR") > 0
     assert out.count("PSNR") == out.count("against the truth: PSNR") == 1
+
+
+def test_rendering_shows_a_bar(finished: Path, tmp_path: Path, forked: Callable[..., Any]) -> None:
+    words = ["render", finished, "--z", "-2:2:400", "--shape", "300,300", "--out", tmp_path / "a.npy"]
+    terminal = {"TERM": "xterm", "NO_COLOR": "1"}
+    code, text = shown_by(lambda end: forked(words, environment=terminal, stdout=end, stderr=end), 80)
+    assert code == 0, text
+    bars = [line for line in lines_of(text) if "░" in line or "█" in line]
+    assert len(bars) > 3
+    assert all(re.match(r"a\.npy  [█░]+  plane \d+/400  \d+\.\d s", line) for line in bars)
+    assert max(map(len, bars)) < 80
+    assert "plane 400/400" in bars[-1]
+
+
+def test_rendering_into_a_file_says_a_line_now_and_then(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes no time says nothing, nor does --quiet."""
+    words = ["render", str(finished), "--force", "--out", str(tmp_path / "a.npz"), "--z"]
+    assert main([*words, "-2:2:3"]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(writing, "SOON_S", 0.0)
+    assert main([*words, "-2:2:3", "--quiet"]) == main([*words, "0"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main([*words, "-2:2:3"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.match(r"a\.npz  plane (\d/3)  ", line)[1] for line in lines] == ["1/3", "3/3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fpmtools.colour import result
 from fpmtools.colour.result import CHANNELS_FOLDER, ColourReconstruction
 from fpmtools.formats import ome_tiff, ome_zarr, volume, writing
 from fpmtools.formats.channels import channel as known_channel
+from fpmtools.formats.once import Once
 from fpmtools.formats.pyramid import halved, levels, parts
 from fpmtools.optics import Box
 from fpmtools.reconstruction import without_piston
@@ -183,6 +185,56 @@ def test_memory_does_not_grow_with_the_plane(name: str, tmp_path: Path, monkeypa
     plane = 8 * (2 * side) * (32 * side)
     assert peaks[1] < plane / 4
     assert peaks[1] - peaks[0] < plane / 16, "eight times as large"
+
+
+@pytest.mark.parametrize("name", ["ome-tiff", "ome-zarr", "imagej"])
+@pytest.mark.parametrize("channels", [["amplitude"], ["phase", "path"]], ids=str)
+def test_parts_are_made_once_and_told_of(
+    name: str, channels: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that phase and path have to see before they are written; the number of steps is that of tiles."""
+    monkeypatch.setattr(writing, "SOON_S", 0.0)
+    source, asked, events = synthetic((3 * UNIT + 7, 5 * UNIT), 512 if name == "imagej" else UNIT), [], []
+
+    def part(z_um: float, box: Box) -> NDArray[np.complex64]:
+        asked.append((z_um, box))
+        return source.part(z_um, box)
+
+    made = dataclasses.replace(
+        source, part=part, tile=(UNIT, UNIT), channels=tuple(known_channel(each, 0.5) for each in channels)
+    )
+    writing.write(writing.writer_for(Path("a"), name), tmp_path / "a", made, events.append)
+    assert len({*asked}) == len(asked) == (2 if name == "imagej" else 40)
+    steps = [event["step"] for event in events]
+    assert steps == sorted(steps)
+    assert steps[-1] == 40
+    assert {(event["total"], event["doing"]) for event in events} == {(40, "tile")}
+    if name != "imagej":
+        assert len({*steps}) > 20, "it moves on all the time"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("room", ["none", "absent"])
+def test_without_room_on_the_disk_parts_are_made_twice(room: str, tmp_path: Path) -> None:
+    source, asked = synthetic((2 * UNIT, 3 * UNIT), UNIT, (0.0,)), []
+
+    def part(z_um: float, box: Box) -> NDArray[np.complex64]:
+        asked.append(box)
+        return source.part(z_um, box)
+
+    rows = [[source.part(0.0, (y, x, UNIT, UNIT)) for x in range(0, 3 * UNIT, UNIT)] for y in (0, UNIT)]
+    expected = source.channels[0].of(np.block(rows))
+    with Once(functools.partial(part, 0.0), tmp_path / "absent" if room == "absent" else None) as once:
+        for box in [(0, 0, 9, 9), (0, 9, 9, 9)]:
+            np.testing.assert_array_equal(once.keep(box), source.part(0.0, box))
+        once((0, 0, 9, 9))
+    assert asked == [(0, 0, 9, 9), (0, 9, 9, 9), (0, 0, 9, 9)]
+    asked.clear()
+    found = np.zeros((2 * UNIT, 3 * UNIT), np.float32)
+    for region in dataclasses.replace(source, part=part).regions(4 * UNIT, (UNIT, UNIT)):
+        found[region.y : region.y + UNIT, region.x : region.x + UNIT] = region.values[0]
+    assert len(asked) == 2 * 6 - 1, "all twice but for the first, which is at hand"
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 class Stopped(BaseException):

@@ -1,6 +1,7 @@
 """Simulated data sets by name: ``sim:tilted``, ``sim:bars+noise+tile``, ``sim:twin-siemens``, ``sim:thin@96x128``.
 
-A name is ``sim:SAMPLE``, then any ``+VARIANT``, then ``@HEIGHTxWIDTH``, the size of one image in camera pixels.
+A name is ``sim:SAMPLE``, then any ``+VARIANT``, then ``@HEIGHTxWIDTH``, the size of one image in camera pixels, or
+``@N`` of an image of N × N.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from fpmtools.errors import OptionError, unknown
 
 if TYPE_CHECKING:
     from fpmtools.dataset import Dataset
+    from fpmtools.optics import Shape
 
 PREFIX = "sim:"
+SMALLEST, LARGEST = 8, 16384  # camera pixels a side
 
 # Variant → what it adds to the arguments of `simulate`.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -46,7 +49,7 @@ def make(name: str, **changes: Any) -> Dataset:
     from fpmtools.simulation import SAMPLES, simulate
 
     full = PREFIX + name.removeprefix(PREFIX)
-    stem, _, size = full.removeprefix(PREFIX).partition("@")
+    stem, at, size = full.removeprefix(PREFIX).partition("@")
     sample, *variants = stem.split("+")
     twins = _twins()
     if sample in twins:
@@ -59,11 +62,22 @@ def make(name: str, **changes: Any) -> Dataset:
         if variant not in VARIANTS:
             raise unknown(f"variant of {PREFIX}{sample}", variant, VARIANTS)
         arguments |= VARIANTS[variant][1]
-    if size:
-        if not (found := re.fullmatch(r"(\d+)x(\d+)", size)):
-            raise OptionError(f"{full}: the size after @ must be HEIGHTxWIDTH in camera pixels, such as @96x128")
-        arguments["image_shape"] = (int(found[1]), int(found[2]))
+    if at:
+        height, width = arguments["image_shape"] = _shape(full, size)
+        full = f"{PREFIX}{stem}@{height}x{width}"
     return replace(simulate(**(arguments | changes)), name=full)
+
+
+def _shape(full: str, size: str) -> Shape:
+    """Height and width that are written after the @ of a name."""
+    found = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", size)
+    shape = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not (min(shape) >= SMALLEST and max(shape) <= LARGEST):
+        raise OptionError(
+            f"{full}: the size after @ must be HEIGHTxWIDTH, or N of both, from {SMALLEST} to {LARGEST} camera pixels, "
+            "such as @96x128 or @128"
+        )
+    return shape
 
 
 def _twins() -> Mapping[str, tuple[str, dict[str, Any]]]:

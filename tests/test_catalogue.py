@@ -54,13 +54,41 @@ def test_load_takes_these_names_and_crops_them() -> None:
     np.testing.assert_array_equal(data.intensities, whole.intensities[:, 2:12, 3:15])
 
 
+def test_one_number_is_the_size_of_a_square() -> None:
+    """And the data set is called, and is, the same however its size is written."""
+    square, both = load("sim:bars+noise@17"), load("sim:bars+noise@017x17")
+    assert (square.name, square.image_shape) == (both.name, both.image_shape) == ("sim:bars+noise@17x17", (17, 17))
+    assert square.digest == both.digest
+
+
+NO_SIZES = (
+    "",
+    "4x40",
+    "7",
+    "0",
+    "-64",
+    "64x",
+    "x64",
+    "64x64x64",
+    "64,64",
+    "64@64",
+    "1e2",
+    "٣٢",
+    "99999",
+    "64x99999",
+    "9" * 5000,
+)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("sim:tiltd", "unknown simulated sample 'tiltd': did you mean 'tilted'"),
         ("sim:tilted+nois", "unknown variant of sim:tilted 'nois': did you mean 'noise'"),
-        ("sim:tilted@64", "must be HEIGHTxWIDTH"),
-        ("sim:tilted@4x40", "at least 8 × 8"),
+        *(
+            (f"sim:tilted@{size}", "must be HEIGHTxWIDTH, or N of both, from 8 to 16384 camera pixels")
+            for size in NO_SIZES
+        ),
         ("sim:twin-siemen", "did you mean 'twin-siemens'"),
     ],
 )

@@ -53,7 +53,9 @@ def list_(as_json: bool) -> None:
         return
     places = [[r["name"], _place(r["here"], r["bytes"]), r["title"]] for r in rows]
     print_table(["name", "here", "what"], places)
-    echo("\nSimulated ones take variants and a size, such as sim:tilted+noise+tile@96x128:")
+    echo(
+        "\nSimulated ones take variants, and a size in pixels: sim:tilted@128 (square),\nsim:tilted+noise+tile@96x128."
+    )
     print_table(["variant", "what"], [[f"+{name}", title] for name, title in variants.items()])
     echo(f"\nFetched data are kept in {folder or 'no folder yet'} (set FPMTOOLS_DATA for another).")
 

@@ -49,8 +49,8 @@ def load(
     ----------
     source
         A file or folder, the name of a data set in the manifest (``fpmtools data list``) that is on this machine, or a
-        simulated sample (``"sim:tilted"``, ``"sim:bars+noise@96x128"``, see :mod:`fpmtools.catalogue`). A name that is
-        also a path here means the manifest's; write ``./name`` for the path.
+        simulated sample (``"sim:tilted@128"``, ``"sim:bars+noise@96x128"``, see :mod:`fpmtools.catalogue`). A name that
+        is also a path here means the manifest's; write ``./name`` for the path.
     config
         A YAML file with the numbers of a set-up, under the names of the arguments below. What is given here wins over
         it; what it says otherwise than the data is an error.

@@ -17,10 +17,10 @@ NARROWEST = 60  # columns of a table, however narrow the terminal is
 _GAP, _LABEL = 2, 20  # columns between those of a table; of one that is not folded
 
 
-def drawn(by: str, *what: Any) -> Any:
+def drawn(by: str, *what: Any, **how: Any) -> Any:
     """What the function called ``module:name`` makes of it."""
     module, _, name = by.partition(":")
-    return getattr(importlib.import_module(module), name)(*what)
+    return getattr(importlib.import_module(module), name)(*what, **how)
 
 
 class Shown:

@@ -17,7 +17,7 @@ from fpmtools.calibration import Calibration
 from fpmtools.columns import size
 from fpmtools.dataset import as_planes
 from fpmtools.display import Shown, depths, drawn, number, span
-from fpmtools.errors import DataError, OptionError, expect
+from fpmtools.errors import DataError, OptionError, expect, printable
 from fpmtools.optics import Box, Shape, resample, resample_inside, to_field
 from fpmtools.unwrapping import unwrapped
 
@@ -250,6 +250,35 @@ class Reconstruction(Shown, ABC):
         coordinates = {name: (name, at, {"units": "µm"}) for name, at in zip("zyx", axes, strict=True)}
         return xarray.DataArray(np.stack([self.field(z) for z in planes]), coordinates, tuple("zyx"), "field")
 
+    def to_tiff(self, path: str | Path, z_um: Sequence[float] | float | None = None, **how: Any) -> list[str]:
+        """Write float32 channels into a TIFF, by :func:`fpmtools.export`, whose other arguments are ``how``.
+
+        One that ends in ``.ome.tiff`` is an OME-TIFF, any other is for ImageJ; both have the pixel's size and z in µm.
+        Returns, a line each, what the format could not say.
+
+        Examples
+        --------
+        >>> data = fpmtools.simulate("thin", image_shape=(16, 24))
+        >>> result = fpmtools.reconstruct(data, "ap", options={"sweeps": 2})
+        >>> result.to_tiff("thin.ome.tiff", channels=["phase"], force=True)
+        []
+        """
+        return self._exported("to_tiff", path, ("tiff", "tif", "btf"), z_um, **how)
+
+    def to_zarr(self, path: str | Path, z_um: Sequence[float] | float | None = None, **how: Any) -> list[str]:
+        """Write float32 channels into a folder of OME-Zarr 0.5, or 0.4 with ``format="ome-zarr-0.4"``.
+
+        As :meth:`to_tiff`; needs zarr (``pip install 'fpmtools[zarr]'``).
+        """
+        return self._exported("to_zarr", path, ("zarr",), z_um, **how)
+
+    def _exported(self, called: str, path: str | Path, ends: tuple[str, ...], z_um: Any, **how: Any) -> list[str]:
+        expect(path, (str, Path), f"{called}: path", "a path")
+        if not str(path).lower().endswith(tuple(f".{end}" for end in ends)):
+            raise OptionError(f"{called}: {printable(path)}: give a name that ends in .{' or .'.join(ends)}")
+        told: list[str] = drawn("fpmtools.formats.writing:export", self, path, z_um=z_um, **how)
+        return told
+
     @property
     def planes_um(self) -> tuple[float, ...]:
         """The z that it was solved at; none where it was fitted to a whole range."""
@@ -272,6 +301,8 @@ class Reconstruction(Shown, ABC):
         expect(z_um, numbers.Real, "z_um", "a number of µm")
         slack = 1e-6 * max(1.0, abs(low), abs(high))
         if not low - slack <= z_um <= high + slack:
+            if low == high:
+                raise OptionError(f"z = {float(z_um):g} µm: this result has one plane, at {low:g} µm")
             raise OptionError(f"z = {float(z_um):g} µm is outside the reconstructed range {low:g} … {high:g} µm")
         return min(max(float(z_um), low), high)
 

@@ -20,6 +20,8 @@ LATER = {
     "colour": "fpmtools.colour.result:ColourReconstruction",
 }
 
+FEW = 5  # results that are named where a folder has several
+
 
 def open_result(path: str | Path) -> Reconstruction:
     """Open a saved result.
@@ -50,7 +52,7 @@ def open_result(path: str | Path) -> Reconstruction:
     True
     """
     expect(path, (str, Path), "open_result: path", "a path")
-    path = Path(path, RESULT_FILE) if os.path.isdir(path) else Path(path)
+    path = _file_in(Path(path)) if os.path.isdir(path) else Path(path)
     tensors, header = storage.read_tensors(path, "reconstruction")
     try:
         kind, where = header["kind"], Grid.from_dict(header["grid"])
@@ -65,6 +67,17 @@ def open_result(path: str | Path) -> Reconstruction:
         return result
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a complete reconstruction ({error!r})") from error
+
+
+def _file_in(folder: Path) -> Path:
+    """The result in a run's folder; :class:`DataError` with those that are below it, where it is another's."""
+    if not (folder / RESULT_FILE).exists():
+        runs = sorted(str(folder / path.name) for path in folder.iterdir() if (path / RESULT_FILE).is_file())
+        which = (
+            f": give one of {', '.join(map(printable, runs[:FEW]))}{', …' if len(runs) > FEW else ''}" if runs else ""
+        )
+        raise DataError(f"{folder}: no {RESULT_FILE} in this folder{which}")
+    return folder / RESULT_FILE
 
 
 def open_part(folder: Path | None, beside: str, name: str, checksum: str | None) -> Reconstruction:

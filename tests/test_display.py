@@ -14,7 +14,7 @@ import fpmtools
 from fpmtools.comparison import Comparison
 from fpmtools.dataset import Dataset
 from fpmtools.display import Listing, number, span
-from fpmtools.errors import OptionError
+from fpmtools.errors import OptionError, OutputError
 from fpmtools.reconstruction import Grid, PlaneStack
 
 EVIL = "<script>alert(1)</script>\x1b[31m"
@@ -194,6 +194,30 @@ def test_as_an_xarray_it_has_coordinates_in_micrometres(result):
     assert result.to_xarray(0.5).shape == (1, 64, 96)
     with pytest.raises(OptionError, match="outside the reconstructed range"):
         result.to_xarray([0, 7])
+
+
+def test_files_for_other_programs_by_their_kind(result, tmp_path):
+    import tifffile
+    import zarr
+
+    assert result.to_tiff(tmp_path / "a.ome.tiff", channels=["phase"], z_um=[-2.0, 2.0]) == []
+    assert tifffile.imread(tmp_path / "a.ome.tiff").shape == (2, 64, 96)
+    result.to_tiff(str(tmp_path / "a.TIF"), 0.5)
+    with tifffile.TiffFile(tmp_path / "a.TIF") as file:
+        assert file.is_imagej
+    result.to_zarr(tmp_path / "a.zarr", 0.5)
+    assert zarr.open_array(tmp_path / "a.zarr" / "0", mode="r").shape == (2, 1, 64, 96)
+    result.to_zarr(tmp_path / "a.zarr", 0.5, format="ome-zarr-0.4", force=True)
+    assert zarr.open_group(tmp_path / "a.zarr", mode="r").metadata.zarr_format == 2
+    for make, name, says in (
+        (result.to_tiff, "a.npy", "ends in .tiff or .tif"),
+        (result.to_zarr, "a.ome.tiff", "ends in .zarr"),
+        (result.to_tiff, 3, "to_tiff: path must be a path"),
+    ):
+        with pytest.raises(OptionError, match=says):
+            make(name)
+    with pytest.raises(OutputError, match="exists"):
+        result.to_zarr(tmp_path / "a.zarr", 0.5)
 
 
 # bars

@@ -53,6 +53,9 @@ def test_writing_into_a_field_leaves_the_result_alone(stack):
 def test_z_out_of_range_is_refused(stack, z):
     with pytest.raises(OptionError, match=r"outside the reconstructed range -3 … 4"):
         stack.field(z)
+    flat = PlaneStack(stack.planes[:1], (-3.0,), Grid((12, 17), (3.0, 4.25), (-3.0, -3.0)))
+    with pytest.raises(OptionError, match=r"z = [0-9.]+ µm: this result has one plane, at -3 µm"):
+        flat.field(z + 10)
 
 
 def test_saved_and_loaded_is_the_same(stack, tmp_path):

@@ -191,6 +191,9 @@ class _Shown:
                 self._told.add(said)
             if not self.bar.label:
                 self.bar = Progress(title, style=self.style)
+        if event["event"] == "calibrating" and self.bar.label != title:
+            self.bar.finish()
+            self.bar = Progress(title, style=self.style)
         if event["event"] in ("start", "end"):
             self.bar.finish()
             phase = f", {event['phase']}" if "phase" in event else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -251,6 +252,18 @@ def test_folder_that_cannot_be_made(data_file: Path, tmp_path: Path, capsys: pyt
     for folder in ("out", "out/inside"):
         arguments = ["run", "--data", str(data_file), "--solver", "ap", "--out", str(tmp_path / folder)]
         assert one_error(capsys, arguments)[0] == 5
+
+
+def test_a_folder_of_several_results_names_them(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as a comparison's."""
+    assert one_error(capsys, ["render", str(tmp_path), "--z", "0"]) == (
+        3, f"error: {tmp_path}: no reconstruction.safetensors in this folder"
+    )  # fmt: skip
+    shutil.copytree(finished, tmp_path / "a" / "one")
+    code, line = one_error(capsys, ["render", str(tmp_path / "a"), "--z", "0"])
+    assert (code, line.rpartition("in this folder: give one of ")[2]) == (3, str(tmp_path / "a" / "one"))
 
 
 @pytest.mark.parametrize("command", ["render {run} --z 0 --out {file}", "simulate --out {file}"])

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fpmtools.cli import main
+from fpmtools.cli import compare, main
 from fpmtools.cli._output import echo, print_json, print_table, visible
 from fpmtools.cli._progress import Progress, bar_line
 from fpmtools.formats import writing
@@ -260,6 +260,13 @@ def test_a_file_shows_every_few_seconds_how_far_calibrating_is(
         now += 0.4
     lines = capsys.readouterr().err.splitlines()
     assert lines == [f"ap  calibrating: step {step}/60" for step in (1, 14, 27, 40, 53)]
+
+
+def test_a_comparison_says_whose_data_are_calibrated(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = compare._Shown("auto", verbose=False)
+    for title in ("first", "first", "second"):
+        shown(title, {"event": "calibrating", "step": 1, "total": 60})
+    assert capsys.readouterr().err.splitlines() == [f"{name}  calibrating: step 1/60" for name in ("first", "second")]
 
 
 def test_a_full_stdout_is_one_line(environment: dict[str, str]) -> None:

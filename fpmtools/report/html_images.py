@@ -30,6 +30,7 @@ from fpmtools.report.rendering import LARGEST, Field, Rendered, scaled, shown_pl
 SMALLEST = 64  # pixels of the longer side
 MOST_BYTES = 4_500_000  # of all pictures, before base64 adds a third
 ROOM = 0.3  # of a contrast's span, beyond it on either side: so far it can be widened
+MOST_ROOM = 2.0  # the same, where a raw image reaches so far
 COLOURS = 128
 ERROR_MAP = "magma"
 RESIDUAL, BLOCK = "RdBu_r", 6  # pixels that a sample is shown with
@@ -106,7 +107,9 @@ def _gallery(folder: Folder, data: str, sources: Sequence[_Source], most_bytes: 
     middle = [source.plane(z_um[len(z_um) // 2], shape) for source in sources]
     errors = [source.error(shape) for source in sources]
     error_max = _error_max(errors)
-    scales = _scales(middle, truth, error_max)
+    known = ((source.row.name, source.rendered.measured) for source in sources if source.rendered.measured is not None)
+    whose, measured = next(known, ("", None))
+    scales = _scales(middle, truth, error_max, None if measured is None else measured.amplitude)
     shown = [_shown(source, folder.solvers.index(source.row.name), z_um, shape, scales) for source in sources]
     for picture, error in zip(shown, errors, strict=True):
         if error is not None:
@@ -114,12 +117,10 @@ def _gallery(folder: Folder, data: str, sources: Sequence[_Source], most_bytes: 
             picture["error_map"] = coloured(error / error_max, ERROR_MAP)
     if truth is not None:
         shown.append(_beside("truth", "truth", _pictures(resample(truth.field, shape), scales), len(z_um)))
-    for source in sources:
-        if (measured := source.rendered.measured) is not None:
-            raw = {"amplitude": _picture(_enlarged(measured.amplitude, shape), scales["amplitude"])}
-            of = f" of {source.row.name}" if folder.picture else ""
-            shown.append(_beside(f"raw image {measured.image}{of}", "raw", raw, len(z_um)))
-            break
+    if measured is not None:
+        raw = {"amplitude": _picture(_enlarged(measured.amplitude, shape), scales["amplitude"])}
+        of = f" of {whose}" if folder.picture else ""
+        shown.append(_beside(f"raw image {measured.image}{of}", "raw", raw, len(z_um)))
     return {
         "data": data,
         "extent_um": list(grid.extent_um),
@@ -144,20 +145,32 @@ def _enlarged(values: NDArray[np.floating[Any]], shape: Shape) -> NDArray[np.flo
     return values[np.ix_(rows, columns)]
 
 
-def _scales(middle: Sequence[Field | None], truth: Truth | None, error_max: float) -> dict[str, dict[str, Any]]:
-    """Of amplitude, phase and error; phase is cyclic where it wraps, and else as wide as it needs to be."""
+def _scales(
+    middle: Sequence[Field | None],
+    truth: Truth | None,
+    error_max: float,
+    raw: NDArray[np.floating[Any]] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Of amplitude, phase and error; phase is cyclic where it wraps, and else as wide as it needs to be.
+
+    The window is that of the results; a ``raw`` amplitude that goes beyond lies within the range.
+    """
     grey = _window(middle, truth)
     leading = [field for field in middle if field is not None] if truth is None else [truth.field]
     return {
-        "amplitude": _scale(grey, lowest=0.0),
+        "amplitude": _scale(grey, lowest=0.0, beside=None if raw is None else gray_scale([raw])),
         "phase": _scale(phase_scale(leading), lowest=-math.pi, highest=math.pi),
         "error": _scale(Scale(ERROR_MAP, 0.0, error_max), lowest=0.0),
     }
 
 
-def _scale(scale: Scale, lowest: float, highest: float = math.inf) -> dict[str, Any]:
-    room = ROOM * (scale.high - scale.low)
-    ends = [max(scale.low - room, lowest), min(scale.high + room, highest)]
+def _scale(scale: Scale, lowest: float, highest: float = math.inf, beside: Scale | None = None) -> dict[str, Any]:
+    span = scale.high - scale.low
+    low, high = scale.low - ROOM * span, scale.high + ROOM * span
+    if beside is not None:
+        low = min(low, max(beside.low, scale.low - MOST_ROOM * span))
+        high = max(high, min(beside.high, scale.high + MOST_ROOM * span))
+    ends = [max(low, lowest), min(high, highest)]
     cyclic = scale == FULL_CIRCLE
     return {"window": [scale.low, scale.high], "range": ends, "colours": scale.cmap, "cyclic": cyclic}
 

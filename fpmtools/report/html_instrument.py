@@ -198,7 +198,7 @@ def _groups(joint: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, said in _mapping(joint.get("groups")).items():
         group = _mapping(said)
         sizes = (number(group.get(key)) for key in ("without", "with"))
-        before, after = ("–" if size is None else f"{size:.3g}" for size in sizes)
+        before, after = ("–" if size is None else f"{size:#.3g}" for size in sizes)
         yield {"what": NAMES.get(name, name), "kept": bool(group.get("kept")), "without": before, "with": after}
 
 

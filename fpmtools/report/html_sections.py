@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fpmtools.report import curves, html_images, html_instrument, html_table
@@ -17,12 +17,16 @@ _ENDS = {"stopped": "ended by its budget before its own end", "reached": "ended 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page: a template and what it shows, or why there is nothing to show, and so no section."""
+    """A section of the page: a template and what it shows, or why there is nothing to show, and so no section.
+
+    ``half``: on a wide page it stands beside another one.
+    """
 
     title: str
     template: str = ""
     content: Any = None
     none: str = ""
+    half: bool = False
 
     @property
     def id(self) -> str:
@@ -30,13 +34,14 @@ class Section:
         return self.title.lower().replace(" ", "-")
 
     @property
-    def half(self) -> bool:
+    def small(self) -> bool:
         """Whether half of a wide page is enough for it."""
         if self.template == "charts.html":
             return all(len(group.charts) == 1 for part in self.content for group in part.groups)
         alone = {
             "leds.html": lambda: [len(group["maps"]) for group in self.content["maps"]] == [1],
             "coverage.html": lambda: len(self.content["spectra"]) == 1,
+            "residual.html": lambda: len(self.content) == 1,
         }
         return self.template == "failures.html" or alone.get(self.template, bool)()
 
@@ -59,7 +64,18 @@ def all_of(folder: Folder, galleries: Sequence[Mapping[str, Any]]) -> list[Secti
         _failures(folder),
     ]
     left_out = {section.title: section.none for section in found if section.none}
-    return [*(section for section in found if section.template and not section.none), _reproduce(folder, left_out)]
+    shown = [section for section in found if section.template and not section.none]
+    return [*beside(shown), _reproduce(folder, left_out)]
+
+
+def beside(sections: Sequence[Section]) -> list[Section]:
+    """The same with small ones in pairs; one that has no neighbour left takes all of the width."""
+    found: list[Section] = []
+    while len(found) < len(sections):
+        pair = sections[len(found) : len(found) + 2]
+        together = len(pair) == 2 and all(section.small for section in pair)
+        found += [replace(section, half=True) for section in pair] if together else pair[:1]
+    return found
 
 
 def _summary(folder: Folder) -> Section:

@@ -302,6 +302,8 @@ def test_no_width_makes_the_page_scroll_sideways(page, width):
     browser = page(width)
     painted(browser)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    cut = "const nav = document.querySelector('nav'); return nav.scrollWidth - nav.clientWidth"
+    assert browser.execute_script(cut) <= 0, "links to sections are cut off"
     stage = browser.find_element(By.CSS_SELECTOR, ".stage")
     assert stage.size["width"] > 0.45 * width
     assert stage.size["height"] < 1.1 * stage.size["width"]

@@ -80,6 +80,13 @@ def test_the_raw_image_lies_on_the_result():
     shown = values(source["focus"]["amplitude"], gallery["scales"]["amplitude"])
     low, high = gallery["scales"]["amplitude"]["range"]
     np.testing.assert_allclose(shown[::2, ::2], np.clip(raw, low, high), atol=0.1)
+    window = gallery["scales"]["amplitude"]["window"]
+    raw *= 1.6 * high
+    row.__dict__["rendered"] = replace(row.rendered, measured=rendering.Measured(raw, 7))
+    (brighter,) = html_images.galleries(folder)
+    scale = brighter["scales"]["amplitude"]
+    assert scale["window"] == window
+    assert values(brighter["sources"][-1]["focus"]["amplitude"], scale).max() > 1.5 * high, "nothing is cut off"
     blocks = html_images._enlarged(raw, (20, 30))
     np.testing.assert_array_equal(blocks[::2, ::2], raw)
     np.testing.assert_array_equal(blocks[1:-1:2, ::2], raw[1:])

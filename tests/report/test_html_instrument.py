@@ -99,7 +99,7 @@ def test_what_was_looked_for_is_told_whether_it_was_kept(run: Path) -> None:
     known.found.update(board={"shift_na": [0.001, 0.0]}, joint=joint)  # type: ignore[attr-defined]
     (shown,) = html_instrument.instruments(folder)
     assert shown["groups"] == [
-        {"what": "aberrations", "kept": True, "without": "0.02", "with": "0.01"},
+        {"what": "aberrations", "kept": True, "without": "0.0200", "with": "0.0100"},
         {"what": "<b>", "kept": False, "without": "–", "with": "–"},
         {"what": "odd", "kept": False, "without": "–", "with": "–"},
     ]

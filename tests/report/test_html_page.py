@@ -16,6 +16,7 @@ from PIL import Image
 from fpmtools import known
 from fpmtools.cli import main
 from fpmtools.report import html_folder, html_page, html_templates
+from fpmtools.report.html_sections import Section, beside
 
 HOSTILE = "</script><script>document.title='x'</script><img src=//evil.example onerror=alert(1)>\"'&\u202e"
 
@@ -157,6 +158,18 @@ def test_the_pictures_of_the_residual_are_shown_and_what_is_none_is_left_out(com
     assert abs(red_less_blue[middle, middle]) < 20, "0 is white"
     assert red_less_blue[middle, 3 * middle] > 50
     assert red_less_blue[3 * middle, middle] < -50
+
+
+def test_small_sections_stand_side_by_side_and_none_leaves_half_a_page_empty():
+    wide, small = Section("Wide", "summary.html"), Section("Small", "failures.html")
+    for sections, expected in (
+        ("wsswssswsw", [0, 1, 1, 0, 1, 1, 0, 0, 0, 0]), ("ss", [1, 1]), ("s", [0]), ("", []), ("ssss", [1, 1, 1, 1])
+    ):  # fmt: skip
+        found = beside([wide if letter == "w" else small for letter in sections])
+        assert [section.half for section in found] == [bool(half) for half in expected]
+    residual = Section("Residual", "residual.html", [{"name": "a"}])
+    assert residual.small
+    assert not replace(residual, content=[{"name": "a"}, {"name": "b"}]).small
 
 
 def test_what_is_missing_says_why(comparison_folder):

@@ -31,7 +31,8 @@ class Grouped(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title in (*HEADINGS, REST):
-            shown = [p.get_help_record(ctx) for p in self.get_params(ctx) if heading(p) == title]
+            options = (p for p in self.get_params(ctx) if isinstance(p, click.Option))  # the usage has the arguments
+            shown = [p.get_help_record(ctx) for p in options if heading(p) == title]
             if rows := [row for row in shown if row is not None]:
                 with formatter.section(title):
                     formatter.write_dl(rows)

@@ -31,7 +31,7 @@ Show = Callable[..., "webdriver.Chrome"]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """Two results of 60 × 84 pixels on z −3 … 3, one of a hostile name, and the raw images of 9 LEDs."""
+    """Two results of 60 × 84 pixels on z −3 … 3, one of a hostile name, raw images of 9 LEDs, and a plane far below."""
     data = simulate("tilted", image_shape=(20, 28), leds=direction_sines(raster(3, 3, 9.0), 74.0), tilt_um=2.0)
     y, x = np.mgrid[:60, :84]
     kept, z_um = Kept(), (-3.0, 0.0, 3.0)
@@ -42,7 +42,9 @@ def server() -> Iterator[Server]:
         planes = np.stack([(w * np.exp(0.5j * w)).astype(np.complex64) for w in waves])
         stack = PlaneStack(planes, z_um, Grid((60, 84), EXTENT, (-3.0, 3.0)))
         sources.append(FieldSource.of(stack, name, kept, lights=lights, facts={name: name}))
-    scene = Scene([*sources, ImageSource.of(data, "raw images", kept, lights=lights)], HOSTILE, [HOSTILE])
+    flat = PlaneStack(planes[:1], (-55.0,), Grid((60, 84), EXTENT, (-55.0, -55.0)))
+    below = FieldSource.of(flat, "below", kept, lights=lights)
+    scene = Scene([*sources, ImageSource.of(data, "raw images", kept, lights=lights), below], HOSTILE, [HOSTILE])
     with Server(scene) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -169,6 +171,21 @@ def test_z_changes_the_picture(show):
     field.send_keys("-1.25", Keys.ENTER)
     settled(browser)
     assert shown(browser)[0].split("/")[2] == "-1.25"
+
+
+def test_the_slider_goes_as_far_as_what_is_shown(show):
+    """And not as far as results that nobody looks at."""
+    browser = show("#view=amplitude&of=0&z=0")
+    slider = by_id(browser, "z")
+    slider.send_keys(Keys.HOME)
+    settled(browser)
+    assert shown(browser)[0].split("/")[2] == "-3"
+    show("#view=amplitude&of=0&beside=3,same&z=0")
+    slider = by_id(browser, "z")
+    assert (slider.get_attribute("min"), slider.get_attribute("max")) == ("-55", "3")
+    show("#view=amplitude&of=3&z=0")
+    assert not by_id(browser, "z").is_displayed()
+    assert by_id(browser, "one-z").text == "z = −55 µm"
 
 
 def test_pan_and_zoom(show):
@@ -391,6 +408,8 @@ def test_it_fits_and_follows_the_theme(show, width, dark):
     for pane in browser.find_elements(By.CSS_SELECTOR, ".pane"):
         assert pane.size["width"] > 0.3 * width
         assert pane.size["height"] > 200
+    cut = "const views = document.getElementById('views'); return views.scrollWidth - views.clientWidth"
+    assert browser.execute_script(cut) <= 0, "views are cut off"
     if width > 760:
         assert browser.execute_script("return document.documentElement.scrollHeight") <= 640
 

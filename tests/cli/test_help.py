@@ -36,6 +36,7 @@ def test_every_option_stands_under_one_heading(name: str, capsys: pytest.Capture
     assert heads == [title for title in (*_groups.HEADINGS, _groups.REST) if title in heads]
     unsorted = {option.name for option in options if _groups.heading(option) == _groups.REST}
     assert unsorted <= set(), "an option of these commands has no heading"
+    assert not re.search(r"^  [A-Z|…]+$", text, re.M), "an argument stands among the options, and nothing is said of it"
 
 
 def test_headings_name_only_options_that_there_are() -> None:

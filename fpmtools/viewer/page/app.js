@@ -36,6 +36,11 @@ const atOf = (source) => {
   if (of.kind === "images") return Math.min(state.led, of.count - 1);
   return of.z_range ? Math.min(Math.max(state.z, of.z_range[0]), of.z_range[1]) : 0;
 };
+/* From where to where in z the slider goes: as far as what is shown does. */
+const reach = () => {
+  const ranges = panes.map((_, k) => scene.sources[sourceOf(k)].z_range).filter(Boolean);
+  return ranges.length ? [Math.min(...ranges.map((r) => r[0])), Math.max(...ranges.map((r) => r[1]))] : scene.z;
+};
 
 /* ---- showing it ---- */
 const scaleOf = async (view, source, afresh = false) => {
@@ -75,7 +80,7 @@ const controls = () => {
     button.setAttribute("aria-pressed", String(chosen));
     if (chosen) $("views").scrollLeft = button.offsetLeft - $("views").offsetLeft - 40; // where not all of them fit
   }
-  const [low, high] = scene.z;
+  const [low, high] = [$("z").min, $("z").max] = reach();
   const deep = panes.some((_, k) => scene.sources[sourceOf(k)].z_range);
   $("depth").hidden = low === high || !deep;
   $("one-z").hidden = low !== high || !deep;
@@ -254,12 +259,13 @@ const look = (view) => {
 };
 const depth = (z) => {
   if (!Number.isFinite(z)) return;
-  state.z = Math.min(Math.max(z, scene.z[0]), scene.z[1]);
+  const [low, high] = reach();
+  state.z = Math.min(Math.max(z, low), high);
   again();
 };
 const deeper = (way) => {
   const { planes } = scene.sources[sourceOf(0)];
-  const step = (scene.z[1] - scene.z[0]) / 40;
+  const [low, high] = reach(), step = (high - low) / 40;
   const slack = 1e-6 * Math.max(1, Math.abs(state.z));
   const next = way > 0 ? planes.find((z) => z > state.z + slack) : planes.findLast((z) => z < state.z - slack);
   depth(next ?? state.z + way * step);
@@ -361,7 +367,6 @@ const listen = () => {
     $("views").append(button);
   }
   for (const name of Object.keys(scene.palettes).filter((name) => name !== "hue")) $("colours").add(new Option(name, name));
-  [$("z").min, $("z").max] = scene.z;
   $("z").addEventListener("input", () => depth($("z").valueAsNumber));
   $("z-number").addEventListener("change", () => depth($("z-number").valueAsNumber));
   $("led").addEventListener("change", () => light($("led").valueAsNumber));

@@ -53,7 +53,7 @@ def board(ax: Axes) -> None:
 
 def image(ax: Axes) -> None:
     rng = np.random.default_rng(3)
-    for x, y, size in zip(rng.uniform(1, 11, 9), rng.uniform(1, 7, 9), rng.uniform(0.5, 1.0, 9), strict=True):
+    for x, y, size in zip(rng.uniform(1, 11, 9), rng.uniform(2.6, 7, 9), rng.uniform(0.5, 1.0, 9), strict=True):
         ax.add_patch(Circle((x, y), size, color=BLUE, alpha=0.35))
     ax.add_patch(Rectangle((0, 0), 12, 8, fill=False, color="black"))
     ax.add_patch(Rectangle((0, 0), 1, 1, color="black"))

@@ -280,6 +280,8 @@ class RunSpec:
             raise unknown("loss", self.loss, LOSSES)
         _need(self.calibration, "calibration", self.calibration, "auto, nominal or a file")
         for group in (self.calibrate or "").split(",") if self.calibrate not in CALIBRATE else ():
+            if group in CALIBRATE:
+                raise OptionError(f"calibrate: {self.calibrate}: '{group}' stands alone, without other names")
             if group not in GROUPS:
                 raise unknown("calibrate:", group, (*CALIBRATE, *GROUPS))
             if group == "focus" and self.z_um is not None:

@@ -84,17 +84,22 @@ def test_the_solver_is_usable_by_name_at_once(environment: Environment) -> None:
     assert (environment.folder / "result" / "reconstruction.safetensors").is_file()
 
 
+GAINS = """
+import fpmtools
+data = fpmtools.load("sim:thin+noise+aberrated@48")
+known = fpmtools.calibrate(data, "pupil", z_um=0)
+for calibration in ("nominal", known):
+    made = fpmtools.reconstruct(
+        data, "wirtinger", z_um=0, options={"iterations": 30}, calibration=calibration, calibrate="none"
+    )
+    print(fpmtools.evaluate(made, data, ["psnr"])["psnr"])
+"""
+
+
 def test_it_gains_from_a_calibration_that_it_knows_nothing_of(environment: Environment) -> None:
     """The host finds the aberrations, the solver is given the forward model that has them."""
-    arguments = ["--data", "sim:thin+noise+aberrated@48x48", "--solvers", "wirtinger:iterations=30", "--threads", "1"]
-    said = environment.run(
-        environment.bin / "fpmtools", "compare", *arguments, "--calibrate", "none,auto", "--quiet", "--json"
-    )
-    given, calibrated = json.loads(said)["rows"]
-    assert (given["solver"], calibrated["solver"]) == tuple(
-        f"wirtinger:iterations=30, {how}" for how in ("as given", "calibrated")
-    )
-    assert calibrated["psnr"] > given["psnr"] + 8
+    given, calibrated = map(float, environment.run(environment.bin / "python", "-c", GAINS).split())
+    assert calibrated > given + 8
 
 
 def test_its_own_tests_pass_there(environment: Environment) -> None:

@@ -78,7 +78,8 @@ class Calibration(Shown):
         out, lit = int((~self.used).sum()), "" if self.patterns is None else ", lit by several LEDs each"
         steepest, spread = float(np.linalg.norm(self.na, axis=1).max()), float(self.gain.std() / self.gain.mean())
         facts = {
-            "LEDs": f"{len(self.na)} to NA {number(steepest, 3)}" + (f", gains ± {spread:.2%}" if spread else ""),
+            "LEDs": f"{len(self.na)} to NA {number(steepest, 3)}"
+            + (f", gains ± {number(100 * spread, 3)} %" if spread else ""),
             "images": f"{self.images}{f', {out} left out' if out else ''}{lit}",
             "pupil": self.pupil.in_words() + (", changes over the field" if self.aberrations is not None else ""),
             "background": f"up to {number(float(self.background.max()), 3)}" if self.background.any() else "none",

@@ -116,6 +116,9 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "fpmtools", ""
     timeout = IDLE_S
+    # Head and body leave together: the kernel would hold a second packet back until the first is acknowledged, 40 ms.
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         """Answer."""

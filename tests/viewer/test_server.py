@@ -48,6 +48,16 @@ def test_without_the_token_nothing_is_answered(ask: Any, server: Server, path: s
     assert len(answer.body) < 100
 
 
+def test_an_answer_leaves_in_one_piece(server: Server) -> None:
+    """Two small packets on a kept connection would wait for each other: the second is held back for 40 ms."""
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(f"GET /nowhere HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+            head, _, body = connection.recv(1 << 16).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 403")
+            assert body.endswith(b"with its token.\n")
+
+
 def test_the_token_opens_the_page_and_leaves_a_cookie(ask: Any, server: Server) -> None:
     answer = ask(f"/?token={server.token}", {})
     assert answer.status == 200

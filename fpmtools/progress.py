@@ -31,6 +31,31 @@ def bar(label: str, wanted: bool = True) -> Iterator[Show]:
         yield lambda event: None
 
 
+def of_run(show: Show) -> Show:
+    """What shows how far a run is, of the events that it tells of itself (:func:`fpmtools.run`)."""
+
+    def tell(event: Mapping[str, Any]) -> None:
+        if event["event"] == "calibrating":
+            show({**event, "doing": "calibrating"})
+        elif event["event"] == "progress":
+            show(event)
+
+    return tell
+
+
+def of_runs(show: Show) -> Callable[[str, Mapping[str, Any]], None]:
+    """The same of several runs, whose events have their ``number``, the ``count`` of all, and ``all_remaining_s``."""
+
+    def tell(title: str, event: Mapping[str, Any]) -> None:
+        if event["event"] == "calibrating":
+            show({**event, "doing": f"calibrating {printable(title, 40)}"})
+        elif event["event"] == "progress":
+            which = f"run {event['number']} of {event['count']}: {printable(title, 40)}"
+            show({**event, "doing": which, "remaining_s": event.get("all_remaining_s")})
+
+    return tell
+
+
 def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook, which shows HTML."""
     if "IPython" not in sys.modules:

@@ -15,6 +15,7 @@ from fpmtools.comparison import Comparison
 from fpmtools.dataset import Dataset
 from fpmtools.display import Listing, number, span
 from fpmtools.errors import OptionError, OutputError
+from fpmtools.progress import of_run, of_runs
 from fpmtools.reconstruction import Grid, PlaneStack
 
 EVIL = "<script>alert(1)</script>\x1b[31m"
@@ -226,8 +227,11 @@ SCRIPT = """
 import fpmtools
 data = fpmtools.simulate("thin", image_shape=(16, 24))
 fpmtools.reconstruct(data, "ap", options={"sweeps": 3}, progress=False)
+how = {"calibrate": "none", "track": False, "warm_up": False, "held_out": False}
+fpmtools.compare(data, ["ap:sweeps=2"], progress=False, **how)
 print("now", flush=True)
 fpmtools.reconstruct(data, "ap", options={"sweeps": 3})
+fpmtools.compare(data, ["ap:sweeps=2"], **how)
 """
 
 
@@ -259,6 +263,20 @@ def test_a_terminal_shows_a_bar_unless_it_is_turned_off():
     assert (quiet, now) == ("", "now")
     assert "sim:thin" in said
     assert "loss" in said
+    assert "run 1 of 1: ap:sweeps=2" in said
+
+
+def test_what_runs_say_is_told_as_steps():
+    one, several = [], []
+    progress = {"event": "progress", "step": 2, "total": 7, "loss": 0.5, "remaining_s": 1.0}
+    for event in (progress, {"event": "calibrating", "step": 1, "total": 60}, {"event": "log", "text": "a"}):
+        of_run(one.append)(event)
+        of_runs(several.append)("ap\x1b", {**event, "number": 2, "count": 6, "all_remaining_s": 90.0})
+    assert [(event["step"], event["total"], event.get("doing")) for event in one] == [
+        (2, 7, None), (1, 60, "calibrating")
+    ]  # fmt: skip
+    assert [(event["doing"], event["remaining_s"]) for event in several[:1]] == [("run 2 of 6: ap\\x1b", 90.0)]
+    assert several[1]["doing"] == "calibrating ap\\x1b"
 
 
 def test_elsewhere_nothing_is_printed(capfd, monkeypatch):

@@ -36,6 +36,7 @@ from fpmtools.display import Shown, fitting, table
 from fpmtools.errors import OptionError, Terminated, expect, printable
 from fpmtools.interrupts import TERMINATING, handled
 from fpmtools.processes import resident_bytes
+from fpmtools.progress import bar, of_runs
 from fpmtools.reconstruction import Reconstruction
 from fpmtools.records import MetricRecord
 from fpmtools.results import open_result
@@ -176,6 +177,7 @@ def compare(
     pictures: bool = True,
     resume: bool = False,
     on_event: OnEvent | None = None,
+    progress: bool = True,
     command: Sequence[str] = (),
 ) -> Comparison:
     """Run several solvers and compare time, memory, storage and quality.
@@ -236,6 +238,8 @@ def compare(
         "measuring" or "end". Events of a solve have its ``number`` and the ``count`` of all, progress also
         ``all_remaining_s``. What comes after the solve itself has a ``phase``: a solve on part of the LEDs, or
         "measuring".
+    progress
+        Whether there is a bar, in a terminal and in a notebook, where ``on_event`` is not given.
     command
         What makes this comparison again, for the record.
 
@@ -279,74 +283,77 @@ def compare(
         raise OptionError("resume needs out: the folder of the comparison to continue")
     if memory_bytes is not None and not resident_bytes(os.getpid()):
         raise OptionError("a memory limit needs a system that tells what a process has in memory (Linux)")
-    tell = on_event or (lambda title, event: None)
-    given = _load(data)
-    for dataset in given:
-        check_targets(targets or {}, dataset)
-    datasets = [(way, _calibrated(dataset, calibration, way, z_um, tell)) for dataset in given for way in how]
-    if timeout_s is None and budget_s is not None:
-        timeout_s = DEFAULT_TIMEOUT[0] * budget_s + DEFAULT_TIMEOUT[1]
-    for _, dataset in datasets:
-        for warning in [*dataset.check(upsample=upsample), *said_of(dataset.calibration)]:
-            tell(dataset.name, {"event": "line", "text": f"warning: {warning}"})
-    known, trouble = evidence.installed_metrics()
-    if trouble:
-        tell("compare", {"event": "line", "text": f"plugins whose metrics may be missing: {trouble}"})
-    common = {
-        "limits": Limits(budget_s, dict(targets or {})),
-        "device": device,
-        "dtype": dtype,
-        "threads": threads,
-        "calibration": NOMINAL,  # each data set has the one that was found, and so have its parts
-        "calibrate": NONE,
-        "loss": loss,
-        "upsample": upsample,
-        "critical_grid": critical_grid,
-        "subpixel": subpixel,
-        "margin": margin,
-        "exact": exact,
-    }
-    with _ends_cleanly(), _folder(out) as root, locked(root):
-        sources = [_save(dataset, root / DATA_FOLDER, z_um, way if way != how[-1] else "") for way, dataset in datasets]
-        sources = [replace(source, calibrate=way) for source, (way, _) in zip(sources, datasets, strict=True)]
-        wanted = {
-            source: _wanted(dataset, source, known, held_out, ring_correlation, pictures and out is not None)
-            for source, (_, dataset) in zip(sources, datasets, strict=True)
+    with bar("comparison", progress and on_event is None) as show:
+        tell = on_event or of_runs(show)
+        given = _load(data)
+        for dataset in given:
+            check_targets(targets or {}, dataset)
+        datasets = [(way, _calibrated(dataset, calibration, way, z_um, tell)) for dataset in given for way in how]
+        if timeout_s is None and budget_s is not None:
+            timeout_s = DEFAULT_TIMEOUT[0] * budget_s + DEFAULT_TIMEOUT[1]
+        for _, dataset in datasets:
+            for warning in [*dataset.check(upsample=upsample), *said_of(dataset.calibration)]:
+                tell(dataset.name, {"event": "line", "text": f"warning: {warning}"})
+        known, trouble = evidence.installed_metrics()
+        if trouble:
+            tell("compare", {"event": "line", "text": f"plugins whose metrics may be missing: {trouble}"})
+        common = {
+            "limits": Limits(budget_s, dict(targets or {})),
+            "device": device,
+            "dtype": dtype,
+            "threads": threads,
+            "calibration": NOMINAL,  # each data set has the one that was found, and so have its parts
+            "calibrate": NONE,
+            "loss": loss,
+            "upsample": upsample,
+            "critical_grid": critical_grid,
+            "subpixel": subpixel,
+            "margin": margin,
+            "exact": exact,
         }
-        outputs = {source: replace(found.outputs, track=track, warm_up=warm_up) for source, found in wanted.items()}
-        trials = interleaved(contenders, sources, seeds, repeats, outputs, **common)
-        parts = [trial.title for trial in trials for _ in wanted[trial.source].parts]
-        pace = Pace([*(trial.title for trial in trials), *parts])
-        driver = Driver(root, Allowance(timeout_s, memory_bytes), tell, resume, pace=pace)
-        records = evidence.gather(trials, _run_all(trials, driver), wanted, driver)
-        titles = list(dict.fromkeys(trial.title for trial in trials))
-        about = columns.of(known)
-        comparison = Comparison(
-            [
-                {"name": s.name, "digest": s.digest, "optics": d.optics.to_dict(), "z_um": list(s.z_um)}
-                for s, (way, d) in zip(sources, datasets, strict=True)
-                if way == how[-1]
-            ],
-            [row([record for record in records if record["title"] == title], about.values()) for title in titles],
-            verdicts(records, [about[key] for key in _deciding(budget_s, targets)]),
-            records,
-            _Results(records, root, kept=out is not None),
-            about,
-            {
-                "repeats": repeats,
-                "seeds": list(seeds),
-                "budget_s": budget_s,
-                "targets": dict(targets or {}),
-                "timeout_s": timeout_s,
-                "memory_bytes": memory_bytes,
-            },
-            command,
-        )
-        if out is not None:
-            comparison.save(root)
-        for name in {record.get("signal", "SIGINT") for record in records} - {"SIGINT"}:
-            raise Terminated("", signal.Signals[name])
-    return comparison
+        with _ends_cleanly(), _folder(out) as root, locked(root):
+            sources = [
+                _save(dataset, root / DATA_FOLDER, z_um, way if way != how[-1] else "") for way, dataset in datasets
+            ]
+            sources = [replace(source, calibrate=way) for source, (way, _) in zip(sources, datasets, strict=True)]
+            wanted = {
+                source: _wanted(dataset, source, known, held_out, ring_correlation, pictures and out is not None)
+                for source, (_, dataset) in zip(sources, datasets, strict=True)
+            }
+            outputs = {source: replace(found.outputs, track=track, warm_up=warm_up) for source, found in wanted.items()}
+            trials = interleaved(contenders, sources, seeds, repeats, outputs, **common)
+            parts = [trial.title for trial in trials for _ in wanted[trial.source].parts]
+            pace = Pace([*(trial.title for trial in trials), *parts])
+            driver = Driver(root, Allowance(timeout_s, memory_bytes), tell, resume, pace=pace)
+            records = evidence.gather(trials, _run_all(trials, driver), wanted, driver)
+            titles = list(dict.fromkeys(trial.title for trial in trials))
+            about = columns.of(known)
+            comparison = Comparison(
+                [
+                    {"name": s.name, "digest": s.digest, "optics": d.optics.to_dict(), "z_um": list(s.z_um)}
+                    for s, (way, d) in zip(sources, datasets, strict=True)
+                    if way == how[-1]
+                ],
+                [row([record for record in records if record["title"] == title], about.values()) for title in titles],
+                verdicts(records, [about[key] for key in _deciding(budget_s, targets)]),
+                records,
+                _Results(records, root, kept=out is not None),
+                about,
+                {
+                    "repeats": repeats,
+                    "seeds": list(seeds),
+                    "budget_s": budget_s,
+                    "targets": dict(targets or {}),
+                    "timeout_s": timeout_s,
+                    "memory_bytes": memory_bytes,
+                },
+                command,
+            )
+            if out is not None:
+                comparison.save(root)
+            for name in {record.get("signal", "SIGINT") for record in records} - {"SIGINT"}:
+                raise Terminated("", signal.Signals[name])
+        return comparison
 
 
 @contextlib.contextmanager

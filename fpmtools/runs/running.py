@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fpmtools import threads
 from fpmtools.errors import DataError, FpmError, SolverError, Terminated, expect
+from fpmtools.progress import bar, of_run
 from fpmtools.runs import log, tasks
 from fpmtools.runs.document import describe, with_evidence
 from fpmtools.runs.folder import INTERRUPTED, RESULT_FILE, RUNNING, RunFolder, sha256
@@ -37,6 +38,7 @@ def run(
     dataset: Dataset | None = None,
     force: bool = False,
     on_event: OnEvent | None = None,
+    progress: bool = True,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run ``spec`` in a new ``folder``, and return what its ``run.json`` says in the end.
@@ -51,6 +53,8 @@ def run(
         Called with dicts that have an ``event``: "log" (text: a line of ``run.log``), "calibrating" (step, total),
         "progress" (see :func:`fpmtools.engine.solve`), "looking" and "quality" (seconds, psnr, ssim) around each look
         at the quality, "measuring" (task), "warning" (text).
+    progress
+        Whether there is a bar, in a terminal and in a notebook, where ``on_event`` is not given.
     command
         The command line, word by word, for the record.
 
@@ -76,8 +80,11 @@ def run(
         from fpmtools.dataset import expect_dataset
 
         expect_dataset(dataset, "run: dataset")
-    with RunFolder.create(folder, spec, force=force, command=command) as place:
-        return start(place, dataset=dataset, on_event=on_event)
+    with (
+        RunFolder.create(folder, spec, force=force, command=command) as place,
+        bar(spec.solver, progress and on_event is None) as show,
+    ):
+        return start(place, dataset=dataset, on_event=on_event or of_run(show))
 
 
 def resume(
@@ -86,6 +93,7 @@ def resume(
     dataset: Dataset | None = None,
     budget_s: float | None = None,
     on_event: OnEvent | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Go on with the run in ``folder``, to the bytes that it would have had without a stop.
 
@@ -95,7 +103,7 @@ def resume(
     ----------
     budget_s
         Seconds of solving all in all, in place of what the run was given first.
-    dataset, on_event
+    dataset, on_event, progress
         As for :func:`run`, which also tells what is returned and raised.
 
     Examples
@@ -108,7 +116,8 @@ def resume(
     with RunFolder.reopen(folder) as place:
         if budget_s is not None:
             place.give_budget(budget_s)
-        return carry_on(place, dataset=dataset, on_event=on_event)
+        with bar(place.spec.solver, progress and on_event is None) as show:
+            return carry_on(place, dataset=dataset, on_event=on_event or of_run(show))
 
 
 def start(

@@ -14,7 +14,7 @@ from fpmtools.problem import Problem
 
 PAYS = 0.04  # what a group must lower the error of the typical left-out image by
 # And where the sample has depth, whose images never fit one plane: a wrong instrument makes up for some of it. On
-# eight such sets with nothing wrong groups lowered the error by up to 8 %, the dark field's exposure by up to 11 %; where
+# eight such sets with nothing wrong groups lowered the error by up to 8 %, the exposure by up to 11 %; where
 # they were wrong by 57 to 71 % (background), 59 % (pupil), 12 to 50 % (board) and 23 to 27 % (exposure).
 PAYS_DEEP = 0.1
 TINY = 1e-12  # error that counts as none

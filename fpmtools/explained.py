@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from fpmtools.projection import swept
+from fpmtools.transfer import put
 
 if TYPE_CHECKING:
     from fpmtools.problem import Problem
@@ -24,6 +25,9 @@ LITTLE = 5e-3  # share of all light that is not explained, below which the objec
 OUTLIER = 0.09  # share of an image's light that is not explained, at which it counts a quarter
 CLOSE = 2.0  # times what noise alone makes: a look does not come closer to the data than this
 RELATIVE = 1e-4  # share of every image's light that is not explained anyhow
+AT_EDGE = 6.0  # Fourier pixels of an image on either side of the pupil's edge
+ODD, ODDLY = 5.0, 6.0  # times what is usual, at which an image there counts half, and the power beyond
+FEWEST = 5  # images that tell what is usual
 POWER = 0.45  # of the variance that is expected, in place of 1
 
 
@@ -37,7 +41,7 @@ def weights(problem: Problem, errors: torch.Tensor) -> torch.Tensor:
     unexplained = misfit / light.clamp_min(torch.finfo(errors.dtype).tiny)
     usual = unexplained.median(1, keepdim=True).values
     expected = problem.noise.to(errors) + (usual + RELATIVE) * light.clamp_min(RELATIVE * light.mean())
-    found = (1 + (unexplained / OUTLIER) ** 2) ** -2 / expected**POWER
+    found = (1 + (unexplained / OUTLIER) ** 2) ** -2 / expected**POWER * _at_the_edge(problem, unexplained)
     return found / found.mean(1, keepdim=True)
 
 
@@ -78,6 +82,29 @@ def start(problem: Problem, z_um: Sequence[float], how: str, sweeps: int = SWEEP
     left = _misfit(problem, errors).sum(1) > LITTLE * _light(problem).sum()
     spectra[left] = problem.first_guess()
     return spectra, torch.ones_like(errors) if how == EQUAL else weights(problem, errors)
+
+
+def _at_the_edge(problem: Problem, unexplained: torch.Tensor) -> torch.Tensor:
+    """Next to nothing for images at the pupil's edge that are explained far worse than their like, else 1: [z, image].
+
+    Where the edge runs through the light that the sample does not turn, it acts as a knife edge: what it makes of a
+    point falls off as one over the distance. So what lies beyond the border reaches all of the field, and no margin is
+    wide enough. What the object makes up for that is slow, strong and wrong.
+    """
+    instrument, optics = problem.forward.calibration, problem.forward.optics
+    weight = torch.ones_like(unexplained)
+    if instrument.patterns is not None:
+        return weight
+    side_um = min(problem.dataset.image_shape) * optics.pixel_um
+    near = np.abs(np.hypot(*instrument.na.T) - optics.na) * side_um / optics.wavelength_um < AT_EDGE
+    bright = instrument.bright_field(optics)
+    for like in (bright, ~bright):
+        if like.sum() >= FEWEST:
+            of_like = put(like, unexplained.device)
+            usual = unexplained.masked_fill(~of_like, torch.nan).nanmedian(1, keepdim=True).values + RELATIVE
+            odd = 1 / (1 + (unexplained / (ODD * usual)) ** ODDLY)
+            weight = torch.where(put(near & like, unexplained.device), odd, weight)
+    return weight
 
 
 def _light(problem: Problem) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 
 import fpmtools
 from fpmtools import explained
+from fpmtools.leds import direction_sines, raster
 from fpmtools.problem import Problem, prepare
 from fpmtools.projection import Projection, swept
 
@@ -67,6 +68,26 @@ def test_what_is_left_of_a_thin_sample_is_the_noise(photons: float) -> None:
 
 def test_more_is_left_of_a_deep_sample_than_noise() -> None:
     assert explained.Look.of(problem("tilted")).left() > 0.005
+
+
+def test_an_image_at_the_pupils_edge_counts_only_if_it_is_explained_like_others() -> None:
+    """Twelve times what is usual is too much there, and three times or anywhere else it is not."""
+    na = direction_sines(raster(7, 7, 6.0), 74.0)
+    optics = problem(leds=na).dataset.optics
+    pixel_na = optics.wavelength_um / (40 * optics.pixel_um)
+    na = np.concatenate([na, [[optics.na - pixel_na, 0.0], [0.0, 0.0]]])
+    made = problem(leds=na)
+    at_edge, inside = len(na) - 2, len(na) - 1  # that is 6.8 Fourier pixels from the edge
+    light = made.amplitudes.square().mean((1, 2))
+
+    def of_edge(share: float) -> float:
+        errors = 1e-3 * light
+        errors[[at_edge, inside]] *= share
+        weights = explained.weights(made, errors[None])[0] * light**explained.POWER
+        return float(weights[at_edge] / weights[inside])
+
+    assert of_edge(12.0) < 0.02
+    assert of_edge(3.0) == pytest.approx(1, rel=0.1)
 
 
 def test_a_black_image_has_a_weight() -> None:

@@ -196,7 +196,7 @@ def test_watch_tells_ctrl_c_from_an_exit_code() -> None:
     code = (
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGINT, lambda *_: None)\n"
-        "print('a', file=sys.stderr, flush=True); os.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(0.3); print('a', file=sys.stderr, flush=True); os.kill(os.getppid(), signal.SIGINT)\n"
         "time.sleep(0.3); print('b', file=sys.stderr)"
     )
     ending, lines = run_python(code)

@@ -87,13 +87,15 @@ def start(problem: Problem, z_um: Sequence[float], how: str, sweeps: int = SWEEP
 def _at_the_edge(problem: Problem, unexplained: torch.Tensor) -> torch.Tensor:
     """Next to nothing for images at the pupil's edge that are explained far worse than their like, else 1: [z, image].
 
+    Of tiles alone, which are lit at angles that are known and have neighbours: elsewhere such an image may be at odds
+    because its LED is a little off, and tells more of the slow phase than any other.
     Where the edge runs through the light that the sample does not turn, it acts as a knife edge: what it makes of a
     point falls off as one over the distance. So what lies beyond the border reaches all of the field, and no margin is
     wide enough. What the object makes up for that is slow, strong and wrong.
     """
     instrument, optics = problem.forward.calibration, problem.forward.optics
     weight = torch.ones_like(unexplained)
-    if instrument.patterns is not None:
+    if not problem.curved or instrument.patterns is not None:
         return weight
     side_um = min(problem.dataset.image_shape) * optics.pixel_um
     near = np.abs(np.hypot(*instrument.na.T) - optics.na) * side_um / optics.wavelength_um < AT_EDGE

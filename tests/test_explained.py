@@ -70,24 +70,26 @@ def test_more_is_left_of_a_deep_sample_than_noise() -> None:
     assert explained.Look.of(problem("tilted")).left() > 0.005
 
 
-def test_an_image_at_the_pupils_edge_counts_only_if_it_is_explained_like_others() -> None:
-    """Twelve times what is usual is too much there, and three times or anywhere else it is not."""
+def test_a_tiles_image_at_the_pupils_edge_counts_only_if_it_is_explained_like_others() -> None:
+    """Twelve times what is usual is too much; three times, elsewhere or in a whole field it is not."""
     na = direction_sines(raster(7, 7, 6.0), 74.0)
     optics = problem(leds=na).dataset.optics
     pixel_na = optics.wavelength_um / (40 * optics.pixel_um)
     na = np.concatenate([na, [[optics.na - pixel_na, 0.0], [0.0, 0.0]]])
-    made = problem(leds=na)
+    whole = problem(leds=na)
+    made = replace(whole, curved=True)
     at_edge, inside = len(na) - 2, len(na) - 1  # that is 6.8 Fourier pixels from the edge
     light = made.amplitudes.square().mean((1, 2))
 
-    def of_edge(share: float) -> float:
+    def of_edge(share: float, of: Problem = made) -> float:
         errors = 1e-3 * light
         errors[[at_edge, inside]] *= share
-        weights = explained.weights(made, errors[None])[0] * light**explained.POWER
+        weights = explained.weights(of, errors[None])[0] * light**explained.POWER
         return float(weights[at_edge] / weights[inside])
 
     assert of_edge(12.0) < 0.02
     assert of_edge(3.0) == pytest.approx(1, rel=0.1)
+    assert of_edge(12.0, whole) == pytest.approx(1, rel=1e-4)
 
 
 def test_a_black_image_has_a_weight() -> None:

@@ -89,6 +89,7 @@ def _at_the_edge(problem: Problem, unexplained: torch.Tensor) -> torch.Tensor:
 
     Of tiles alone, which are lit at angles that are known and have neighbours: elsewhere such an image may be at odds
     because its LED is a little off, and tells more of the slow phase than any other.
+
     Where the edge runs through the light that the sample does not turn, it acts as a knife edge: what it makes of a
     point falls off as one over the distance. So what lies beyond the border reaches all of the field, and no margin is
     wide enough. What the object makes up for that is slow, strong and wrong.

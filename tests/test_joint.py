@@ -12,7 +12,7 @@ import torch
 
 import fpmtools
 from fpmtools import simulation
-from fpmtools.calibrate import NAMES, curvature, descent, focus, improve, joint, part
+from fpmtools.calibrate import NAMES, curvature, descent, ending, focus, improve, joint, part
 from fpmtools.calibrate import warnings as said_of
 from fpmtools.calibrate.instrument import DEFOCUS, MODES, Instrument
 from fpmtools.calibration import JOINT, Calibration
@@ -292,6 +292,30 @@ def test_a_fit_that_goes_astray_is_said_and_changes_nothing(monkeypatch: pytest.
     assert (found.pupil.softness, found.margin) == (dataset.calibration.pupil.softness, 0)
     (said,) = said_of(found)
     assert "went astray" in said
+
+
+def test_steps_that_lead_astray_are_taken_back() -> None:
+    dataset = tile()
+    fit = descent.Descent.begin(part.problem(dataset, 0.0, 8), Instrument.of(dataset.calibration, 0.1), [], 0.15)
+    fit.advance(10)
+    before = fit.errors(fit.seen).sum()
+    fit.among(["apodization"], 0)
+    fit.matrix = fit.matrix * 1e-3  # steps a thousand times too long
+    for _ in range(6):
+        fit.step()
+    assert fit.least < descent.DIVERGED * before
+    fit.object, fit.instrument = fit.best or fit.ahead
+    assert fit.errors(fit.seen).sum() < 1.1 * before
+
+
+def test_a_last_group_that_goes_astray_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = tile()
+    monkeypatch.setattr(descent.Descent, "_curvature", lambda self, step: torch.full((1, 1), torch.nan))
+    fit = descent.Descent.begin(part.problem(dataset, 0.0, 8), Instrument.of(dataset.calibration, 0.1), [3, 30], 0.15)
+    fit.advance(5)
+    state, judged = ending._at_last(fit, "apodization", [])
+    assert state is fit
+    assert not judged["kept"]
 
 
 def test_an_led_on_the_wrong_side_of_the_edge_is_brought_back() -> None:

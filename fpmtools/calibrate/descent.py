@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from fpmtools import quasi_newton
 from fpmtools.calibrate import curvature
 from fpmtools.calibrate.instrument import FIXED, FREE, Instrument
+from fpmtools.errors import DataError
 from fpmtools.forward.gradients import gradients
 from fpmtools.problem import Problem
 from fpmtools.spectral_prior import SpectralPrior
@@ -42,7 +43,11 @@ FARTHEST = 0.5  # Fourier pixels that the board may move an LED by in one step
 PACES = {"jitter": 3e-3, "gain": 0.01}  # of Adam's first steps; jitter in units of the objective's NA
 CROSSED, ACROSS, PLACES = 2.5, 1.0, 21  # Fourier pixels from the pupil's edge and on the way; places on it
 KNOWN_FROM, KNOWN_EVERY = 20, 5  # steps at which the object's own spectrum is looked at
+DIVERGED = 3.0  # times the lowest loss so far: what leads there is taken back
 ALIKE = 30.0  # pixels whose errors go together, where expected spreads are weighed against images
+
+# An LED has left the grid, a number is not finite, a matrix is singular.
+ASTRAY = (DataError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 
 OnStep = Callable[[int, int], object]
 
@@ -62,6 +67,8 @@ class Descent:
     free: tuple[str, ...] = ()
     inertia: int = 0
     last: float = math.inf
+    least: float = math.inf  # loss since the last rest, and where that was
+    best: tuple[torch.Tensor, Instrument] | None = None
     matrix: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     prior: torch.Tensor | None = None  # what the object's own spectrum adds to its coverage, [1, H, W]
     matrices: dict[int, torch.Tensor] = field(default_factory=dict)  # by the step; copies have them in common
@@ -91,6 +98,7 @@ class Descent:
     def rest(self) -> None:
         """Lose all momentum."""
         self.inertia, self.last, self.ahead = 0, math.inf, (self.object, self.instrument)
+        self.least, self.best = math.inf, None
 
     def advance(self, steps: int) -> None:
         """So many steps of the object alone, by limited-memory BFGS; those that are taken back do not count."""
@@ -173,7 +181,10 @@ class Descent:
         return sum(FREE[name] for name in self.shared)
 
     def step(self, pace: float = 0.0) -> None:
-        """Object and all that is free, one step on; gains and jitter with the share ``pace`` of theirs."""
+        """Object and all that is free, one step on; gains and jitter with the share ``pace`` of theirs.
+
+        Where steps have led astray, it goes back to where the loss was least, and on from there without momentum.
+        """
         ahead, instrument = self.ahead
         forward, amplitudes = self.problem.forward, self.problem.amplitudes
         coverage = self._update(instrument)
@@ -181,6 +192,14 @@ class Descent:
         wrt = [name for name in ("pupil", "apodization", "gain") if name in self.free] + (["na"] if by_na else [])
         wrt += ["stop"] if "vignetting" in self.free else []
         loss, slopes = gradients(forward, ahead, amplitudes[self.seen], self.z, self.seen, wrt=["object", *wrt])
+        if self.best is not None and not float(loss) <= DIVERGED * self.least:
+            (self.object, self.instrument), least = self.best, self.least
+            self.rest()
+            self.last = self.least = least
+            self.best = self.ahead
+            return
+        if float(loss) < self.least:
+            self.least, self.best = float(loss), self.ahead
         pixels = len(self.seen) * forward.counted
         new, momentum = self._stepped(loss, slopes["object"], coverage)
         moved = self.instrument

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from fpmtools.calibrate import part, stray
-from fpmtools.calibrate.descent import FINE_EDGE, LATE, Descent
+from fpmtools.calibrate.descent import ASTRAY, FINE_EDGE, LATE, Descent
 from fpmtools.calibrate.instrument import FREE, OPEN, Instrument
 from fpmtools.calibrate.verdicts import CONTROL, pays, solve, solved, typical, verdict
 from fpmtools.dataset import Dataset
@@ -88,9 +89,13 @@ def _at_last(state: Descent, name: str, kept: list[str]) -> tuple[Descent, dict[
     It follows on the solve ``state``; where it pays there, a solve of its own decides.
     """
     without, deep = state.left_out(), state.instrument.deep
-    trials = _stopped(state) if name == "vignetting" else [state.copy()]
-    for trial in trials:
-        trial.among([*kept, name], LATE)
+    trials = []
+    for trial in _stopped(state) if name == "vignetting" else [state.copy()]:
+        with contextlib.suppress(*ASTRAY):
+            trial.among([*kept, name], LATE)
+            trials.append(trial)
+    if not trials:
+        return state, verdict(False, without, without)
     best = min(trials, key=lambda trial: typical(trial.left_out()))
     errors = best.left_out()
     if pays(errors, without, deep):

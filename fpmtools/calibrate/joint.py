@@ -13,17 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fpmtools.calibrate import ending, exposure, focus, part
-from fpmtools.calibrate.descent import COARSE_EDGE, FREE_FROM, PACES, STEPS, Descent, OnStep
+from fpmtools.calibrate.descent import ASTRAY, COARSE_EDGE, FREE_FROM, PACES, STEPS, Descent, OnStep
 from fpmtools.calibrate.ending import LAST
 from fpmtools.calibrate.instrument import Instrument
 from fpmtools.calibrate.verdicts import CONTROL, pays, ratio, rejected, solve, solved, typical, verdict
 from fpmtools.calibration import JOINT, Calibration
 from fpmtools.dataset import Dataset
-from fpmtools.errors import DataError
 from fpmtools.metrics.prediction import held_out_leds
 from fpmtools.problem import Problem
 
@@ -100,7 +98,10 @@ def fit(
     held = held_out_leds(chosen, seed=seed)
     instrument = Instrument.of(start, dataset.optics.na, deep=deep)
     control = Descent.begin(problem, instrument, held, 0.0)
-    shown, noisy = [int(i) for i in bright if i not in held], part.noise(chosen, problem)
+    shown, noisy = (
+        [int(i) for i in bright if i not in held],
+        float(np.median(part.noise(chosen.select(bright), problem))),
+    )
     report: dict[str, Any] = {}
     for _ in range(LOOKS):
         control.advance(CONTROL // LOOKS)
@@ -133,8 +134,7 @@ def fit(
                     rival, judged = other, judged | again
                 else:
                     judged = rejected(judged, ["exposure"])
-    # An LED has left the grid, a number is not finite, a matrix is singular.
-    except (DataError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+    except ASTRAY as error:
         return _noted(calibration, report | {"groups": {}, "diverged": " ".join(str(error).split())})
     report["singular_values"] = rival.told
     if deep:  # where the part that is looked at stands is not what all of the sample has in common
@@ -149,7 +149,7 @@ def fit(
         report["exposure"] = math.exp(rival.instrument.exposure)
     # What one plane cannot explain of a sample with depth is smooth and in all images, as stray light is.
     last = [name for name in LAST if name in groups and not (deep and name == "stray")]
-    if typical(rival.errors) < EXPLAINED * noisy:
+    if typical(rival.errors / part.noise(chosen.select(held), problem)) < EXPLAINED:
         last = []
     found = ending.rounded_off(rival.solve, chosen, last, report)
     if deep:

@@ -17,7 +17,8 @@ from fpmtools.problem import Problem, prepare
 from fpmtools.sampling import SamplingPlan, repeats, suggested_margin
 
 ROOM = 0.15  # of the LEDs' largest |NA|, that they may move by
-FITTED_MARGIN = 0.4  # share of the margin that the fit has: a wider one is slower, and no better on average
+FITTED_MARGIN = 0.4  # of one of so many lengths λ/2NA: a wider one is slower, and no better on average
+FITTED_RESOLVED = 13.0
 BACKGROUND_BLUR, BACKGROUND_SHARE = 3.0, 0.01  # pixels; of an image's pixels that no light of the sample reaches
 ENOUGH = 81 * 128**2  # pixels of all images together; a region of the field is taken where there are more
 LEAST_REGION, MOST_REGION, PLACES = 64, 128, 5  # pixels along an axis; places along an axis that are looked at
@@ -25,7 +26,7 @@ LEAST_REGION, MOST_REGION, PLACES = 64, 128, 5  # pixels along an axis; places a
 
 def margin(dataset: Dataset, z_um: float) -> int:
     """Camera pixels beyond each border that the fit solves."""
-    return math.ceil(FITTED_MARGIN * suggested_margin(dataset, [z_um]))
+    return math.ceil(FITTED_MARGIN * suggested_margin(dataset, [z_um], FITTED_RESOLVED))
 
 
 def region(dataset: Dataset) -> Dataset:
@@ -65,12 +66,17 @@ def problem(dataset: Dataset, z_um: float, margin: int) -> Problem:
     return replace(prepared, forward=forward, amplitudes=plan.amplitudes(dataset, forward.real_dtype, bad))
 
 
-def noise(dataset: Dataset, problem: Problem) -> float:
-    """Variance of the bright field's amplitudes that noise alone makes, where 1 is the mean bright-field intensity."""
-    bright = dataset.select(np.flatnonzero(dataset.bright_field))
-    scale, found = problem.intensity_scale, measure(bright)
-    variance = np.median([float(found.variance(i, np.asarray(scale))) for i in range(bright.n_images)])
-    return max(float(variance) / (4 * scale**2), 1e-9)
+def noise(dataset: Dataset, problem: Problem) -> NDArray[np.float64]:
+    """Variance of each image's amplitudes that noise alone makes, where 1 is the mean bright-field intensity.
+
+    That of √I is var(I) / 4I, and no more than I where that is less than its noise. Images that were exposed longer, as
+    dark ones often are, have less of it.
+    """
+    found, means = measure(dataset), np.maximum(dataset.images.means, 0.0)
+    variance = np.array([float(found.variance(i, np.asarray(mean))) for i, mean in enumerate(means)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.where(means > 0, np.minimum(variance / (4 * means), means), 0.0)
+    return np.maximum(own / problem.intensity_scale, 1e-9)
 
 
 def background(dataset: Dataset) -> NDArray[np.float64]:

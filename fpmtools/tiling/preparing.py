@@ -159,7 +159,7 @@ def _looks_for_pupil(spec: RunSpec) -> bool:
 
 
 def _margin(plan: Plan, dataset: Dataset, calibration: Calibration, planes: Sequence[float]) -> int:
-    """Camera pixels beyond the border of each tile: thirteen resolved lengths, and what defocus moves light by."""
+    """Camera pixels beyond the border of each tile: twenty resolved lengths, and what defocus moves light by."""
     if len(plan.tiles) == 1 and repeats(dataset):
         return calibration.margin
     return min(max(calibration.margin, margin_for(dataset.optics, dataset.optics.na, planes)), min(plan.size) // 2)

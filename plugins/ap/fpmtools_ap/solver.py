@@ -41,6 +41,7 @@ UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
 NOISELESS = 2.5e-7  # Σ e² / Σ A² that a million photons in every pixel leave: no camera has less noise
 NOISY = 2.0  # times what noise makes of the error: below it, what is left tells little of how well the object is known
 AT_REST = 3e-5  # share of an object's light off the axis that still changes in a sweep
+UNTIL_AT_REST = 30  # sweeps of the bright field alone, at most: images that contradict each other never let it rest
 MEMORY = 8  # steps of all LEDs together that the next is drawn from
 LOOK_AGAIN = 5  # sweeps after which the prior is found anew
 
@@ -60,7 +61,7 @@ class Options:
         minimum=0, maximum=1,
     )  # fmt: skip
     stop_below: float = option(
-        3e-3, "stop when a sweep of all LEDs together lowers the error by less than this share; 0: never", minimum=0,
+        3e-3, "stop when sweeps of all LEDs together lower the error by less than this share each; 0: never", minimum=0,
         maximum=1,
     )  # fmt: skip
     prior: float = option(
@@ -80,6 +81,7 @@ class Joint:
     weights: torch.Tensor  # [z, led]
     coverage: torch.Tensor  # Σ w |P|² / max|P|² over the LEDs, towards its largest value, [z, H, W]
     gradient: torch.Tensor  # the sum over this sweep's LEDs so far, [z, H, W]
+    quiet: torch.Tensor  # sweeps in a row that gained next to nothing, [z]
     search: quasi_newton.Search  # whose prior is what the object's own spectrum adds to coverage · max|P|²
 
     def of(self, planes: torch.Tensor) -> Joint:
@@ -96,6 +98,7 @@ class State(PlaneState):
     errors: torch.Tensor  # Σ e² of every LED at its last visit, [z, led]
     last_error: torch.Tensor  # its sum over the LEDs in the sweep before, [z]
     before: torch.Tensor | None  # while the bright field settles: the spectra a sweep ago, [z, H, W]
+    alone: int  # sweeps of the bright field alone
     sweep: int
     at: int  # LEDs visited in this sweep
     joint: Joint | None  # once the LEDs are taken together
@@ -118,7 +121,7 @@ class AlternatingProjection(PlaneSolver[State]):
 
     Options = Options
     handles = frozenset({"patterns", "masks"})
-    kept = ("spectra", "step", "errors", "last_error", "sweep", "at")
+    kept = ("spectra", "step", "errors", "last_error", "alone", "sweep", "at")
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"sweeps": 25, "step": 0.5, "halve_below": 0.01, "join_below": 0.0, "prior": 0.0, "damping": 1.0}
     }
@@ -137,7 +140,8 @@ class AlternatingProjection(PlaneSolver[State]):
         planes = torch.ones(len(state.spectra), dtype=state.problem.forward.real_dtype, device=state.problem.device)
         state.step, state.last_error = planes * self.options.step, planes * torch.inf
         state.errors = planes[:, None].repeat(1, len(state.problem.order)) * 0
-        state.sweep, state.at, state.joint, state.plain, state.before = 0, 0, None, None, None
+        state.alone, state.sweep, state.at = 0, 0, 0
+        state.joint, state.plain, state.before = None, None, None
         self._look(state)
 
     def _z_um(self, state: State) -> list[float]:
@@ -232,13 +236,14 @@ class AlternatingProjection(PlaneSolver[State]):
         state.before = state.spectra.clone()
 
     def _settled(self, state: State) -> None:
-        """Hold those planes that are as good as the same as a sweep ago."""
+        """Hold those planes that are as good as the same as a sweep ago; in the end all."""
         spectra, before = state.spectra, state.before
         assert before is not None
         (height, width), light = spectra.shape[1:], spectra.abs().square()
         light[:, height // 2, width // 2] = 0
         changed = (spectra - before).abs().square().sum((1, 2))
-        state.step[changed < AT_REST * light.sum((1, 2))] = 0
+        state.alone += 1
+        state.step[(changed < AT_REST * light.sum((1, 2))) | (state.alone >= UNTIL_AT_REST)] = 0
         state.before = spectra.clone()
 
     def _join(self, state: State) -> Joint:
@@ -258,7 +263,7 @@ class AlternatingProjection(PlaneSolver[State]):
         state.plain = state.errors.clone()
         planes = torch.arange(len(spectra), device=forward.device)
         search = quasi_newton.Search.begin(spectra.clone(), MEMORY)
-        joint = Joint(planes, weights, coverage, torch.zeros_like(spectra), search)
+        joint = Joint(planes, weights, coverage, torch.zeros_like(spectra), torch.zeros_like(planes), search)
         self._expect(state, joint)
         return joint
 
@@ -281,7 +286,8 @@ class AlternatingProjection(PlaneSolver[State]):
         """Take the spectra that were tried where they are better, and aim at the next ones."""
         search, error = joint.search, state.errors[joint.planes].sum(1)
         gain, tells = search.take(error * (math.prod(state.problem.forward.image_shape) / 2), joint.gradient.clone())
-        settled = (tells & (gain < self.options.stop_below)) | (error < state.floor)
+        joint.quiet = torch.where(tells, (joint.quiet + 1) * (gain < self.options.stop_below), joint.quiet)
+        settled = (joint.quiet >= quasi_newton.QUIET) | (error < state.floor)
         state.spectra[joint.planes] = search.point
         joint.gradient.zero_()
         if self.options.prior and state.sweep % LOOK_AGAIN == 0:

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fpmtools.calibrate.descent import Descent
-from fpmtools.calibrate.instrument import DEFOCUS, FIXED, MODES, Instrument
+from fpmtools.calibrate.instrument import DEFOCUS, FIXED, Instrument
 from fpmtools.optics import Optics
 from fpmtools.problem import Problem
 from fpmtools.pupil import Pupil
@@ -59,10 +60,16 @@ def search(
 
 def without_defocus(instrument: Instrument, optics: Optics) -> tuple[Instrument, float]:
     """The same instrument without defocus in its pupil, and by how much the sample is deeper then, µm."""
+    pupil, depth = as_depth(instrument.pupil.numpy(), optics)
+    return instrument.moved({"pupil": torch.from_numpy(pupil)}), depth
+
+
+def as_depth(zernike_rad: NDArray[np.float64], optics: Optics) -> tuple[NDArray[np.float64], float]:
+    """A pupil's Zernike coefficients [mode], rad, without defocus, and the depth that stands for it, µm."""
     axis = np.linspace(-1, 1, SAMPLES)
     y, x = (grid[axis[:, None] ** 2 + axis**2 <= 1] for grid in np.meshgrid(axis, axis, indexing="ij"))
     waves = optics.axial_wavenumber(y * optics.cutoff, x * optics.cutoff)
-    by_depth = np.linalg.lstsq(Pupil.modes(MODES["pupil"], y, x).T, waves, rcond=None)[0]  # rad/µm of each mode
+    by_depth = np.linalg.lstsq(Pupil.modes(len(zernike_rad), y, x).T, waves, rcond=None)[0]  # rad/µm of each mode
     by_depth[: FIXED["pupil"]] = 0
-    depth = float(instrument.pupil[DEFOCUS]) / by_depth[DEFOCUS]
-    return instrument.moved({"pupil": instrument.pupil - torch.from_numpy(by_depth * depth)}), depth
+    depth = float(zernike_rad[DEFOCUS]) / by_depth[DEFOCUS]
+    return zernike_rad - by_depth * depth, depth

@@ -1,8 +1,12 @@
-"""How the pupil changes over a slide: a few tiles are calibrated, and smooth surfaces go through what they say."""
+"""How the pupil changes over a slide: a few tiles are calibrated, and smooth surfaces go through what they say.
+
+Where nobody has said how deep the sample lies, a pupil's defocus is depth, and a better one than the search for focus
+has found, which knew nothing of the pupil.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +15,7 @@ from numpy.typing import NDArray
 
 from fpmtools import surfaces
 from fpmtools.calibrate import joint, part
+from fpmtools.calibrate.focus import as_depth
 from fpmtools.calibrate.instrument import MODES, Instrument
 from fpmtools.calibrate.verdicts import CONTROL, pays, solved, verdict
 from fpmtools.calibration import Calibration
@@ -18,6 +23,7 @@ from fpmtools.dataset import Dataset
 from fpmtools.metrics.prediction import held_out_leds
 from fpmtools.optics import Box
 from fpmtools.surfaces import Surface
+from fpmtools.tiling import focus
 from fpmtools.tiling.focus import searched
 from fpmtools.tiling.plan import Plan
 
@@ -31,20 +37,40 @@ FEWEST = 5  # places, of which one can be left out and a plane still goes throug
 class Place:
     """A part of the field, its depth, and the pupil that its own images say it has, [mode] rad.
 
-    The data set's calibration has the pupil that all places have in common.
+    The data set's calibration has the pupil that all places have in common; ``common_um`` is the depth there that goes
+    with it.
     """
 
     dataset: Dataset
     z_um: float
     zernike_rad: Floats
+    common_um: float
 
-    def errors(self, zernike_rad: Floats, seed: int) -> Floats:
-        """Of the images of left-out LEDs, after a short solve with this pupil."""
-        problem = part.problem(self.dataset, self.z_um, part.margin(self.dataset, self.z_um))
+    def errors(self, zernike_rad: Floats, z_um: float, seed: int) -> Floats:
+        """Of the images of left-out LEDs, after a short solve with this pupil at this depth."""
+        problem = part.problem(self.dataset, z_um, part.margin(self.dataset, z_um))
         seen = self.dataset.calibration
         seen = replace(seen, pupil=replace(seen.pupil, zernike_rad=zernike_rad))
         held = held_out_leds(self.dataset, seed=seed)
         return solved(Instrument.of(seen, self.dataset.optics.na), problem, held, steps=CONTROL)
+
+    def without_defocus(self) -> Place:
+        """The same, as deep as its defocus says, beyond the one that all places have in common."""
+        common = _padded(self.dataset.calibration.pupil.zernike_rad)
+        own, deeper = as_depth(self.zernike_rad - common, self.dataset.optics)
+        return replace(self, z_um=self.z_um + deeper, zernike_rad=common + own)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Zernike coefficients over the field, [mode, term], rad, and depths, [1, term], µm; None: as they were before.
+
+    ``judged``: how that was decided, and what was found where, JSON-ready.
+    """
+
+    pupil: Surface | None
+    depth: Surface | None
+    judged: dict[str, Any]
 
 
 def find(
@@ -52,17 +78,21 @@ def find(
     calibrated: Callable[[Dataset], Calibration],
     plan: Plan,
     depths: Sequence[float],
+    searched_um: Mapping[str, float],
     seed: int,
     on_step: Callable[[int, int], object],
-) -> tuple[Surface | None, dict[str, Any]]:
-    """The pupil's Zernike coefficients over the field, [mode, term], rad; and what was found where, JSON-ready.
+) -> Found:
+    """The pupil over the field, and the depth with it where it is not given.
 
     Parameters
     ----------
     calibrated
         Gives the instrument as a part of the field sees it, with the pupil that all of the field has in common.
     depths
-        z of each of the plan's tiles, µm. What defocus a place has besides stays in its pupil.
+        z of each of the plan's tiles, µm.
+    searched_um
+        Where tiles were searched for their focus, what was found, by name. Without any, what defocus a place has stays
+        in its pupil.
     seed
         Chooses the LEDs that are left out at each place.
 
@@ -70,34 +100,50 @@ def find(
     """
     chosen = searched(plan)
     if len(chosen) < FEWEST:
-        return None, {}
-    places = []
-    for k, index in enumerate(chosen):
+        return Found(None, None, {})
+    names, places = [plan.tiles[index].name for index in chosen], []
+    for k, (index, name) in enumerate(zip(chosen, names, strict=True)):
         on_step(k, len(chosen))
-        places.append(_fitted(dataset.crop(*plan.tiles[index].box), calibrated, depths[index], seed))
-    found, judged = settled(places, dataset.box, seed)
-    names = [plan.tiles[index].name for index in chosen]
-    return found, judged | {"places": {n: one.zernike_rad.tolist() for n, one in zip(names, places, strict=True)}}
+        place = _fitted(dataset.crop(*plan.tiles[index].box), calibrated, searched_um.get(name, depths[index]), seed)
+        place = replace(place, common_um=depths[index])
+        places.append(place.without_defocus() if searched_um else place)
+    found = settled(places, dataset.box, seed, bool(searched_um))
+    there = {
+        "places": {name: one.zernike_rad.tolist() for name, one in zip(names, places, strict=True)},
+        "places_um": {name: one.z_um for name, one in zip(names, places, strict=True)},
+    }
+    return replace(found, judged=found.judged | there)
 
 
-def settled(places: Sequence[Place], frame: Box, seed: int) -> tuple[Surface | None, dict[str, Any]]:
-    """Surfaces through the pupils of some places in ``frame``, and how they were judged.
+def settled(places: Sequence[Place], frame: Box, seed: int, deep: bool = False) -> Found:
+    """Surfaces through the pupils of some places in ``frame``, and how they were judged; ``deep``: through depths, too.
 
     None where the images do not ask for it: at each place the surfaces through all *other* places must predict images
     of LEDs that the object has not seen better than the pupil that all places have in common does.
     """
     boxes = [_within(place.dataset.box, frame) for place in places]
-    values = np.stack([place.zernike_rad for place in places])
-    whole = (0.0, 0.0, float(frame[2]), float(frame[3]))
+    values, z_um = np.stack([place.zernike_rad for place in places]), np.array([place.z_um for place in places])
+    whole, optics = (0.0, 0.0, float(frame[2]), float(frame[3])), places[0].dataset.optics
+
+    def through(which: Sequence[int]) -> tuple[Surface, Surface]:
+        there = [boxes[i] for i in which]
+        return (
+            surfaces.fit(there, values[which], whole, SMALL),
+            focus.fit(there, z_um[which].tolist(), (frame[2], frame[3]), optics),
+        )
+
     one, other = [], []
     for k, place in enumerate(places):
-        others = [i for i in range(len(places)) if i != k]
-        predicted = surfaces.fit([boxes[i] for i in others], values[others], whole, SMALL)
-        one.append(place.errors(place.dataset.calibration.pupil.zernike_rad, seed))
-        other.append(place.errors(predicted.at([boxes[k]])[0], seed))
+        pupil, depth = through([i for i in range(len(places)) if i != k])
+        own_um = float(depth.at([boxes[k]])[0, 0]) if deep else place.z_um
+        one.append(place.errors(place.dataset.calibration.pupil.zernike_rad, place.common_um, seed))
+        other.append(place.errors(pupil.at([boxes[k]])[0], own_um, seed))
     common, over = np.concatenate(one), np.concatenate(other)
     judged = verdict(pays(over, common), common, over)
-    return surfaces.fit(boxes, values, whole, SMALL) if judged["kept"] else None, judged
+    if not judged["kept"]:
+        return Found(None, None, judged)
+    pupil, depth = through(range(len(places)))
+    return Found(pupil, depth if deep else None, judged)
 
 
 def _fitted(region: Dataset, calibrated: Callable[[Dataset], Calibration], z_um: float, seed: int) -> Place:
@@ -105,7 +151,7 @@ def _fitted(region: Dataset, calibrated: Callable[[Dataset], Calibration], z_um:
     region = replace(region, calibration=calibrated(region))
     looked_at = part.region(region.select(np.flatnonzero(region.calibration.used)))
     own = joint.fit(looked_at, looked_at.calibration, z_um=z_um, groups=(GROUP,), seed=seed)
-    return Place(looked_at, z_um, _padded(own.pupil.zernike_rad))
+    return Place(looked_at, z_um, _padded(own.pupil.zernike_rad), z_um)
 
 
 def _padded(zernike_rad: Floats) -> Floats:

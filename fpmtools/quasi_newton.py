@@ -15,7 +15,7 @@ import torch
 from fpmtools.optics import Shape
 
 ROOM, ROOM_ON_CARDS = 1 << 24, 1 << 27  # complex samples that planes and all that is kept of them may take
-BESIDES = 6  # spectra of a plane that a solver has besides the pairs, or nearly
+BESIDES = 7  # spectra of a plane that a solver has besides the pairs, or nearly
 SHRINK, SHORTEST = 0.3, 0.05  # of a step that is taken back; below that the memory is lost
 QUIET = 2  # steps in a row that gain next to nothing before that is the end: one alone may be followed by long ones
 

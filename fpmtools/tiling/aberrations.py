@@ -17,7 +17,7 @@ from fpmtools import surfaces
 from fpmtools.calibrate import joint, part
 from fpmtools.calibrate.focus import as_depth
 from fpmtools.calibrate.instrument import MODES, Instrument
-from fpmtools.calibrate.verdicts import CONTROL, pays, solved, verdict
+from fpmtools.calibrate.verdicts import CONTROL, pays, solved, typical, verdict
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.metrics.prediction import held_out_leds
@@ -91,8 +91,9 @@ def find(
     depths
         z of each of the plan's tiles, µm.
     searched_um
-        Where tiles were searched for their focus, what was found, by name. Without any, what defocus a place has stays
-        in its pupil.
+        Where tiles were searched for their focus, what was found, by name. A pupil is fitted at that depth and at the
+        tile's in ``depths``, for a fit can end in a pupil that is not the best. Without any, what defocus a place has
+        stays in its pupil.
     seed
         Chooses the LEDs that are left out at each place.
 
@@ -104,9 +105,16 @@ def find(
     names, places = [plan.tiles[index].name for index in chosen], []
     for k, (index, name) in enumerate(zip(chosen, names, strict=True)):
         on_step(k, len(chosen))
-        place = _fitted(dataset.crop(*plan.tiles[index].box), calibrated, searched_um.get(name, depths[index]), seed)
-        place = replace(place, common_um=depths[index])
-        places.append(place.without_defocus() if searched_um else place)
+        region, starts = dataset.crop(*plan.tiles[index].box), {depths[index], searched_um.get(name, depths[index])}
+        fits = [_fitted(region, calibrated, z_um, seed) for z_um in sorted(starts)]
+        if searched_um:
+            fits = [place.without_defocus() for place in fits]
+        place = (
+            fits[0]
+            if len(fits) == 1
+            else min(fits, key=lambda fit: typical(fit.errors(fit.zernike_rad, fit.z_um, seed)))
+        )
+        places.append(replace(place, common_um=depths[index]))
     found = settled(places, dataset.box, seed, bool(searched_um))
     there = {
         "places": {name: one.zernike_rad.tolist() for name, one in zip(names, places, strict=True)},

@@ -58,7 +58,7 @@ class Place:
         """The same, as deep as its defocus says, beyond the one that all places have in common."""
         common = _padded(self.dataset.calibration.pupil.zernike_rad)
         own, deeper = as_depth(self.zernike_rad - common, self.dataset.optics)
-        return replace(self, z_um=self.z_um + deeper, zernike_rad=common + own)
+        return replace(self, z_um=float(self.z_um + deeper), zernike_rad=common + own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +107,7 @@ def find(
         on_step(k, len(chosen))
         region, starts = dataset.crop(*plan.tiles[index].box), {depths[index], searched_um.get(name, depths[index])}
         fits = [_fitted(region, calibrated, z_um, seed) for z_um in sorted(starts)]
-        if searched_um:
-            fits = [place.without_defocus() for place in fits]
-        place = (
-            fits[0]
-            if len(fits) == 1
-            else min(fits, key=lambda fit: typical(fit.errors(fit.zernike_rad, fit.z_um, seed)))
-        )
+        place = _best([fit.without_defocus() for fit in fits] if searched_um else fits, seed)
         places.append(replace(place, common_um=depths[index]))
     found = settled(places, dataset.box, seed, bool(searched_um))
     there = {
@@ -160,6 +154,11 @@ def _fitted(region: Dataset, calibrated: Callable[[Dataset], Calibration], z_um:
     looked_at = part.region(region.select(np.flatnonzero(region.calibration.used)))
     own = joint.fit(looked_at, looked_at.calibration, z_um=z_um, groups=(GROUP,), seed=seed)
     return Place(looked_at, z_um, _padded(own.pupil.zernike_rad), z_um)
+
+
+def _best(fits: Sequence[Place], seed: int) -> Place:
+    """The one that predicts images of left-out LEDs best."""
+    return min(fits, key=lambda fit: typical(fit.errors(fit.zernike_rad, fit.z_um, seed))) if len(fits) > 1 else fits[0]
 
 
 def _padded(zernike_rad: Floats) -> Floats:

@@ -79,6 +79,13 @@ def test_the_pupil_of_a_place_is_found(places: list[aberrations.Place]) -> None:
     assert found.zernike_rad == pytest.approx(place.zernike_rad, abs=0.12)
 
 
+def test_of_two_fits_the_one_that_predicts_better_counts(places: list[aberrations.Place]) -> None:
+    right = places[0]
+    wrong = replace(right, z_um=-40.0, zernike_rad=-right.zernike_rad)
+    assert aberrations._best([wrong, right], 0) is right
+    assert aberrations._best([wrong], 0) is wrong
+
+
 def test_few_places_tell_nothing() -> None:
     plan = Plan.of((48, 140), 48, 8)
     data = fpmtools.simulate("thin", image_shape=(48, 140))

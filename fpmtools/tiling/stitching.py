@@ -28,7 +28,7 @@ OUTLYING = 2.0  # standard deviations: what is farther from the plane counts les
 EXACT = 1e-8  # rad², the least variance of a seam's phase: what is known better spoils the numbers of the solve
 INDEPENDENT = 10.0  # lengths λ/2NA that errors of a tile's phase go together over: slow ones are seen least
 SPREAD_RAMP, SPREAD_GAIN = 1.0, 0.2  # that tiles are expected to have: rad at half a side, log
-KNOWN_RAMP = 0.025  # the same where each tile was solved with the angles of its own place, which leave next to none
+KNOWN_RAMP = 0.01  # the same where each tile was solved with the angles of its own place, which leave next to none
 ROUNDS = 4  # of choosing whole turns and solving
 
 

@@ -15,9 +15,9 @@ import torch
 from fpmtools.optics import Shape
 
 ROOM, ROOM_ON_CARDS = 1 << 24, 1 << 27  # complex samples that planes and all that is kept of them may take
-BESIDES = 7  # spectra of a plane that a solver has besides the pairs, or nearly
+BESIDES = 6  # spectra of a plane that a solver has besides the pairs, or nearly
 SHRINK, SHORTEST = 0.3, 0.05  # of a step that is taken back; below that the memory is lost
-QUIET = 2  # steps in a row that gain next to nothing before that is the end: one alone may be followed by long ones
+SLOWING = 10.0  # times the gain that ends a descent: one that small after a larger one may be followed by large ones
 
 
 def planes_at_once(shape: Shape, memory: int, device: torch.device) -> int:
@@ -215,6 +215,14 @@ class Search:
         """Inverse of :meth:`dump`; tensors of other names do not matter."""
         own = {name: tensors[name] for name in ("point", "misfit", "slope", "prior", "known", "length", "ahead")}
         return cls(**own, pairs=Pairs.restore(memory, tensors))
+
+
+def quiet(gain: torch.Tensor, before: torch.Tensor, stop_below: float) -> torch.Tensor:
+    """Whether a descent is at its end, [z] bool: by the share that a step gained, and the one before it, [z] both.
+
+    A step that gains next to nothing between two that gain much is not the end.
+    """
+    return (gain < stop_below) & (before < SLOWING * stop_below)
 
 
 def flat(planes: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,7 @@ class Options:
         minimum=0, maximum=1,
     )  # fmt: skip
     stop_below: float = option(
-        3e-3, "stop when sweeps of all LEDs together lower the error by less than this share each; 0: never", minimum=0,
+        3e-3, "stop when a sweep of all LEDs together lowers the error by less than this share; 0: never", minimum=0,
         maximum=1,
     )  # fmt: skip
     prior: float = option(
@@ -81,8 +81,7 @@ class Joint:
     weights: torch.Tensor  # [z, led]
     coverage: torch.Tensor  # Σ w |P|² / max|P|² over the LEDs, towards its largest value, [z, H, W]
     gradient: torch.Tensor  # the sum over this sweep's LEDs so far, [z, H, W]
-    quiet: torch.Tensor  # sweeps in a row that gained next to nothing, [z]
-    rest: torch.Tensor  # where the first of them led, [z, H, W]: what the others add is noise
+    gain: torch.Tensor  # share by which the last sweep that tells lowered the error, [z]
     search: quasi_newton.Search  # whose prior is what the object's own spectrum adds to coverage · max|P|²
 
     def of(self, planes: torch.Tensor) -> Joint:
@@ -264,8 +263,8 @@ class AlternatingProjection(PlaneSolver[State]):
         state.plain = state.errors.clone()
         planes = torch.arange(len(spectra), device=forward.device)
         search = quasi_newton.Search.begin(spectra.clone(), MEMORY)
-        gradient, quiet = torch.zeros_like(spectra), torch.zeros_like(planes)
-        joint = Joint(planes, weights, coverage, gradient, quiet, spectra.clone(), search)
+        gain = torch.ones_like(unexplained)
+        joint = Joint(planes, weights, coverage, torch.zeros_like(spectra), gain, search)
         self._expect(state, joint)
         return joint
 
@@ -288,18 +287,16 @@ class AlternatingProjection(PlaneSolver[State]):
         """Take the spectra that were tried where they are better, and aim at the next ones."""
         search, error = joint.search, state.errors[joint.planes].sum(1)
         gain, tells = search.take(error * (math.prod(state.problem.forward.image_shape) / 2), joint.gradient.clone())
-        joint.quiet = torch.where(tells, (joint.quiet + 1) * (gain < self.options.stop_below), joint.quiet)
-        exact = error < state.floor
-        settled = (joint.quiet >= quasi_newton.QUIET) | exact
+        quiet = quasi_newton.quiet(gain, joint.gain, self.options.stop_below)
+        settled = (tells & quiet) | (error < state.floor)
+        joint.gain = torch.where(tells, gain, joint.gain)
         state.spectra[joint.planes] = search.point
         joint.gradient.zero_()
         if self.options.prior and state.sweep % LOOK_AGAIN == 0:
             self._expect(state, joint)
         curvature = joint.coverage * state.projection.peak**2
-        begun = ((tells & (joint.quiet == 1)) | exact)[:, None, None]
-        joint.rest = torch.where(begun, search.stepped(curvature), joint.rest)
         if self.options.stop_below and settled.any():
-            state.spectra[joint.planes] = torch.where(settled[:, None, None], joint.rest, search.point)
+            state.spectra[joint.planes] = torch.where(settled[:, None, None], search.stepped(curvature), search.point)
             going = (~settled).nonzero()[:, 0]
             state.joint = joint = joint.of(going)
             curvature = curvature[going]

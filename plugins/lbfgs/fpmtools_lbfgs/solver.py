@@ -35,7 +35,7 @@ class Options:
     )
     weights: str = option(explained.EQUAL, "what an image counts by", choices=explained.CHOICES)
     stop_below: float = option(
-        1e-3, "stop when iterations lower the value by less than this share each; 0: never", minimum=0, maximum=1
+        1e-3, "stop when an iteration lowers the value by less than this share; 0: never", minimum=0, maximum=1
     )
 
 
@@ -53,7 +53,7 @@ class State(PlaneState):
     costs: torch.Tensor  # of the trial, the images of this sweep so far, [z]
     ask: torch.Tensor  # its gradient so far, [z, H, W]
     moving: torch.Tensor  # planes that still gain, [z] bool
-    quiet: torch.Tensor  # iterations in a row that gained next to nothing, [z]
+    gain: torch.Tensor  # share by which the last iteration lowered the value, [z]
     pending: torch.Tensor  # planes that are tried, their indices
     pairs: quasi_newton.Pairs
     squares: torch.Tensor  # Σ e² of this sweep so far, mean over the planes tried, 0-d
@@ -69,7 +69,7 @@ class Lbfgs(PlaneSolver[State]):
     handles = frozenset({"losses", "patterns", "masks"})
     kept = (
         "weights", "spectra", "value", "gradient", "direction", "slope", "length", "trial", "costs", "ask", "moving",
-        "quiet", "pending", "squares", "error", "sweep", "at",
+        "gain", "pending", "squares", "error", "sweep", "at",
     )  # fmt: skip
 
     def start(self, problem: Problem) -> State:
@@ -95,7 +95,7 @@ class Lbfgs(PlaneSolver[State]):
         state.value, state.slope, state.length, state.costs = planes * torch.inf, planes * 0, planes, planes * 0
         state.trial, state.gradient = state.spectra.clone(), torch.zeros_like(state.spectra)
         state.direction, state.ask = torch.zeros_like(state.spectra), torch.zeros_like(state.spectra)
-        state.moving, state.quiet = planes > 0, torch.zeros_like(planes)
+        state.moving, state.gain = planes > 0, planes.clone()
         state.pairs = quasi_newton.Pairs(self.options.memory)
         state.at, state.squares = 0, torch.zeros_like(state.error)
         state.pending = torch.arange(len(planes), device=forward.device)
@@ -178,8 +178,8 @@ class Lbfgs(PlaneSolver[State]):
         """Go to the trial at these planes; remember the pair of step and change of gradient."""
         state.pairs.fill(planes, state.trial[planes] - state.spectra[planes], gradient - state.gradient[planes])
         gain = 1 - value / state.value[planes]
-        state.quiet[planes] = (state.quiet[planes] + 1) * (gain < self.options.stop_below)
-        state.moving[planes] = state.quiet[planes] < quasi_newton.QUIET
+        state.moving[planes] = ~quasi_newton.quiet(gain, state.gain[planes], self.options.stop_below)
+        state.gain[planes] = gain
         state.spectra[planes], state.value[planes], state.gradient[planes] = state.trial[planes], value, gradient
 
     def _aim(self, state: State) -> None:

@@ -20,6 +20,7 @@ from fpmtools.cli import main
 from fpmtools.dataset import Dataset
 from fpmtools.errors import FpmError, OptionError
 from fpmtools.formats import native
+from fpmtools.images import Images
 from fpmtools.optics import resample
 from fpmtools.problem import prepare
 from fpmtools.pupil import polynomial_phase
@@ -316,6 +317,27 @@ def test_a_last_group_that_goes_astray_is_not_kept(monkeypatch: pytest.MonkeyPat
     state, judged = ending._at_last(fit, "apodization", [])
     assert state is fit
     assert not judged["kept"]
+    assert judged["diverged"]
+
+
+def test_each_image_has_noise_of_its_own() -> None:
+    """Dark images that were exposed eight times as long: against the variance of √I over many draws."""
+    rng, shape, long = np.random.default_rng(6), (48, 60), 8.0
+    leds = [(0.02 * i, 0.025 * j) for i in (-1, 0, 1) for j in (-1, 0, 1)] + [(0.15, 0.01), (0.02, -0.16), (-0.2, 0.0)]
+    known = fpmtools.simulate("thin", image_shape=shape, leds=leds, optics={"na": 0.1}, on_grid=False, seed=5)
+    assert known.bright_field.sum() == 9
+    exposed = np.where(known.bright_field, 400.0, 400.0 * long)[:, None, None]
+    clean = np.stack([np.asarray(image, np.float64) for image in known.images])
+
+    def drawn() -> np.ndarray:
+        return rng.poisson(clean * exposed) / exposed
+
+    dataset = replace(known, images=Images.of(drawn().astype(np.float32)), truth=None)
+    problem = prepare(dataset, z_um=0.0)
+    sizes = np.sqrt([drawn() for _ in range(20)]).var(axis=0, ddof=1).mean(axis=(1, 2)) / problem.intensity_scale
+    ratio = part.noise(dataset, problem) / sizes
+    assert ratio == pytest.approx(np.ones(len(leds)), abs=0.5)
+    assert part.noise(dataset, problem)[-3:].max() < 0.3 * part.noise(dataset, problem)[:9].min()
 
 
 def test_an_led_on_the_wrong_side_of_the_edge_is_brought_back() -> None:

@@ -106,3 +106,10 @@ def test_memory_is_bounded_by_what_is_kept_of_each_plane() -> None:
         planes = quasi_newton.planes_at_once(shape, memory, torch.device("cpu"))
         kept = planes * math.prod(shape) * (2 * memory + quasi_newton.BESIDES)
         assert planes == 1 or kept <= quasi_newton.ROOM < kept * (planes + 1) / planes
+
+
+def test_a_descent_ends_where_it_has_slowed_down() -> None:
+    gain = torch.tensor([0.001, 0.001, 0.02, -0.1])
+    before = torch.tensor([0.02, 0.2, 0.001, 0.2])
+    assert quasi_newton.quiet(gain, before, 0.003).tolist() == [True, False, False, False]
+    assert not quasi_newton.quiet(gain, before, 0.0).any()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,16 +85,20 @@ def _stray(state: Descent, field: Shape) -> tuple[Descent, dict[str, Any]]:
 def _at_last(state: Descent, name: str, kept: list[str]) -> tuple[Descent, dict[str, Any]]:
     """A solve with that group, if it pays, and how that was judged.
 
-    It follows on the solve ``state``; where it pays there, a solve of its own decides.
+    It follows on the solve ``state``; where it pays there, a solve of its own decides. ``diverged``: why none of its
+    fits could go on.
     """
     without, deep = state.left_out(), state.instrument.deep
-    trials = []
+    trials, why = [], ""
     for trial in _stopped(state) if name == "vignetting" else [state.copy()]:
-        with contextlib.suppress(*ASTRAY):
+        try:
             trial.among([*kept, name], LATE)
+        except ASTRAY as error:
+            why = " ".join(str(error).split())
+        else:
             trials.append(trial)
     if not trials:
-        return state, verdict(False, without, without)
+        return state, verdict(False, without, without) | {"diverged": why}
     best = min(trials, key=lambda trial: typical(trial.left_out()))
     errors = best.left_out()
     if pays(errors, without, deep):

@@ -98,10 +98,8 @@ def fit(
     held = held_out_leds(chosen, seed=seed)
     instrument = Instrument.of(start, dataset.optics.na, deep=deep)
     control = Descent.begin(problem, instrument, held, 0.0)
-    shown, noisy = (
-        [int(i) for i in bright if i not in held],
-        float(np.median(part.noise(chosen.select(bright), problem))),
-    )
+    shown = [int(i) for i in bright if i not in held]
+    noisy = float(np.median(part.noise(chosen.select(bright), problem)))
     report: dict[str, Any] = {}
     for _ in range(LOOKS):
         control.advance(CONTROL // LOOKS)

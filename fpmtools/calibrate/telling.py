@@ -34,7 +34,7 @@ def _verdicts(report: Mapping[str, Any]) -> Iterator[str]:
     if not report["groups"]:
         yield "  the sample has depth, and nothing that is looked for promises to explain the images better"
     for name, group in report["groups"].items():
-        verdict = "kept" if group["kept"] else "not kept"
+        verdict = "kept" if group["kept"] else "went astray" if "diverged" in group else "not kept"
         yield f"  {NAMES[name]:<40} {group['without']:.3g} → {group['with']:.3g}  {verdict}"
 
 

@@ -129,19 +129,19 @@ def _planned(place: RunFolder, dataset: Dataset, calibration: Calibration, tell:
     def on_step(step: int, total: int) -> None:
         tell({"event": "calibrating", "step": step, "total": total})
 
-    def lie(over: Surface) -> list[tuple[float, ...]]:
+    def on(over: Surface) -> list[tuple[float, ...]]:
         return [(float(z),) for (z,) in over.at([tile.box for tile in plan.tiles])]
 
     several, places = spec.calibrate != NONE and len(plan.tiles) > 1, dict[str, float]()
     if several and not given:
         found, places = focus.find(dataset, seen_by, plan, planes[0], on_step)
-        depths, surface = lie(found), {**found.to_dict(), "places": places}
+        depths, surface = on(found), {**found.to_dict(), "places": places}
     pupil: dict[str, Any] = {}
     if several and calibration.aberrations is None and _looks_for_pupil(spec):
         over = aberrations.find(dataset, seen_by, plan, [z[0] for z in depths], places, spec.seed, on_step)
         pupil = over.judged | (over.pupil.to_dict() if over.pupil is not None else {})
         if over.depth is not None:
-            depths, surface = lie(over.depth), {**over.depth.to_dict(), "places": over.judged["places_um"]}
+            depths, surface = on(over.depth), {**over.depth.to_dict(), "places": over.judged["places_um"]}
     upsample = spec.upsample or suggested_upsample(optics, na)
     return {
         "count": len(plan.tiles),

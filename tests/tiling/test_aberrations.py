@@ -59,9 +59,7 @@ def test_defocus_of_the_pupil_is_depth_where_none_is_given(places: list[aberrati
     step = focus.as_depth(one, places[0].dataset.optics)[1]
     wrong = [0.4, -0.2, 0.3, 0.1, -0.3, 0.2]
     seen = [
-        replace(
-            place, z_um=-step * rad, common_um=-step * rad, zernike_rad=place.zernike_rad + rad * np.eye(21)[DEFOCUS]
-        )
+        replace(place, z_um=-step * rad, common_um=-step * rad, zernike_rad=place.zernike_rad + rad * one)
         for place, rad in zip(places, wrong, strict=True)
     ]
     deep = [place.without_defocus() for place in seen]

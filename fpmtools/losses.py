@@ -41,10 +41,10 @@ def amplitude(
     """
     error = size - measured
     slope = error.clamp(-OUTLIER, OUTLIER)
-    doubled = error.mul_(2).sub_(slope)
+    middle = error.sub_(slope, alpha=0.5)
     if weights is not None:
         slope = slope * weights
-    return doubled.mul_(slope).sum((-2, -1)) / 2, slope
+    return middle.mul_(slope).sum((-2, -1)), slope
 
 
 def poisson(

@@ -65,14 +65,14 @@ def _kernels(forward: ForwardModel, z_um: float, leds: list[int], groups: Sequen
 
     def by_na() -> list[torch.Tensor]:
         z, found = torch.as_tensor([z_um], dtype=forward.real_dtype), []
-        pupil, precision = forward.calibration.pupil, forward.real_dtype
+        pupil = forward.calibration.pupil
         for axis in (0, 1):
             there = []
             for step in (STEP, -STEP):
                 moved = numbers.offset.clone()
                 moved[:, 1 - axis] += step
-                transmission, axial = forward.kernels.evaluate(pupil, replace(numbers, offset=moved), precision)
-                there.append(forward.kernels.at(z, transmission.to(forward.dtype), axial.to(precision))[0])
+                transmission = forward.kernels.evaluate(pupil, replace(numbers, offset=moved), forward.real_dtype)
+                there.append(forward.kernels.at(z, transmission.to(forward.dtype), forward.kernels.axial_at(moved))[0])
             by_sample = (there[0] - there[1]) / (2 * STEP)
             per_na = led_shifts(forward.optics, torch.eye(2).double().numpy(), forward.extent_um)[axis, 1 - axis]
             found.append(by_sample * per_na)

@@ -59,6 +59,7 @@ class Descent:
     problem: Problem
     seen: list[int]
     held: list[int]
+    measured: tuple[torch.Tensor, torch.Tensor]  # amplitudes of the images that are seen, and of those that are held
     object: torch.Tensor
     instrument: Instrument
     ahead: tuple[torch.Tensor, Instrument]
@@ -79,7 +80,8 @@ class Descent:
         """At the first guess; the LEDs that are ``held`` back the object does not see."""
         guess = problem.first_guess()[None].clone()
         seen = [i for i in range(len(problem.amplitudes)) if i not in held]
-        return cls(problem, seen, held, guess, instrument, (guess, instrument), softness)
+        measured = problem.amplitudes[seen], problem.amplitudes[held]
+        return cls(problem, seen, held, measured, guess, instrument, (guess, instrument), softness)
 
     def copy(self) -> Descent:
         """Another one, that goes on from here."""
@@ -103,7 +105,7 @@ class Descent:
     def advance(self, steps: int) -> None:
         """So many steps of the object alone, by limited-memory BFGS; those that are taken back do not count."""
         coverage, forward = self._update(self.instrument), self.problem.forward
-        kernel, amplitudes = forward.kernel(self.z, self.seen), self.problem.amplitudes[self.seen]
+        kernel, amplitudes = forward.kernel(self.z, self.seen), self.measured[0]
         search, pixels = quasi_newton.Search.begin(self.object, MEMORY, self.prior), len(self.seen) * forward.counted
         taken = tries = 0
         while taken < steps and tries < FUTILE * steps:
@@ -186,12 +188,12 @@ class Descent:
         Where steps have led astray, it goes back to where the loss was least, and on from there without momentum.
         """
         ahead, instrument = self.ahead
-        forward, amplitudes = self.problem.forward, self.problem.amplitudes
+        forward, (amplitudes, of_held) = self.problem.forward, self.measured
         coverage = self._update(instrument)
         by_na = {"board", "jitter"} & set(self.free)
         wrt = [name for name in ("pupil", "apodization", "gain") if name in self.free] + (["na"] if by_na else [])
         wrt += ["stop"] if "vignetting" in self.free else []
-        loss, slopes = gradients(forward, ahead, amplitudes[self.seen], self.z, self.seen, wrt=["object", *wrt])
+        loss, slopes = gradients(forward, ahead, amplitudes, self.z, self.seen, wrt=["object", *wrt])
         if self.best is not None and not float(loss) <= DIVERGED * self.least:
             (self.object, self.instrument), least = self.best, self.least
             self.rest()
@@ -206,7 +208,7 @@ class Descent:
         if wrt:
             own = [name for name in wrt if name in ("gain", "na")]  # of LEDs that the object has not seen, too
             if own and self.held and {"gain", "jitter"} & set(self.free):
-                theirs = gradients(forward, ahead, amplitudes[self.held], self.z, self.held, wrt=own)[1]
+                theirs = gradients(forward, ahead, of_held, self.z, self.held, wrt=own)[1]
                 for name in own:
                     slopes[name][self.held] = theirs[name][self.held] * (len(self.held) / len(self.seen))
             moved = instrument.moved(self._of_all(slopes, pixels) | self._of_leds(slopes, pixels, pace))

@@ -91,9 +91,11 @@ class Fields:
 
     def kernel(self, z_um: Planes, leds: Leds = None) -> torch.Tensor:
         """Pupil · √gain · exp(+i (k_z − 2π n/λ) z), [z, led or 1, box y, box x]: multiplies the cropped spectrum."""
-        transmission, axial = self.kernels.transmission, self.kernels.axial
-        own = [take(values, None if len(values) == 1 else leds) for values in (transmission, axial)]
-        return self.kernels.at(self._planes(z_um), *own)
+        transmission = take(self.kernels.transmission, None if len(self.kernels.transmission) == 1 else leds)
+        if isinstance(z_um, (int, float)) and z_um == 0:
+            return transmission[None].clone()
+        axial = take(self.kernels.axial, None if len(self.kernels.axial) == 1 else leds)
+        return self.kernels.at(self._planes(z_um), transmission, axial)
 
     def crop(self, spectrum: torch.Tensor, leds: Leds = None) -> torch.Tensor:
         """The pupil-sized pieces [z, led, box y, box x] of centred spectra [z, H, W] around +na/λ."""

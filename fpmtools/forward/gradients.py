@@ -50,28 +50,30 @@ def gradients(
     images = range(forward.images) if images is None else images
     z = put(z_um, forward.device, forward.real_dtype).reshape(-1)
     count = len(spectrum) * len(amplitudes) * forward.counted
-    slopes = _Slopes.of(forward, wrt, sorted(set(forward.lit(images) or ())))
+    flat = not z.any()
+    slopes = _Slopes.of(forward, wrt, sorted(set(forward.lit(images) or ())), flat)
     found: dict[str, torch.Tensor] = {}
     if "object" in wrt:
         found["object"] = torch.zeros_like(spectrum)
     if "background" in wrt:
         found["background"] = torch.zeros(forward.images, dtype=torch.float64, device=forward.device)
-    costs = []
+    costs, samples = [], math.prod(forward.image_shape)
 
     def work(planes: slice, batch: slice) -> None:
         chosen, own_z = images[batch], z[planes] if len(z) > 1 else z
         leds = forward.lit(chosen)
-        kernel, part = forward.kernel(own_z, leds), None if weights is None else weights[batch]
+        kernel, part = forward.kernel(0.0 if flat else own_z, leds), None if weights is None else weights[batch]
         compared = forward.compare(spectrum[planes], amplitudes[batch], chosen, kernel, loss, part)
-        change = compared.change / count
+        change = compared.change.mul_(1 / (count * samples))
         costs.append(compared.cost.sum())
         if "background" in wrt:
-            found["background"][list(chosen)] += change.sum((0, 2, 3)).double() / 2
-        pieces = forward.to_piece(compared.psi * forward.per_led(change, chosen)) / math.prod(forward.image_shape)
+            found["background"][list(chosen)] += change.sum((0, 2, 3)).double() * (samples / 2)
+        pieces = forward.to_piece(compared.psi.mul_(forward.per_led(change, chosen)))
+        through = pieces * kernel.conj()
         if slopes is not None:
-            slopes.take(pieces * forward.crop(spectrum[planes], leds).conj(), own_z, kernel, leds)
+            slopes.take(pieces, through, forward.crop(spectrum[planes], leds), own_z, leds)
         if "object" in wrt:
-            forward.add(found["object"][planes], pieces * kernel.conj(), leds)
+            forward.add(found["object"][planes], through, leds)
 
     forward.in_batches(len(spectrum), images, work)
     if slopes is not None:
@@ -85,7 +87,8 @@ class _Slopes:
 
     All are of the LEDs ``leds``, in ascending order. ``by_map`` [led, box y, box x] complex: ∂loss/∂K · conj(bare ·
     exp(i axial z)), which by the residual is the gradient itself; times its conjugate, the real part is that by log |K|
-    and the imaginary one that by arg K. ``by_axial``: the latter times z, for the part of the phase that z multiplies.
+    and the imaginary one that by arg K. ``by_axial``: the latter times z, for the part of the phase that z multiplies;
+    None where all z are 0, or nothing asks for it.
     """
 
     forward: ForwardModel
@@ -95,7 +98,7 @@ class _Slopes:
     by_axial: torch.Tensor | None
 
     @classmethod
-    def of(cls, forward: ForwardModel, wrt: Sequence[str], leds: list[int]) -> _Slopes | None:
+    def of(cls, forward: ForwardModel, wrt: Sequence[str], leds: list[int], flat: bool) -> _Slopes | None:
         """Nothing gathered yet; None where no number of the kernels is asked for."""
         numbers, pupil, kernels = forward.parameters, forward.calibration.pupil, forward.kernels
         for name, values in (("pupil", numbers.zernike), ("apodization", numbers.apodization)):
@@ -111,23 +114,27 @@ class _Slopes:
             return None
         bare = kernels.transmission
         if numbers.residual is not None:
-            bare = kernels.evaluate(pupil, replace(numbers, residual=None), forward.real_dtype)[0].to(forward.dtype)
+            bare = kernels.evaluate(pupil, replace(numbers, residual=None), forward.real_dtype).to(forward.dtype)
         by_map = torch.zeros(len(leds), *forward.box_shape, dtype=forward.dtype, device=forward.device)
-        return cls(forward, leds, bare, by_map, torch.zeros_like(by_map.real) if "na" in wrt else None)
+        return cls(forward, leds, bare, by_map, torch.zeros_like(by_map.real) if "na" in wrt and not flat else None)
 
-    def take(self, slope: torch.Tensor, z: torch.Tensor, kernel: torch.Tensor, leds: Leds) -> None:
-        """Add ∂loss/∂K, [z, led, box y, box x], of these LEDs; ``kernel`` is theirs."""
+    def take(
+        self, pieces: torch.Tensor, through: torch.Tensor, cropped: torch.Tensor, z: torch.Tensor, leds: Leds
+    ) -> None:
+        """Add what some LEDs' slopes by their fields' spectra, ``pieces`` [z, led, box y, box x], say of their kernels.
+
+        ``through``: the same by the object, after the conjugate kernel; ``cropped``: the object's spectrum there.
+        """
         kernels = self.forward.kernels
         place = {led: at for at, led in enumerate(self.leds)}
-        index = put([place[led] for led in leds or ()], slope.device)
-        bare = kernel
+        index = put([place[led] for led in leds or ()], pieces.device)
+        slope = through * cropped.conj()
+        if self.by_axial is not None:
+            self.by_axial.index_add_(0, index, (slope.imag * z[:, None, None, None]).sum(0))
         if self.bare is not kernels.transmission:
             own = [take(values, None if len(values) == 1 else leds) for values in (self.bare, kernels.axial)]
-            bare = kernels.at(z, *own)
-        self.by_map.index_add_(0, index, (slope * bare.conj()).sum(0))
-        if self.by_axial is not None and z.any():
-            turn = (slope * kernel.conj()).imag * z[:, None, None, None]
-            self.by_axial.index_add_(0, index, turn.sum(0))
+            slope = pieces * (cropped * kernels.at(z, *own)).conj()
+        self.by_map.index_add_(0, index, slope[0] if len(slope) == 1 else slope.sum(0))
 
     def mean(self, wrt: Sequence[str]) -> dict[str, torch.Tensor]:
         """The gradients by the numbers of the calibration, float64 (the map's complex128)."""
@@ -149,16 +156,16 @@ class _Slopes:
             gain = 1.0 if numbers.gain is None else take(numbers.gain, self.leds)
             found["gain"] = self._of_all(through.real.double().sum((1, 2)) / (2 * gain))
         by_f = torch.zeros(len(through), 2, dtype=torch.float64, device=through.device)
-        for name, zernike, slope in (
-            ("pupil", numbers.zernike, through.imag),
-            ("apodization", numbers.apodization, through.real),
+        for name, zernike, slope, own in (
+            ("pupil", numbers.zernike, through.imag, pupil.zernike_rad),
+            ("apodization", numbers.apodization, through.real, pupil.apodization),
         ):
-            if not zernike.numel() or not {name, "na"} & set(wrt):
+            if name not in wrt and not ("na" in wrt and own.any()):
                 continue
             table = polynomials(zernike)
             if name == "apodization":
-                slope = slope * (polynomial(zernike, *(own.double() / cutoff for own in f)) < LARGEST)
-            y, x = (powers(own / cutoff, table.shape[1]) for own in f)
+                slope = slope * (polynomial(zernike, *(axis.double() / cutoff for axis in f)) < LARGEST)
+            y, x = (powers(axis / cutoff, table.shape[1]) for axis in f)
             moments = (y.mT @ slope @ x).double()
             if name in wrt:
                 found[name] = torch.tensordot(table, moments.sum(0), dims=2)
@@ -186,14 +193,14 @@ class _Slopes:
     def _by_distance(self, f: Sequence[torch.Tensor], size: torch.Tensor) -> torch.Tensor:
         """By f, [led, (y, x)], what depends on |f| alone: k_z and the soft edge."""
         forward, softness, cutoff = self.forward, self.forward.calibration.pupil.softness, self.forward.optics.cutoff
-        assert self.by_axial is not None
-        square = f[0].square()[:, :, None] + f[1].square()[:, None, :]
-        waves = (forward.optics.medium_index / forward.optics.wavelength_um) ** 2
-        radial = self.by_axial * (-2 * math.pi) / (waves - square).clamp_min(1e-12 * waves).sqrt()
+        square, radial = f[0].square()[:, :, None] + f[1].square()[:, None, :], torch.zeros_like(size)
+        if self.by_axial is not None:
+            waves = (forward.optics.medium_index / forward.optics.wavelength_um) ** 2
+            radial += self.by_axial * (-2 * math.pi) / (waves - square).clamp_min(1e-12 * waves).sqrt()
         if softness:
             width = softness / math.sqrt(math.prod(forward.extent_um))
-            r = (square + 1e-12 * cutoff**2).sqrt()
-            radial -= size * torch.sigmoid((r - cutoff) / width) / (width * r)
+            r = square.add_(1e-12 * cutoff**2).sqrt_()
+            radial -= torch.sigmoid((r - cutoff) / width).mul_(size).div_(r.mul_(width))
         return torch.stack([(radial.sum(2 - axis) * f[axis]).double().sum(1) for axis in (0, 1)], dim=1)
 
     def _by_place(self, residual: torch.Tensor, maps: Sequence[tuple[torch.Tensor, float, int]]) -> torch.Tensor:

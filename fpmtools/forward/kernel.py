@@ -56,7 +56,8 @@ class Kernels:
         self.real_dtype = torch.empty(0, dtype=dtype).real.dtype
         self.piston = 2 * math.pi * optics.medium_index / optics.wavelength_um
         self.transmission = torch.empty(0)
-        self.axial = torch.empty(0)
+        self._offset = torch.empty(0)
+        self._axial: torch.Tensor | None = None
 
     def parameters(self, pupil: Pupil, offset: NDArray[Any], gain: NDArray[Any] | None) -> Parameters:
         """The numbers of a calibration, on the device; ``offset`` in samples, ``gain`` None where all are 1."""
@@ -70,8 +71,30 @@ class Kernels:
 
     def update(self, pupil: Pupil, numbers: Parameters) -> None:
         """Take these numbers from now on."""
-        transmission, axial = self.evaluate(pupil, numbers, self.real_dtype)
-        self.transmission, self.axial = transmission.to(self.dtype), axial.to(self.real_dtype)
+        self.transmission = self.evaluate(pupil, numbers, self.real_dtype).to(self.dtype)
+        self._offset, self._axial = numbers.offset, None
+        if self.ky.device.type != "cpu":  # not in the midst of steps, some of which are recorded
+            self._axial = self.axial_at(numbers.offset)
+
+    @property
+    def axial(self) -> torch.Tensor:
+        """See above; on a CPU made when it is first asked for: in the plane z = 0 it is not needed."""
+        if self._axial is None:
+            self._axial = self.axial_at(self._offset)
+        return self._axial
+
+    def axial_at(self, offset: torch.Tensor) -> torch.Tensor:
+        """:attr:`axial` of LEDs with these offsets [led or 1, (y, x)]."""
+        fy, fx = self._frequencies(offset)
+        waves = (self.optics.medium_index / self.optics.wavelength_um) ** 2
+        square = fy.square()[:, :, None] + fx.square()[:, None, :]
+        return (2 * math.pi * (waves - square).clamp_min(0).sqrt() - self.piston).to(self.real_dtype)
+
+    def _frequencies(self, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the pupil box's rows and columns for each LED, cycles/µm, [led or 1, row] and [led or 1, column]."""
+        axes = zip((self.ky, self.kx), offset.T, self.extent_um, strict=True)
+        fy, fx = ((k - own[:, None]) / extent for k, own, extent in axes)
+        return fy, fx
 
     def at(self, z: torch.Tensor, transmission: torch.Tensor, axial: torch.Tensor) -> torch.Tensor:
         """The kernel [z, led or 1, box y, box x] at depths ``z`` [z]."""
@@ -79,36 +102,34 @@ class Kernels:
         # Twice as fast on a CPU as ``torch.polar``.
         return torch.complex(torch.cos(phase), torch.sin(phase)) * transmission
 
-    def evaluate(self, pupil: Pupil, numbers: Parameters, precision: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """:attr:`transmission` in ``precision``, real or complex, and :attr:`axial` in float64."""
+    def evaluate(self, pupil: Pupil, numbers: Parameters, precision: torch.dtype) -> torch.Tensor:
+        """:attr:`transmission` in ``precision``, real or complex."""
         optics = self.optics
-        fy = (self.ky - numbers.offset[:, :1]) / self.extent_um[0]
-        fx = (self.kx - numbers.offset[:, 1:]) / self.extent_um[1]
-        square = fy.square()[:, :, None] + fx.square()[:, None, :]
-        waves = (optics.medium_index / optics.wavelength_um) ** 2
-        axial = 2 * math.pi * (waves - square).clamp_min(0).sqrt() - self.piston
-        size = self._edge(square, pupil.softness).to(precision) * self.scale
+        fy, fx = self._frequencies(numbers.offset)
+        size = self._edge(fy, fx, pupil.softness, precision) * self.scale
         if numbers.gain is not None:
             size = size * numbers.gain.to(precision).sqrt()[:, None, None]
         at = fy / optics.cutoff, fx / optics.cutoff
-        if numbers.apodization.numel():
-            size = size * polynomial(numbers.apodization, *at).clamp_max(LARGEST).exp().to(precision)
+        if pupil.apodization.any():
+            size = size * polynomial(numbers.apodization, *at, precision).clamp_max(LARGEST).exp()
         if pupil.stop is not None:
             size = size * stop_passes(pupil.stop, *at)[0].to(precision)
         transmission = size
-        if numbers.zernike.numel():
-            phase = polynomial(numbers.zernike, *at).to(precision)
+        if pupil.zernike_rad.any():
+            phase = polynomial(numbers.zernike, *at, precision)
             transmission = torch.complex(torch.cos(phase) * size, torch.sin(phase) * size)
         if numbers.residual is not None:
             on_map = (fy / pupil.step[0]).to(precision), (fx / pupil.step[1]).to(precision)
             rows, columns = (cubic(f, n) for f, n in zip(on_map, numbers.residual.shape, strict=True))
             transmission = transmission * interpolate(numbers.residual, rows, columns)
-        return transmission, axial
+        return transmission
 
-    def _edge(self, square: torch.Tensor, softness: float) -> torch.Tensor:
+    def _edge(self, fy: torch.Tensor, fx: torch.Tensor, softness: float, precision: torch.dtype) -> torch.Tensor:
         cutoff = self.optics.cutoff
+        exact = torch.float64 if softness == 0 else precision  # whether a sample is within must not hang on rounding
+        square = fy.square().to(exact)[:, :, None] + fx.square().to(exact)[:, None, :]
         if softness == 0:
-            return (square <= (cutoff * (1 + 1e-12)) ** 2).double()
+            return (square <= (cutoff * (1 + 1e-12)) ** 2).to(precision)
         width = softness / math.sqrt(self.extent_um[0] * self.extent_um[1])
         return torch.sigmoid((cutoff - (square + 1e-12 * cutoff**2).sqrt()) / width)
 
@@ -129,10 +150,14 @@ def stop_passes(stop: Stop, y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Ten
     return torch.sigmoid((radius - away) / softness), torch.stack([steep * dx / away, steep * dy / away, steep])
 
 
-def polynomial(zernike: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Σ c_j Z_j, [led, row, column]: a polynomial in y and x, so two matrix products instead of a sum over modes."""
+def polynomial(
+    zernike: torch.Tensor, y: torch.Tensor, x: torch.Tensor, precision: torch.dtype = torch.float64
+) -> torch.Tensor:
+    """Σ c_j Z_j, [led, row, column] in ``precision``: a polynomial in y and x, so two matrix products instead of a sum
+    over modes."""
     factors = torch.tensordot(zernike, polynomials(zernike), dims=1)
-    values: torch.Tensor = powers(y, len(factors)) @ factors @ powers(x, len(factors)).mT
+    rows, columns = powers(y, len(factors)) @ factors, powers(x, len(factors))
+    values: torch.Tensor = rows.to(precision) @ columns.to(precision).mT
     return values
 
 

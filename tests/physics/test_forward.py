@@ -205,12 +205,21 @@ def test_gradient_is_autograds(seed, subpixel, full, weights, batch):
     assert torch.allclose(again.gradient, found.gradient, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("name", [*losses.LOSSES, "squares"])
+@pytest.mark.parametrize(
+    ("name", "plain"), [*((name, False) for name in [*losses.LOSSES, "squares"]), ("amplitude", True)]
+)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_gradients_are_finite_differences(name, seed):
-    """Of object, pupil, gains, LED positions and background: off the grid, non-square, with patterns and weights."""
+def test_gradients_are_finite_differences(name, plain, seed):
+    """Of object, pupil, gains, LED positions and background: off the grid, non-square, with patterns and weights.
+
+    ``plain``: in the plane z = 0, where the pupil has no aberrations yet.
+    """
     case = Case(seed, full=True, soft=True)
     model, rng, images = case.model, case.rng, [2, 0, 1]
+    if plain:
+        none = replace(case.pupil, zernike_rad=np.zeros(MODES), apodization=np.zeros(6))
+        case.z = np.zeros(3)
+        model.update(replace(model.calibration, pupil=none))
     loss = getattr(losses, name)
     measured, x = case.measured(images), case.spectrum()
     weights = torch.from_numpy(rng.uniform(0.2, 2, measured.shape))

@@ -217,7 +217,7 @@ class Search:
         return cls(**own, pairs=Pairs.restore(memory, tensors))
 
 
-def quiet(gain: torch.Tensor, before: torch.Tensor, stop_below: float) -> torch.Tensor:
+def quiet(gain: torch.Tensor, before: torch.Tensor, stop_below: float | torch.Tensor) -> torch.Tensor:
     """Whether a descent is at its end, [z] bool: by the share that a step gained, and the one before it, [z] both.
 
     A step that gains next to nothing between two that gain much is not the end.

@@ -282,6 +282,30 @@ def test_the_curvature_is_that_of_the_fit_without_single_leds(monkeypatch: pytes
     assert ran[:3] == [["board", "pupil"], ["board", "pupil"], ["board", "pupil", "gain", "jitter"]]
 
 
+@pytest.mark.parametrize(("at_the_end", "pays"), [(0.9, True), (0.97, False)])
+def test_where_all_single_leds_pay_the_end_decides_on_the_first(
+    at_the_end: float, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one board places of LEDs lowered the error by 3 % at first, and by 18 % once the board had settled."""
+    dataset = tile()
+    problem = part.problem(dataset, 0.0, 0)
+    state = descent.Descent.begin(problem, Instrument.of(dataset.calibration, dataset.optics.na), [3, 30], 0.5)
+    told = {(): 1.0, ("gain", "jitter"): 0.94, ("jitter",): 0.97, ("gain",): 0.99}
+
+    def run(self: descent.Descent, last: int, groups: list[str], on_step: descent.OnStep) -> None:
+        self.free = tuple(groups)
+
+    def settled(state: descent.Descent, *_: object) -> joint._Rival:
+        return joint._Rival(state.instrument, np.full(2, at_the_end if state.free else 1.0), state)
+
+    monkeypatch.setattr(descent.Descent, "run", run)
+    monkeypatch.setattr(descent.Descent, "left_out", lambda self: np.full(2, told[self.free]))
+    monkeypatch.setattr(joint, "_settled", settled)
+    _, judged = joint._judged(state, [], ["gain", "jitter"], lambda step, steps: None)
+    assert judged["jitter"] == {"kept": pays, "without": pytest.approx(1.0), "with": pytest.approx(at_the_end)}
+    assert not judged["gain"]["kept"]
+
+
 def test_a_fit_that_goes_astray_is_said_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = tile(aberration_rad=1.0)
     monkeypatch.setattr(descent, "SHORTENED", {"board": 60.0})

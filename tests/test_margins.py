@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fpmtools_ap import solver as ap
 
 import fpmtools
+from fpmtools import engine
 from fpmtools.errors import OptionError
 from fpmtools.forward.gradients import gradients
 from fpmtools.metrics.prediction import residual
@@ -102,6 +104,27 @@ def test_a_margin_explains_what_crosses_the_border(tile: fpmtools.Dataset, tmp_p
     assert np.array_equal(again.field(0.0), result.field(0.0))
     whole = result.whole(0.0, tuple(2 * n for n in result.grid.shape))
     assert np.abs(to_spectrum(whole)).max() == pytest.approx(abs(whole.sum()), rel=1e-4)
+
+
+def test_what_lies_beyond_the_border_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where little more than noise is left sweeps that gain little still find slow phase; not elsewhere."""
+    known = fpmtools.simulate("thin", image_shape=(48, 56), leds="grid", surround=2, photons=500, seed=4)
+    assert known.truth is not None
+    wrong = fpmtools.simulate("tilted", image_shape=(48, 56), leds="grid", surround=2, seed=4)
+
+    def solved(tile: fpmtools.Dataset) -> tuple[int, float]:
+        assert tile.truth is not None
+        found = engine.solve(prepare(tile, z_um=0.0, margin="auto"), ap.AlternatingProjection())
+        truth = tile.truth.field if tile is known else np.ones(tile.image_shape, complex)
+        left = resample(found.reconstruction.field(0.0), truth.shape) * truth.conj()
+        return found.steps, float(np.angle(left / left.mean())[8:-8, 8:-8].std())
+
+    patient, other = solved(known), solved(wrong)
+    monkeypatch.setattr(ap, "PATIENT", 1.0)
+    assert solved(wrong) == other
+    steps, phase = solved(known)
+    assert steps < patient[0] < 3 * steps
+    assert patient[1] < 1.01 * phase
 
 
 @pytest.mark.parametrize("solver", ["inr", "adam", "mpie", "fd", "admm", "lbfgs", "epry"])

@@ -264,7 +264,10 @@ def _judged(
     if kept:
         # What single LEDs had gained may have been what was not yet settled for all.
         rival = _settled(best, shared, kept, on_step)
-        if pays(rival.errors, settled.errors, state.instrument.deep):
+        pay = pays(rival.errors, settled.errors, state.instrument.deep)
+        if len(kept) == 1:
+            judged |= {kept[0]: verdict(pay, settled.errors, rival.errors)}
+        if pay:
             settled = rival
         else:
             judged = rejected(judged, kept)
@@ -331,7 +334,8 @@ def _choice(
         before = errors(*kept)
         name = min(left, key=lambda name: ratio(errors(*kept, name), before))
         after = errors(*kept, name)
-        report[name] = verdict(pays(after, before, state.instrument.deep), before, after)
+        # Where all together pay the first one may still, at the end.
+        report[name] = verdict(not kept or pays(after, before, state.instrument.deep), before, after)
         if not report[name]["kept"]:
             break
         kept.append(name)

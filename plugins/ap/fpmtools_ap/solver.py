@@ -40,6 +40,9 @@ RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, 
 UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
 NOISELESS = 2.5e-7  # Σ e² / Σ A² that a million photons in every pixel leave: no camera has less noise
 NOISY = 2.0  # times what noise makes of the error: below it, what is left tells little of how well the object is known
+# What lies beyond the border, and with it the slow phase, is found slowly, by steps that gain little. Where little more
+# than noise is left (so many times what noise makes of the error), less gain ends the descent: so much of it.
+BORDERED, PATIENT = 4.0, 0.3
 AT_REST = 3e-5  # share of an object's light off the axis that still changes in a sweep
 UNTIL_AT_REST = 30  # sweeps of the bright field alone, at most: images that contradict each other never let it rest
 MEMORY = 8  # steps of all LEDs together that the next is drawn from
@@ -61,8 +64,8 @@ class Options:
         minimum=0, maximum=1,
     )  # fmt: skip
     stop_below: float = option(
-        3e-3, "stop when a sweep of all LEDs together lowers the error by less than this share; 0: never", minimum=0,
-        maximum=1,
+        3e-3, "stop when a sweep of all LEDs together lowers the error by less than this share (a third of it where "
+        "a margin is solved and little more than noise is left); 0: never", minimum=0, maximum=1,
     )  # fmt: skip
     prior: float = option(
         SpectralPrior.WEIGHT, "weight of what the object's own spectrum says to be light and noise, all LEDs together, "
@@ -231,9 +234,12 @@ class AlternatingProjection(PlaneSolver[State]):
 
     def _unsettled(self, state: State, error: torch.Tensor) -> None:
         """Go on with the bright field alone where noise is most of what is left, whose error no longer tells much."""
-        noise = float(state.problem.noise.sum()) * state.problem.forward.counted
-        state.step[error < NOISY * noise] = self.options.step
+        state.step[error < NOISY * self._noise(state)] = self.options.step
         state.before = state.spectra.clone()
+
+    def _noise(self, state: State) -> float:
+        """What noise alone makes of the error of a plane."""
+        return float(state.problem.noise.sum()) * state.problem.forward.counted
 
     def _settled(self, state: State) -> None:
         """Hold those planes that are as good as the same as a sweep ago; in the end all."""
@@ -287,7 +293,7 @@ class AlternatingProjection(PlaneSolver[State]):
         """Take the spectra that were tried where they are better, and aim at the next ones."""
         search, error = joint.search, state.errors[joint.planes].sum(1)
         gain, tells = search.take(error * (math.prod(state.problem.forward.image_shape) / 2), joint.gradient.clone())
-        quiet = quasi_newton.quiet(gain, joint.gain, self.options.stop_below)
+        quiet = quasi_newton.quiet(gain, joint.gain, self._stop_below(state, joint))
         settled = (tells & quiet) | (error < state.floor)
         joint.gain = torch.where(tells, gain, joint.gain)
         state.spectra[joint.planes] = search.point
@@ -302,6 +308,14 @@ class AlternatingProjection(PlaneSolver[State]):
             curvature = curvature[going]
             self._look(state)
         joint.search.aim(curvature)
+
+    def _stop_below(self, state: State, joint: Joint) -> torch.Tensor:
+        """Share of the error that the last sweep of a plane gains, [z]."""
+        assert state.plain is not None
+        error, forward = state.plain[joint.planes].sum(1), state.problem.forward
+        patient = (error < BORDERED * self._noise(state)) & (forward.window is not None)
+        share: torch.Tensor = self.options.stop_below * torch.where(patient, PATIENT, 1.0)
+        return share
 
     def dump(self, state: State) -> dict[str, torch.Tensor]:
         """What the joint sweeps need besides."""

@@ -422,6 +422,31 @@ def test_a_focus_that_is_right_or_known_stays(monkeypatch: pytest.MonkeyPatch) -
     assert asked == [joint.GROUPS[1:], joint.GROUPS, joint.GROUPS[1:]]
 
 
+@pytest.mark.parametrize(("far", "z_um"), [(False, -20.9), (True, 180.4)])
+def test_a_focus_far_away_is_found_beyond_another_optimum(
+    far: bool, z_um: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log error of the bright field of a measured phase target, every half depth of field, from −314 to 314 µm."""
+    told = [-3.2, -3.2, -3.2, -3.25, -3.27, -3.27, -3.29, -3.29, -3.29, -3.31, -3.36, -3.43, -3.40]
+    told += [-3.28, -3.26, -3.42, -3.70, -3.88, -3.92, -3.98, -3.89, -3.67, -3.48, -3.39, -3.37]
+    dataset = tile()
+    step, problem = 26.15, part.problem(dataset, 0.0, 0)
+
+    class Solved:
+        def __init__(self, z_um: float) -> None:
+            self.error = np.exp(told[round(z_um / step) + 12])
+
+        def advance(self, steps: int) -> None:
+            """Nothing to do."""
+
+        def errors(self, images: list[int]) -> np.ndarray:
+            return np.full(len(images), self.error)
+
+    monkeypatch.setattr(focus.Descent, "begin", lambda problem, *_: Solved(problem.z_um[0]))
+    instrument = Instrument.of(dataset.calibration, dataset.optics.na)
+    assert focus.search(problem, instrument, [0, 1], step, far=far) == pytest.approx(z_um, abs=0.5)
+
+
 def test_the_depth_of_another_sample_is_not_this_ones() -> None:
     """A microscope's file that was found with a sample at a known depth serves samples at others."""
     here, there = tile().with_calibration(defocus_um=-15.0), tile().with_calibration(defocus_um=-55.0)

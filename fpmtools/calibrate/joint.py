@@ -192,7 +192,7 @@ def _focused(
     nominal: NDArray[np.float64],
 ) -> tuple[Problem, NDArray[np.float64], dict[str, dict[str, Any]]]:
     """The problem where the sample is, its error of the left-out images, and how that was judged, if it was."""
-    z_um = focus.search(problem, instrument, shown)
+    z_um = focus.search(problem, instrument, shown, far=True)
     if z_um == problem.z_um[0]:
         return problem, nominal, {}
     elsewhere = part.problem(dataset, z_um, part.margin(dataset, z_um))

@@ -447,6 +447,18 @@ def test_a_focus_far_away_is_found_beyond_another_optimum(
     assert focus.search(problem, instrument, [0, 1], step, far=far) == pytest.approx(z_um, abs=0.5)
 
 
+@pytest.mark.slow
+def test_the_focus_of_a_measured_target_is_found_from_afar() -> None:
+    try:
+        dataset = fpmtools.load("thu_phase_target").crop(294, 98, 119, 119)
+    except FpmError:
+        pytest.skip("the measured data set thu_phase_target is not there")
+    unknown = dataset.with_calibration(defocus_um=None)
+    found = joint.fit(unknown, unknown.calibration, z_um=0.0, groups=("focus",))
+    assert "focus" in kept(found)
+    assert found.defocus_um == pytest.approx(180.0, abs=10.0)
+
+
 def test_the_depth_of_another_sample_is_not_this_ones() -> None:
     """A microscope's file that was found with a sample at a known depth serves samples at others."""
     here, there = tile().with_calibration(defocus_um=-15.0), tile().with_calibration(defocus_um=-55.0)

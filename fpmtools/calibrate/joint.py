@@ -305,7 +305,8 @@ def _choice(
 ) -> tuple[Descent, Descent, dict[str, dict[str, Any]]]:
     """At step ``JUDGED``, the state without the groups ``single`` and with those that pay, and how each was judged.
 
-    Each of them has a number for each LED, and so could come to terms with anything that the model lacks.
+    Each of them has a number for each LED, and so could come to terms with anything that the model lacks. Where all
+    together pay, the first is taken in any case: what is of all LEDs has not settled yet, and the end decides.
     """
     state.run(min([FREE_FROM[name] for name in single], default=JUDGED), shared, on_step)
     trials: dict[tuple[str, ...], Descent] = {}
@@ -334,7 +335,6 @@ def _choice(
         before = errors(*kept)
         name = min(left, key=lambda name: ratio(errors(*kept, name), before))
         after = errors(*kept, name)
-        # Where all together pay the first one may still, at the end.
         report[name] = verdict(not kept or pays(after, before, state.instrument.deep), before, after)
         if not report[name]["kept"]:
             break

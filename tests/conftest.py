@@ -206,7 +206,7 @@ WAVES = {"red": 0.63, "green": 0.53, "blue": 0.47}
 
 
 def mosaic(folder: Path, seed: int) -> Mosaic:
-    """Six tiles of 32 camera pixels at two z, smooth and each with a gain and a ramp of its own."""
+    """Six tiles of 32 camera pixels at two z, smooth and each with a gain, a ramp and a bend of its own."""
     rng, plan = np.random.default_rng(seed), Plan.of(FRAME, 32, 8)
     found = []
     for tile in plan.tiles:
@@ -221,7 +221,8 @@ def mosaic(folder: Path, seed: int) -> Mosaic:
     shape = (FRAME[0] * FACTOR, FRAME[1] * FACTOR)
     grid = Grid(shape, (shape[0] * PIXEL_UM, shape[1] * PIXEL_UM), Z_UM)
     gain = np.exp(0.3j * rng.normal(size=len(found)))
-    made = Mosaic(plan, found, gain, 1e-3 * rng.normal(size=(len(found), 2)), grid, factor=FACTOR, planes=Z_UM)
+    ramp, bend = 1e-3 * rng.normal(size=(len(found), 2)), 1e-5 * rng.normal(size=(len(found), 3))
+    made = Mosaic(plan, found, gain, ramp, grid, factor=FACTOR, planes=Z_UM, bend=bend)
     made.folder = folder
     made.metadata["wavelength_um"] = 0.5
     made.save(folder / RESULT_FILE)

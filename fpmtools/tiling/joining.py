@@ -1,4 +1,4 @@
-"""From solved tiles to a mosaic: neighbours are compared where they overlap, and one gain and ramp found for each."""
+"""From solved tiles to a mosaic: neighbours are compared where they overlap, and gain and slow phase found for each."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from fpmtools.tiling.mosaic import Mosaic, Part, _shared
 from fpmtools.tiling.plan import Plan
 from fpmtools.tiling.stitching import (
     INDEPENDENT,
-    KNOWN_RAMP,
-    SPREAD_RAMP,
     Seam,
     curvature,
     join,
@@ -78,19 +76,19 @@ def join_tiles(
             mosaic.gain[index] = math.sqrt(float(mosaic.tile(index).metadata.get("intensity_scale", scale)) / scale)
     centres = np.array([(y + h / 2, x + w / 2) for y, x, h, w in map(mosaic.place, range(count))])
     alike = INDEPENDENT * optics.wavelength_um / (2 * optics.na) / fine
-    compared = seams(mosaic, (planes[0] + planes[-1]) / 2, alike)
-    mosaic.curvature = curvature(compared, centres, curved)
-    compared = without_curvature(compared, centres, mosaic.curvature)
-    spread = SPREAD_RAMP if height_um is None else KNOWN_RAMP
-    found = join(count, compared, centres, min(plan.size) * factor / 2, spread)
+    half = min(plan.size) * factor / 2
+    compared = seams(mosaic, (planes[0] + planes[-1]) / 2, alike, half)
+    mosaic.curvature = curvature(compared, centres, half, curved)
+    compared = without_curvature(compared, centres, half, mosaic.curvature)
+    found = join(count, compared, centres, half, known=height_um is not None)
     there = np.array([part.sha256 is not None for part in parts])
     gain = np.where(there, mosaic.gain * np.exp(found.gain + 1j * found.phase), 0)
-    mosaic.gain, mosaic.ramp = gain, found.ramp
+    mosaic.gain, mosaic.ramp, mosaic.bend = gain, found.ramp, found.bend
     mosaic.metadata |= {"intensity_scale": scale, "wavelength_um": optics.wavelength_um}
     return mosaic
 
 
-def seams(mosaic: Mosaic, z_um: float, alike: float) -> list[Seam]:
+def seams(mosaic: Mosaic, z_um: float, alike: float, half: float) -> list[Seam]:
     """All neighbours compared, at the gains that the mosaic has; of each tile only what it shares is kept."""
     pairs = mosaic.plan.neighbours()
     fields: dict[int, NDArray[np.complex64]] = {}
@@ -107,7 +105,7 @@ def seams(mosaic: Mosaic, z_um: float, alike: float) -> list[Seam]:
         window = _trusted(mosaic, first)[mine] * _trusted(mosaic, second)[theirs]
         y, x, *_ = mosaic.place(first)
         corner = (y + mine[0].start, x + mine[1].start)
-        one = seam(first, second, fields[first][mine], fields[second][theirs], window, corner, alike)
+        one = seam(first, second, fields[first][mine], fields[second][theirs], window, corner, alike, half)
         if one is not None:
             found.append(one)
     return found

@@ -49,8 +49,10 @@ class Mosaic(Reconstruction):
     parts
         One for each of the plan's tiles, in its order.
     gain, ramp
-        [tile] complex and [tile, (y, x)] rad per pixel: tile t is multiplied by gain · exp(i ramp · (r − r_t)), with
-        r_t its middle.
+        [tile] complex and [tile, (y, x)] rad per pixel: tile t is multiplied by gain · exp(i ramp · s), s from its
+        middle,
+    bend
+        and by exp(i bend · (s_y², s_y s_x, s_x²)): [tile, 3] rad per pixel². None: by nothing more.
     planes
         The z that the tiles were solved at; none where they are continuous in z.
     curvature
@@ -74,14 +76,17 @@ class Mosaic(Reconstruction):
         factor: int,
         planes: tuple[float, ...] = (),
         curvature: float = 0.0,
+        bend: NDArray[np.floating[Any]] | None = None,
         folder: Path | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(grid, metadata)
-        if not len(plan.tiles) == len(parts) == len(gain) == len(ramp):
+        bend = np.zeros((len(parts), 3)) if bend is None else bend
+        if not len(plan.tiles) == len(parts) == len(gain) == len(ramp) == len(bend):
             raise DataError(f"a mosaic needs a part for each of its {len(plan.tiles)} tiles, got {len(parts)}")
         self.plan, self.parts, self.factor = plan, tuple(parts), factor
         self.gain, self.ramp = np.asarray(gain, np.complex128), np.asarray(ramp, np.float64)
+        self.bend = np.asarray(bend, np.float64)
         self.curvature, self.folder, self.planes = curvature, folder, planes
         self._open = functools.lru_cache(OPEN_TILES)(self._opened)
         self._rows, self._columns = plan.windows(factor)
@@ -139,9 +144,10 @@ class Mosaic(Reconstruction):
     def joined_field(self, index: int, z_um: float) -> NDArray[np.complex64]:
         """A tile [y, x] as it is in the mosaic, without its window."""
         y, x = self._from_middle()
-        ramp_y, ramp_x = self.ramp[index]
-        turn = self.gain[index] * np.exp(1j * ramp_y * y)[:, None] * np.exp(1j * ramp_x * x)
-        return np.asarray(self.tile_field(index, z_um) * turn.astype(np.complex64))
+        (ramp_y, ramp_x), (yy, yx, xx) = self.ramp[index], self.bend[index]
+        turn = self.gain[index] * np.exp(1j * y * (ramp_y + yy * y))[:, None] * np.exp(1j * x * (ramp_x + xx * x))
+        turn = turn.astype(np.complex64) * np.exp(np.multiply.outer(y, 1j * yx * x).astype(np.complex64))
+        return np.asarray(self.tile_field(index, z_um) * turn)
 
     def place(self, index: int) -> Box:
         """Where a tile is, in the mosaic's pixels."""
@@ -276,7 +282,7 @@ class Mosaic(Reconstruction):
         return super().save(path)
 
     def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Gains and ramps, the plan, and the tiles by name and checksum."""
+        """Gains, ramps and bends, the plan, and the tiles by name and checksum."""
         gain = np.stack([self.gain.real, self.gain.imag], axis=-1)
         parts = [[p.name, p.sha256, p.bytes, p.z_um, p.reason] for p in self.parts]
         config = {
@@ -284,7 +290,7 @@ class Mosaic(Reconstruction):
             "columns": self.plan.columns, "factor": self.factor, "planes": self.planes, "curvature": self.curvature,
             "tiles": parts,
         }  # fmt: skip
-        return {"gain": gain, "ramp": self.ramp}, config
+        return {"gain": gain, "ramp": self.ramp, "bend": self.bend}, config
 
     @classmethod
     def restore(cls, grid: Grid, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> Mosaic:
@@ -300,7 +306,7 @@ class Mosaic(Reconstruction):
         planes = tuple(float(z) for z in config["planes"])
         return cls(
             plan, parts, gain[:, 0] + 1j * gain[:, 1], tensors["ramp"], grid, factor=int(config["factor"]),
-            planes=planes, curvature=float(config["curvature"]),
+            planes=planes, curvature=float(config["curvature"]), bend=tensors.get("bend"),
         )  # fmt: skip
 
 

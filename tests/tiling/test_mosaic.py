@@ -33,8 +33,10 @@ def truth() -> NDArray[np.complex64]:
 
 @pytest.fixture
 def make(tmp_path: Path, truth: NDArray[np.complex64]) -> Make:
-    def made(*, missing: int | None = None, height_um: float | None = None, dark: float = 1.0) -> Mosaic:
-        """The field cut into tiles, each with its own phase, at the scale ``dark`` for every other one."""
+    def made(
+        *, missing: int | None = None, height_um: float | None = None, dark: float = 1.0, bent: float = 0.0
+    ) -> Mosaic:
+        """The field cut into tiles, each with its own phase, at the scale ``dark`` for every other one, which bends."""
         plan = Plan.of(FRAME, 32, 10)
         ended: list[dict[str, object]] = []
         for index, tile in enumerate(plan.tiles):
@@ -45,6 +47,8 @@ def make(tmp_path: Path, truth: NDArray[np.complex64]) -> Make:
                 at = [(np.arange(n) - n / 2) * PIXEL_UM / FACTOR for n in (h, w)]
                 squared = at[0][:, None] ** 2 + at[1] ** 2
                 field = field * np.exp(1j * np.pi / WAVELENGTH_UM / height_um * squared)
+            if index % 2:
+                field = field * np.exp(1j * bent * np.multiply.outer(np.linspace(-1, 1, h), np.linspace(-1, 1, w)))
             extent = (tile.box[2] * PIXEL_UM, tile.box[3] * PIXEL_UM)
             stack = PlaneStack(field.astype(np.complex64)[None], (3.0,), Grid((h, w), extent, (3.0, 3.0)))
             stack.metadata["intensity_scale"] = scale
@@ -80,6 +84,19 @@ def test_exact_tiles_give_the_field(
     assert np.abs(mosaic.ramp).max() < 1e-4
     assert mosaic.holes == {}
     assert mosaic.facts()["tiles"] == "9 of 32 × 32 camera pixels"
+
+
+def test_tiles_that_bend_are_brought_to_each_other(make: Make, truth: NDArray[np.complex64]) -> None:
+    mosaic = make(height_um=400.0, bent=0.1)
+    assert relative(mosaic.field(), truth) < 5e-3  # all tiles together may bend
+    tensors, config = mosaic.dump()
+    again = Mosaic.restore(mosaic.grid, tensors, config)
+    assert np.array_equal(again.bend, mosaic.bend)
+    del tensors["bend"]  # of a file from before there were any
+    flat = Mosaic.restore(mosaic.grid, tensors, config)
+    assert not flat.bend.any()
+    flat.opened_from(mosaic.folder or Path())
+    assert relative(flat.field(), truth) > 0.01
 
 
 def test_regions_levels_and_other_shapes(make: Make) -> None:

@@ -48,11 +48,9 @@ class Mosaic(Reconstruction):
         Where the tiles are.
     parts
         One for each of the plan's tiles, in its order.
-    gain, ramp
-        [tile] complex and [tile, (y, x)] rad per pixel: tile t is multiplied by gain · exp(i ramp · s), s from its
-        middle,
-    bend
-        and by exp(i bend · (s_y², s_y s_x, s_x²)): [tile, 3] rad per pixel². None: by nothing more.
+    gain, ramp, bend
+        [tile] complex, [tile, (y, x)] rad per pixel and [tile, (y², yx, x²)] rad per pixel²: tile t is multiplied by
+        gain · exp(i ramp · s + i bend · (s_y², s_y s_x, s_x²)), s from its middle. ``bend`` None: 0.
     planes
         The z that the tiles were solved at; none where they are continuous in z.
     curvature

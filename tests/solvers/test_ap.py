@@ -10,7 +10,7 @@ from fpmtools_ap import solver as ap
 
 from fpmtools import engine, planes, quasi_newton, registry
 from fpmtools.imaging import zernike_phase
-from fpmtools.leds import direction_sines, raster
+from fpmtools.leds import direction_sines, raster, rings
 from fpmtools.metrics import score
 from fpmtools.optics import frequency_axes
 from fpmtools.options import make_options
@@ -124,6 +124,23 @@ def test_images_that_never_let_the_object_rest_do_not_take_all_sweeps(monkeypatc
         alone = state.alone
     assert alone == ap.UNTIL_AT_REST
     assert state.sweep < alone + 20
+
+
+@pytest.mark.parametrize(("misaligned_na", "settles"), [(0.0, True), (0.01, False)])
+def test_the_bright_field_goes_on_alone_only_where_noise_is_most_of_what_is_left_of_it(misaligned_na, settles):
+    """Many dark images that are nothing but noise say nothing of nine bright ones that are not explained."""
+    optics = {"wavelength_um": 0.523, "na": 0.1, "magnification": 4.0, "camera_pixel_um": 4.0}
+    leds = direction_sines(rings([1, 8, 12, 16, 24, 32], 9.0), 110.0)
+    how = {"leds": leds, "optics": optics, "upsample": 4, "photons": 300, "read_noise": 2.0, "seed": 2}
+    data = simulate("bars", image_shape=(48, 60), misaligned_na=misaligned_na, **how)
+    problem, solver = prepare(data), ap.AlternatingProjection()
+    state, alone, left = solver.start(problem), 0, 0.0
+    while not solver.step(state).done:
+        if state.joint is None and state.before is None:
+            left = float(state.errors.sum()) / problem.forward.counted / float(problem.noise.sum())
+        alone = state.alone
+    assert left < ap.NOISY
+    assert (alone > 0) == settles
 
 
 def test_a_run_resumed_while_all_leds_are_taken_together_ends_the_same():

@@ -39,7 +39,7 @@ from fpmtools import (
 RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, Li, Optica 4, 736, 2017)
 UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
 NOISELESS = 2.5e-7  # Σ e² / Σ A² that a million photons in every pixel leave: no camera has less noise
-NOISY = 2.0  # times what noise makes of the error: below it, what is left tells little of how well the object is known
+NOISY = 3.0  # times what noise makes of the error of the bright field: below it, what is left tells little of the object
 # What lies beyond the border, and with it the slow phase, is found slowly, by steps that gain little. Where little more
 # than noise is left (so many times what noise makes of the error), less gain ends the descent: so much of it.
 BORDERED, PATIENT = 4.0, 0.3
@@ -112,11 +112,13 @@ class State(PlaneState):
     @property
     def order(self) -> list[int]:
         """The images that are visited one by one in this sweep, in turn."""
-        order, forward = self.problem.order, self.problem.forward
-        if self.before is None:
-            return order
-        bright = forward.calibration.bright_field(forward.optics)
-        return [image for image in order if bright[image]]
+        return self.problem.order if self.before is None else self.bright
+
+    @property
+    def bright(self) -> list[int]:
+        """Those of the bright field, in turn."""
+        bright = self.problem.forward.calibration.bright_field(self.problem.forward.optics)
+        return [image for image in self.problem.order if bright[image]]
 
 
 class AlternatingProjection(PlaneSolver[State]):
@@ -222,7 +224,7 @@ class AlternatingProjection(PlaneSolver[State]):
                 if state.before is None:
                     step[moving & (error > (1 - options.join_below) * state.last_error)] = 0
                     if not step.any():
-                        self._unsettled(state, error)
+                        self._unsettled(state)
                 else:
                     self._settled(state)
                 if not step.any():
@@ -232,14 +234,15 @@ class AlternatingProjection(PlaneSolver[State]):
             self._advance(state, state.joint)
         return state.sweep == options.sweeps or (state.joint is not None and not len(state.joint.planes))
 
-    def _unsettled(self, state: State, error: torch.Tensor) -> None:
-        """Go on with the bright field alone where noise is most of what is left, whose error no longer tells much."""
-        state.step[error < NOISY * self._noise(state)] = self.options.step
+    def _unsettled(self, state: State) -> None:
+        """Go on with the bright field alone where noise is most of what is left of it: its error tells little then."""
+        bright = state.bright
+        state.step[state.errors[:, bright].sum(1) < NOISY * self._noise(state, bright)] = self.options.step
         state.before = state.spectra.clone()
 
-    def _noise(self, state: State) -> float:
-        """What noise alone makes of the error of a plane."""
-        return float(state.problem.noise.sum()) * state.problem.forward.counted
+    def _noise(self, state: State, images: list[int] | slice = slice(None)) -> float:
+        """What noise alone makes of the error of a plane in some images."""
+        return float(state.problem.noise[images].sum()) * state.problem.forward.counted
 
     def _settled(self, state: State) -> None:
         """Hold those planes that are as good as the same as a sweep ago; in the end all."""

@@ -36,7 +36,8 @@ class Problem:
     ``amplitudes`` [image, y, x] real: square roots of the measured intensities, scaled so that the mean bright-field
     intensity is 1. They are those of the images that ``calibration`` uses, and ``forward`` has no others.
     ``z_um``: the planes to reconstruct, ascending, at least one. ``z_range`` = (first, last): a solver with a
-    continuous z covers all of it. ``loss``: what is to be minimised, see :meth:`loss_and_gradient`.
+    continuous z covers all of it. ``loss``: what is to be minimised, see :meth:`loss_and_gradient`. ``slope_um``: by
+    how much the sample rises from the middle of the field to its lower and its right border, where that is known.
     """
 
     dataset: Dataset
@@ -47,6 +48,7 @@ class Problem:
     seed: int = 0
     loss: Loss = losses.amplitude
     curved: bool = False
+    slope_um: tuple[float, float] | None = None
 
     @property
     def loss_name(self) -> str:
@@ -227,6 +229,7 @@ def prepare(
     margin: int | str | None = None,
     mask: bool = True,
     curved: bool = False,
+    slope_um: tuple[float, float] | None = None,
 ) -> Problem:
     """Put a data set on a device and on its sampling plan's grids.
 
@@ -253,6 +256,8 @@ def prepare(
     curved
         Begin with the phase k|s|²/2h, s from the middle of the field, that LEDs at a known height h light it with. It
         is the same for all of them and so belongs to what is found; a solver that begins without finds but a part.
+    slope_um
+        See :class:`Problem`.
     solver
         Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
 
@@ -295,7 +300,7 @@ def prepare(
     )
     amplitudes = plan.amplitudes(used, forward.real_dtype, bad).to(where)
     function = losses.find(losses.DEFAULT if loss is None else loss)[1]
-    return Problem(dataset, forward, amplitudes, planes, calibration, seed, function, curved)
+    return Problem(dataset, forward, amplitudes, planes, calibration, seed, function, curved, slope_um)
 
 
 def _check_can(solver: Wishes, what: str, asked: bool, instead: str) -> None:

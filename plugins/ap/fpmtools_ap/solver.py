@@ -39,7 +39,7 @@ from fpmtools import (
 RESTRAINT = 0.3  # largest α of the regularised step of rPIE (Maiden, Johnson, Li, Optica 4, 736, 2017)
 UNEXPLAINED = 0.03  # Σ e² / Σ A² at which it is reached
 NOISELESS = 2.5e-7  # Σ e² / Σ A² that a million photons in every pixel leave: no camera has less noise
-NOISY = 3.0  # times what noise makes of the error of the bright field: below it, what is left tells little of the object
+NOISY = 3.0  # times what noise makes of the bright field's error: below it, what is left tells little of the object
 # What lies beyond the border, and with it the slow phase, is found slowly, by steps that gain little. Where little more
 # than noise is left (so many times what noise makes of the error), less gain ends the descent: so much of it.
 BORDERED, PATIENT = 4.0, 0.3

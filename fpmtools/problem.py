@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from fpmtools import losses
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset, as_planes
 from fpmtools.errors import DataError, OptionError, expect
-from fpmtools.forward import ForwardModel, Misfit
+from fpmtools.forward import ForwardModel, Misfit, varying
 from fpmtools.forward.fields import Planes
 from fpmtools.losses import Loss
 from fpmtools.noise import measure
@@ -150,6 +150,17 @@ class Problem:
             return 1.0
         inside = np.linalg.norm(known.na, axis=1) <= optics.na
         return float(known.patterns[image, inside].sum()) or 1.0
+
+    def corrected(self, first: NDArray[np.complexfloating[Any, Any]]) -> Problem:
+        """The same without what one pupil and one depth miss, see :mod:`fpmtools.forward.varying`.
+
+        By the field [H, W] on the object grid that a first solve has found in the problem's one plane.
+        """
+        forward, z_um = self.forward, self.z_um[0]
+        field = torch.from_numpy(np.ascontiguousarray(first)).to(forward.dtype).to(self.device)
+        seen = varying.amplitudes(forward, forward.spectrum(field), z_um, self.slope_um or (0.0, 0.0))
+        missed = seen - forward.amplitude(field, z_um)[0]
+        return replace(self, amplitudes=(self.amplitudes - missed).clamp_min_(0))
 
     def generator(self, step: int = 0) -> torch.Generator:
         """A fresh CPU generator for this run's seed and a step: the same numbers on every device, no state to keep."""

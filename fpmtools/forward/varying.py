@@ -24,8 +24,6 @@ from fpmtools.forward.model import ForwardModel
 if TYPE_CHECKING:
     from fpmtools.calibration import Calibration
     from fpmtools.optics import Box, Optics
-    from fpmtools.problem import Problem
-    from fpmtools.reconstruction import Reconstruction
 
 PLACES = 3  # along each axis of the field, between which fields are blended
 LITTLE = 0.05  # rad rms over the pupil, from the middle of a field to a corner: less is not worth a second solve
@@ -84,17 +82,6 @@ def amplitudes(
         total = field if total is None else total.add_(field)
     assert total is not None
     return forward.sizes(total, images)[0]
-
-
-def corrected(problem: Problem, first: Reconstruction) -> Problem:
-    """The problem without what one instrument misses, by the result of a first solve of it in its one plane."""
-    assert problem.slope_um is not None
-    forward, z_um = problem.forward, problem.z_um[0]
-    field = torch.from_numpy(np.ascontiguousarray(first.whole(z_um, forward.object_shape)))
-    field = field.to(forward.dtype).to(forward.device)
-    one = forward.amplitude(field, z_um)[0]
-    missed = amplitudes(forward, forward.spectrum(field), z_um, problem.slope_um) - one
-    return replace(problem, amplitudes=(problem.amplitudes - missed).clamp_min_(0))
 
 
 def _shares(at: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -251,7 +251,6 @@ def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent, preview: bool) -> 
     from fpmtools import engine
     from fpmtools.calibrate import inspection
     from fpmtools.calibrate import warnings as said_of
-    from fpmtools.forward import varying
     from fpmtools.results import open_result
     from fpmtools.runs.memory import PeakMemory
     from fpmtools.runs.tracking import check_targets
@@ -270,7 +269,8 @@ def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent, preview: bool) -> 
     with threads.limited(spec.threads):
         problem = prepared(spec, dataset, solver, calibration)
         if spec.slope_um is not None:
-            problem = varying.corrected(problem, open_result(place.path / FIRST))
+            first = open_result(place.path / FIRST)
+            problem = problem.corrected(first.whole(problem.z_um[0], problem.forward.object_shape))
     with threads.limited(spec.threads or engine.threads_for(problem)) as count:
         place.document.pop("solved", None)
         place.update(resolved={"threads": count, "device": str(problem.device), "digest": digest})

@@ -26,7 +26,9 @@ from fpmtools.runs import running
 from fpmtools.runs.folder import RESULT_FILE, RunFolder, sha256
 from fpmtools.runs.spec import DataSpec, Outputs, RunSpec, TilesSpec
 from fpmtools.surfaces import Surface
+from fpmtools.tiling import preparing
 from fpmtools.tiling.mosaic import Mosaic
+from fpmtools.tiling.plan import Plan
 from fpmtools.tiling.running import carry_on
 from fpmtools.tiling.workers import Here, Workers
 
@@ -112,6 +114,28 @@ def test_tiles_in_which_the_pupil_changes_are_solved_twice_whoever_stops_in_betw
     assert not list(folder.rglob(running.FIRST))
     assert len(solves) == 12 + 3
     assert files(folder) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("along_x", "slopes", "warned"),
+    [(0.01, [None] * 6, False), (0.3, [(0.0, 0.0)] * 6, False), (3.0, [None] * 6, True)],
+)
+def test_tiles_that_are_too_large_for_what_changes_are_told_of(
+    field: Path, along_x: float, slopes: list[Any], warned: bool
+) -> None:
+    data = fpmtools.load(field)
+    values, told = np.zeros((21, 3)), list[dict[str, Any]]()
+    values[7, 2] = along_x
+    seen = replace(data.calibration, aberrations=Surface(values, (0, 0, *data.image_shape)))
+    plan = Plan.of(data.image_shape, 48, 16)
+    one, several = [(0.0,)] * 6, [(0.0, 1.0)] * 6
+    assert preparing._slopes(plan, one, None, data.optics, seen, told.append) == slopes
+    assert bool(told) == warned
+    assert not any(preparing._slopes(plan, several, None, data.optics, seen, told.append))
+    rising = {"coefficients": [[5.0, 2.0, -3.0]], "place": [0, 0, *data.image_shape]}
+    found = preparing._slopes(plan, one, rising, data.optics, data.calibration, told.append)
+    height, width = data.image_shape
+    assert found[0] == pytest.approx((2 * 48 / height, -3 * 48 / width))
 
 
 def test_numbers_are_of_the_mosaic_and_the_tiles(solved: Path) -> None:

@@ -261,7 +261,7 @@ def scheduling(args: argparse.Namespace, folder: Path) -> common.Record:
     with RunFolder.create(folder / "empty", wanted) as place:
         place.update(tiles={})
         data: Any = None  # no tile reads it
-        slide = Slide(place, data, plan, data, [(0.0,)] * len(plan.tiles), [None] * len(plan.tiles), grids)
+        slide = Slide(place, data, plan, data, [(0.0,)] * len(plan.tiles), grids)
         begun = time.perf_counter()
         running.work(slide, list(range(len(plan.tiles))), Empty(), lambda event: None, None)
         each = (time.perf_counter() - begun) / len(plan.tiles)

@@ -332,8 +332,6 @@ class _Loop:
                 raise SolverError(f"{name} failed: its result is a {what}, not a Reconstruction")
             _need_finite(reconstruction)
         reconstruction.metadata.setdefault("intensity_scale", self.problem.intensity_scale)
-        if self.problem.slope_um is not None:
-            reconstruction.metadata.setdefault("slope_um", list(self.problem.slope_um))
         reconstruction.metadata.setdefault("wavelength_um", self.problem.dataset.optics.wavelength_um)
         if reconstruction.calibration is None:  # else the solver has found out more
             reconstruction.calibration = self.problem.calibration

@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from fpmtools import losses
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset, as_planes
 from fpmtools.errors import DataError, OptionError, expect
-from fpmtools.forward import ForwardModel, Misfit, varying
+from fpmtools.forward import ForwardModel, Misfit
 from fpmtools.forward.fields import Planes
 from fpmtools.losses import Loss
 from fpmtools.noise import measure
@@ -36,8 +36,7 @@ class Problem:
     ``amplitudes`` [image, y, x] real: square roots of the measured intensities, scaled so that the mean bright-field
     intensity is 1. They are those of the images that ``calibration`` uses, and ``forward`` has no others.
     ``z_um``: the planes to reconstruct, ascending, at least one. ``z_range`` = (first, last): a solver with a
-    continuous z covers all of it. ``loss``: what is to be minimised, see :meth:`loss_and_gradient`. ``slope_um``: by
-    how much the sample rises from the middle of the field to its lower and its right border, where that is known.
+    continuous z covers all of it. ``loss``: what is to be minimised, see :meth:`loss_and_gradient`.
     """
 
     dataset: Dataset
@@ -48,7 +47,6 @@ class Problem:
     seed: int = 0
     loss: Loss = losses.amplitude
     curved: bool = False
-    slope_um: tuple[float, float] | None = None
 
     @property
     def loss_name(self) -> str:
@@ -151,17 +149,6 @@ class Problem:
         inside = np.linalg.norm(known.na, axis=1) <= optics.na
         return float(known.patterns[image, inside].sum()) or 1.0
 
-    def corrected(self, first: NDArray[np.complexfloating[Any, Any]]) -> Problem:
-        """The same without what one pupil and one depth miss, see :mod:`fpmtools.forward.varying`.
-
-        By the field [H, W] on the object grid that a first solve has found in the problem's one plane.
-        """
-        forward, z_um = self.forward, self.z_um[0]
-        field = torch.from_numpy(np.ascontiguousarray(first)).to(forward.dtype).to(self.device)
-        seen = varying.amplitudes(forward, forward.spectrum(field), z_um, self.slope_um or (0.0, 0.0))
-        missed = seen - forward.amplitude(field, z_um)[0]
-        return replace(self, amplitudes=(self.amplitudes - missed).clamp_min_(0))
-
     def generator(self, step: int = 0) -> torch.Generator:
         """A fresh CPU generator for this run's seed and a step: the same numbers on every device, no state to keep."""
         # The CPU generator takes 32 bits only, so seed and step are mixed instead of set side by side.
@@ -240,7 +227,6 @@ def prepare(
     margin: int | str | None = None,
     mask: bool = True,
     curved: bool = False,
-    slope_um: tuple[float, float] | None = None,
 ) -> Problem:
     """Put a data set on a device and on its sampling plan's grids.
 
@@ -267,8 +253,6 @@ def prepare(
     curved
         Begin with the phase k|s|²/2h, s from the middle of the field, that LEDs at a known height h light it with. It
         is the same for all of them and so belongs to what is found; a solver that begins without finds but a part.
-    slope_um
-        See :class:`Problem`.
     solver
         Decides ``critical_grid`` and ``subpixel`` where they are None; without it both are True.
 
@@ -311,7 +295,7 @@ def prepare(
     )
     amplitudes = plan.amplitudes(used, forward.real_dtype, bad).to(where)
     function = losses.find(losses.DEFAULT if loss is None else loss)[1]
-    return Problem(dataset, forward, amplitudes, planes, calibration, seed, function, curved, slope_um)
+    return Problem(dataset, forward, amplitudes, planes, calibration, seed, function, curved)
 
 
 def _check_can(solver: Wishes, what: str, asked: bool, instead: str) -> None:

@@ -65,16 +65,9 @@ class _Images:
         """0 where the measured pixel does not count."""
         import torch
 
-        from fpmtools.forward import varying
-
-        field = torch.from_numpy(np.ascontiguousarray(self.reconstruction.whole(z_um, self.forward.object_shape)))
-        slope = self.reconstruction.metadata.get("slope_um")
-        if slope is None:
-            images = self.forward.amplitude(field, z_um, leds)[0]
-        else:
-            spectrum = self.forward.spectrum(field)
-            images = varying.amplitudes(self.forward, spectrum, z_um, (slope[0], slope[1]), leds)
-        inside, bad = images.numpy()[self.inside], self.dataset.images.bad
+        field = np.ascontiguousarray(self.reconstruction.whole(z_um, self.forward.object_shape))
+        images: NDArray[np.float64] = self.forward.amplitude(torch.from_numpy(field), z_um, leds)[0].numpy()
+        inside, bad = images[self.inside], self.dataset.images.bad
         return np.where([bad.of(self.dataset.images[i]) for i in leds], 0, inside) if bad else inside
 
     def chi2(self, predicted: NDArray[np.float64], leds: Sequence[int], variance: Variance) -> NDArray[np.float64]:

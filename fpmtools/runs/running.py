@@ -29,7 +29,6 @@ OnEvent = Callable[[dict[str, Any]], object]
 # How a field in tiles is solved. Named and not imported, for it is made of runs, and comes after them.
 TILED = "fpmtools.tiling.running:carry_on"
 COLOURED = "fpmtools.colour.running:carry_on"  # several colours
-FIRST = "first"  # folder of the first solve, of a run that is solved twice
 
 
 def run(
@@ -219,7 +218,6 @@ def prepared(spec: RunSpec, dataset: Dataset, solver: Solver[Any], calibration: 
         calibration=calibration,
         loss=spec.loss,
         curved=spec.curved,
-        slope_um=spec.slope_um,
     )
 
 
@@ -251,7 +249,6 @@ def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent, preview: bool) -> 
     from fpmtools import engine
     from fpmtools.calibrate import inspection
     from fpmtools.calibrate import warnings as said_of
-    from fpmtools.results import open_result
     from fpmtools.runs.memory import PeakMemory
     from fpmtools.runs.tracking import check_targets
 
@@ -268,9 +265,6 @@ def _solve(place: RunFolder, dataset: Dataset, tell: OnEvent, preview: bool) -> 
         tell({"event": log.LOG, "text": line})
     with threads.limited(spec.threads):
         problem = prepared(spec, dataset, solver, calibration)
-        if spec.slope_um is not None:
-            first = open_result(place.path / FIRST)
-            problem = problem.corrected(first.whole(problem.z_um[0], problem.forward.object_shape))
     with threads.limited(spec.threads or engine.threads_for(problem)) as count:
         place.document.pop("solved", None)
         place.update(resolved={"threads": count, "device": str(problem.device), "digest": digest})

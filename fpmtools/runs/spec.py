@@ -229,7 +229,6 @@ class RunSpec:
     to be. ``calibration``: "auto" (what the images say of the instrument), "nominal" (what the data say), or a file.
     ``calibrate``: what is fitted from there on, together with the object: "auto" for all of it, "none", or some of
     :data:`GROUPS` with commas between them; only what left-out images confirm is kept. ``loss`` None: the solver's own.
-    ``slope_um``: of a tile, which is solved twice then, see :mod:`fpmtools.forward.varying`.
     ``exact``: a stack of planes is stored to all digits. ``tiles``: None solves the field in one piece. ``channels``:
     colours that are solved each by itself, as ``data`` says but for what their :class:`ChannelSpec` says otherwise.
     The rest is as in :func:`fpmtools.problem.prepare`; None leaves it to the solver or the problem. Raises
@@ -252,7 +251,6 @@ class RunSpec:
     subpixel: bool | None = None
     margin: int | str | None = None
     curved: bool = False
-    slope_um: tuple[float, float] | None = None
     exact: bool = False
     threads: int | None = None
     limits: Limits = field(default_factory=Limits)
@@ -303,10 +301,6 @@ class RunSpec:
             _need(value is None or isinstance(value, bool), name, value, "true, false or null")
         for name in ("exact", "curved"):
             _need(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
-        if self.slope_um is not None:
-            object.__setattr__(self, "slope_um", _tuple("slope_um", self.slope_um))
-            sound = len(self.slope_um) == 2 and all(map(_is_number, self.slope_um))
-            _need(sound, "slope_um", self.slope_um, "two numbers of µm, along y and x")
         _need(self.threads is None or _is_whole(self.threads, 1), "threads", self.threads, "a positive whole number")
         threads.check(self.threads)
         self._check_channels()

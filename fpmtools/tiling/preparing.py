@@ -14,8 +14,6 @@ from fpmtools.calibrate import AUTO, NONE, improve, resolve
 from fpmtools.calibration import Calibration
 from fpmtools.dataset import Dataset
 from fpmtools.errors import DataError, FpmError, OptionError
-from fpmtools.forward import varying
-from fpmtools.optics import Optics
 from fpmtools.problem import choose_device
 from fpmtools.runs import log
 from fpmtools.runs.folder import RunFolder
@@ -56,35 +54,7 @@ def prepared(place: RunFolder, dataset: Dataset, device: str | None, tell: OnEve
     grids = {name: known[name] for name in ("upsample", "margin")}
     grids |= {name: resolved[name] for name in ("threads", "device")}
     depths = [tuple(float(z) for z in planes) for planes in known["z_um"]]
-    slopes = _slopes(plan, depths, known["focus"], dataset.optics, calibration, tell)
-    return Slide(place, dataset, plan, calibration, depths, slopes, grids)
-
-
-def _slopes(
-    plan: Plan,
-    depths: Sequence[Sequence[float]],
-    focus: Mapping[str, Any] | None,
-    optics: Optics,
-    calibration: Calibration,
-    tell: OnEvent,
-) -> list[tuple[float, float] | None]:
-    """By how much the sample rises within each tile that is solved twice, since that or the pupil changes there."""
-    surface = None if focus is None else Surface(np.array(focus["coefficients"]), tuple(focus["place"]))
-    slopes: list[tuple[float, float] | None] = []
-    most = 0.0
-    for tile, planes in zip(plan.tiles, depths, strict=True):
-        y, x, height, width = tile.box
-        borders = (y, x, 0, width), (y + height, x, 0, width), (y, x, height, 0), (y, x + width, height, 0)
-        upper, lower, left, right = (0.0,) * 4 if surface is None else surface.at(borders)[:, 0].tolist()
-        slope = (lower - upper) / 2, (right - left) / 2
-        changes = varying.change_rad(calibration, optics, tile.box, slope)
-        most = max(most, changes)
-        twice = len(planes) == 1 and varying.LITTLE < changes <= varying.MUCH
-        slopes.append(slope if twice else None)
-    if most > varying.MUCH:
-        text = f"pupil and depth change within a tile, by up to {most:.2g} rad: smaller tiles follow that better"
-        tell({"event": "warning", "text": text})
-    return slopes
+    return Slide(place, dataset, plan, calibration, depths, grids)
 
 
 def _check(spec: RunSpec, dataset: Dataset) -> None:

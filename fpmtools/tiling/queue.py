@@ -38,7 +38,6 @@ class Slide:
     plan: Plan
     calibration: Calibration
     depths: list[tuple[float, ...]]  # of each tile
-    slopes: list[tuple[float, float] | None]  # of each tile, see fpmtools.forward.varying
     grids: dict[str, Any]
     ended: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -49,7 +48,7 @@ class Slide:
     def spec(self, index: int) -> RunSpec:
         """The run of a tile."""
         box, calibration = self.plan.tiles[index].box, self.place.calibration.resolve()
-        return spec_of(self.place.spec, box, self.depths[index], calibration, self.slopes[index], **self.grids)
+        return spec_of(self.place.spec, box, self.depths[index], calibration, **self.grids)
 
     def note(self) -> None:
         """Write how the tiles stand into ``run.json``."""

@@ -28,7 +28,7 @@ from fpmtools.tiling import joining
 from fpmtools.tiling.preparing import height_of, prepared
 from fpmtools.tiling.preview import Preview
 from fpmtools.tiling.queue import Queue, Slide
-from fpmtools.tiling.tile import clear, look, solve_tile
+from fpmtools.tiling.tile import look, solve_tile
 from fpmtools.tiling.workers import Executor, Here, Workers
 
 if TYPE_CHECKING:
@@ -116,7 +116,6 @@ def _left(slide: Slide, tell: OnEvent) -> list[int]:
         about = look(slide.spec(index), slide.folder(index)) if slide.folder(index).is_dir() else None
         if about is not None:
             slide.ended[index] = about
-            clear(slide.folder(index))
             continue
         if known.get(tile.name, {}).get("sha256"):
             tell({"event": "warning", "text": f"tile {tile.name} is damaged or gone; it is solved again"})

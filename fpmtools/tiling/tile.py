@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,27 +10,17 @@ from typing import Any
 from fpmtools.errors import FpmError
 from fpmtools.optics import Box
 from fpmtools.runs import running
-from fpmtools.runs.folder import FINISHED, INTERRUPTED, RESULT_FILE, RUN_FILE, sha256
+from fpmtools.runs.folder import FINISHED, RESULT_FILE, RUN_FILE, sha256
 from fpmtools.runs.part import opened, same
 from fpmtools.runs.spec import DataSpec, Outputs, RunSpec, read_json
 
-COUNTED = ("seconds", "steps", "total_steps")  # of both solves, where there are two
-SOLVED_ONCE = Outputs(track=False, measures=(), pictures=())
 ABOUT = ("status", "reason", "z_um", "stored_bytes", "steps", "total_steps", "metrics", "peak_memory_mb")
 
 
-def spec_of(
-    slide: RunSpec,
-    box: Box,
-    z_um: tuple[float, ...],
-    calibration: Path,
-    slope_um: tuple[float, float] | None = None,
-    **grids: Any,
-) -> RunSpec:
+def spec_of(slide: RunSpec, box: Box, z_um: tuple[float, ...], calibration: Path, **grids: Any) -> RunSpec:
     """The run of the tile in ``box`` of a slide's region, seen with the slide's ``calibration``.
 
-    ``slope_um``: see :mod:`fpmtools.forward.varying`. ``grids``: what all tiles have in common, ``upsample``,
-    ``margin``, ``threads`` and ``device``.
+    ``grids``: what all tiles have in common, ``upsample``, ``margin``, ``threads`` and ``device``.
     """
     y, x, height, width = box
     top, left = slide.data.roi[:2] if slide.data.roi else (0, 0)
@@ -46,7 +35,6 @@ def spec_of(
         outputs=outputs,
         tiles=None,
         curved=True,
-        slope_um=slope_um,
         **grids,
     )
 
@@ -68,21 +56,7 @@ def solve_tile(spec: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """
     wanted, path = RunSpec.from_dict(dict(spec)), Path(folder)
     with opened(path, wanted) as place:
-        if wanted.slope_um is not None:
-            once = replace(wanted, slope_um=None, exact=True, outputs=SOLVED_ONCE)
-            with opened(path / running.FIRST, once) as first:
-                begun = _about(running.carry_on(first))
-            if begun["status"] == INTERRUPTED:
-                return begun
-            place.document["first"] = {name: begun[name] for name in COUNTED if name in begun}
-        about = _about(running.carry_on(place))
-    clear(path)
-    return about
-
-
-def clear(folder: Path) -> None:
-    """Remove what a tile that is finished no longer needs."""
-    shutil.rmtree(folder / running.FIRST, ignore_errors=True)
+        return _about(running.carry_on(place))
 
 
 def look(spec: RunSpec, folder: Path) -> dict[str, Any] | None:
@@ -99,7 +73,4 @@ def look(spec: RunSpec, folder: Path) -> dict[str, Any] | None:
 
 def _about(document: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: document[name] for name in ABOUT if name in document}
-    known["seconds"] = document.get("times", {}).get("solve_s", 0.0)
-    for name, before in document.get("first", {}).items():
-        known[name] = known.get(name, 0) + before
-    return {**known, "sha256": document.get("result_sha256")}
+    return {**known, "sha256": document.get("result_sha256"), "seconds": document.get("times", {}).get("solve_s", 0.0)}

@@ -19,16 +19,13 @@ import pytest
 
 import fpmtools
 from fpmtools.cli import main
-from fpmtools.errors import OptionError, OutputError, SolverError, Terminated
+from fpmtools.errors import OptionError, OutputError, SolverError
 from fpmtools.formats import native
 from fpmtools.metrics import match
 from fpmtools.runs import running
 from fpmtools.runs.folder import RESULT_FILE, RunFolder, sha256
 from fpmtools.runs.spec import DataSpec, Outputs, RunSpec, TilesSpec
-from fpmtools.surfaces import Surface
-from fpmtools.tiling import preparing
 from fpmtools.tiling.mosaic import Mosaic
-from fpmtools.tiling.plan import Plan
 from fpmtools.tiling.running import carry_on
 from fpmtools.tiling.workers import Here, Workers
 
@@ -67,75 +64,6 @@ def test_a_mosaic_is_as_good_as_its_tiles_and_shows_no_seams(solved: Path, field
         middles = [((a + b + 48) / 2) * mosaic.factor - border for a, b in itertools.pairwise(starts)]
         near = np.min([np.abs(np.arange(len(profile)) + 0.5 - m) for m in middles], axis=0) < 2 * mosaic.factor
         assert profile[near].mean() < 1.5 * np.median(profile), "no line of errors along a seam"
-
-
-@pytest.fixture(scope="module")
-def changing(spec: RunSpec, field: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
-    """The same field, seen with a pupil that changes over it."""
-    data, folder = fpmtools.load(field), tmp_path_factory.mktemp("changing")
-    values = np.zeros((21, 3))
-    values[7] = 0.0, 0.1, 0.2
-    pupil = replace(data.calibration, aberrations=Surface(values, (0, 0, *data.image_shape)))
-    return replace(spec, calibration=str(pupil.save(folder / "pupil.safetensors", data.optics, data.box)))
-
-
-def test_tiles_in_which_the_pupil_changes_are_solved_twice_whoever_stops_in_between(
-    changing: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running.run(changing, tmp_path / "whole")
-    tiles = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("whole/tiles/*/run.json"))]
-    assert [tile["spec"]["slope_um"] for tile in tiles] == [[0.0, 0.0]] * 6
-    assert all(tile["first"]["steps"] > 0 for tile in tiles)
-    assert not list(tmp_path.rglob(running.FIRST))
-    state = json.loads((tmp_path / "whole" / "run.json").read_text())
-    assert state["steps"] == sum(tile["steps"] + tile["first"]["steps"] for tile in tiles)
-
-    solve, solves = running._solve, []
-
-    def killed(place: RunFolder, *arguments: Any) -> None:
-        solves.append(place.path.name)
-        if len(solves) in (2, 4, 5):
-            raise Terminated("ended by a signal", signal.SIGTERM)
-        solve(place, *arguments)
-
-    monkeypatch.setattr(running, "_solve", killed)
-    folder = tmp_path / "killed"
-    with pytest.raises(Terminated):
-        running.run(changing, folder)
-    for _ in range(2):
-        assert list(folder.rglob(running.FIRST)), "what was solved once is there"
-        with pytest.raises(Terminated):
-            running.resume(folder)
-    left = next(iter(folder.rglob(running.FIRST)))
-    finished = folder / "tiles" / solves[1]
-    assert left.parent != finished
-    shutil.copytree(left, finished / running.FIRST)
-    running.resume(folder)
-    assert not list(folder.rglob(running.FIRST))
-    assert len(solves) == 12 + 3
-    assert files(folder) == files(tmp_path / "whole")
-
-
-@pytest.mark.parametrize(
-    ("along_x", "slopes", "warned"),
-    [(0.01, [None] * 6, False), (0.3, [(0.0, 0.0)] * 6, False), (3.0, [None] * 6, True)],
-)
-def test_tiles_that_are_too_large_for_what_changes_are_told_of(
-    field: Path, along_x: float, slopes: list[Any], warned: bool
-) -> None:
-    data = fpmtools.load(field)
-    values, told = np.zeros((21, 3)), list[dict[str, Any]]()
-    values[7, 2] = along_x
-    seen = replace(data.calibration, aberrations=Surface(values, (0, 0, *data.image_shape)))
-    plan = Plan.of(data.image_shape, 48, 16)
-    one, several = [(0.0,)] * 6, [(0.0, 1.0)] * 6
-    assert preparing._slopes(plan, one, None, data.optics, seen, told.append) == slopes
-    assert bool(told) == warned
-    assert not any(preparing._slopes(plan, several, None, data.optics, seen, told.append))
-    rising = {"coefficients": [[5.0, 2.0, -3.0]], "place": [0, 0, *data.image_shape]}
-    found = preparing._slopes(plan, one, rising, data.optics, data.calibration, told.append)
-    height, width = data.image_shape
-    assert found[0] == pytest.approx((2 * 48 / height, -3 * 48 / width))
 
 
 def test_numbers_are_of_the_mosaic_and_the_tiles(solved: Path) -> None:

@@ -2,7 +2,7 @@
 
 The first sweeps visit the LEDs by ascending NA (Zheng, Horstmeyer, Yang, Nat. Photonics 7, 739, 2013; the step-halving
 rule is that of the classical baseline of Zhou et al., Optica 10, 1679, 2023). That closes in fast, but then each LED
-undoes some of the last one's work. Where noise is most of what is left by then, the bright field goes on until the
+undoes some of the last one's work. Where noise is most of what is left of the bright field, that goes on until the
 object rests: slow variations of the phase change images little, and all LEDs together would take ten times the sweeps
 to find them. Then, or once a sweep gains little, all LEDs update the object together: the average of
 their corrections, which is the closed-form minimiser for given phases (the M-step of ADMM- and VEM-FPM), turned by what

@@ -237,7 +237,8 @@ class AlternatingProjection(PlaneSolver[State]):
     def _unsettled(self, state: State) -> None:
         """Go on with the bright field alone where noise is most of what is left of it: its error tells little then."""
         bright = state.bright
-        state.step[state.errors[:, bright].sum(1) < NOISY * self._noise(state, bright)] = self.options.step
+        error = sum((state.errors[:, image] for image in bright), torch.zeros_like(state.step))  # nothing is waited for
+        state.step[error < NOISY * self._noise(state, bright)] = self.options.step
         state.before = state.spectra.clone()
 
     def _noise(self, state: State, images: list[int] | slice = slice(None)) -> float:
